@@ -1,0 +1,49 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-slow lint format default-captioner benchmark clean
+help:           ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
+
+demo: .venv/.installed   ## set up, then caption drawn scenes with the embedded captioner; names a page to open
+	@$(BIN)/captionkit demo --output demo
+
+test: lint               ## set up, then lint, types, floors and every quick test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/.installed-dev   ## every test, the slow ones too
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev   ## style, types, and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+default-captioner: .venv/.installed   ## train the embedded captioner anew and print how true it speaks (about half an hour on two cores)
+	$(BIN)/python -m captionkit.training.default --output captionkit/assets/default
+
+benchmark: .venv/.installed   ## the caption job against a DataLoader loop and a naive Ray Data job
+	$(BIN)/python benchmarks/pipeline.py
+
+clean:
+	rm -rf .venv demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "captionkit needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is missing (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+
+.venv/.installed: pyproject.toml .venv/bin/python
+	@echo "Installing captionkit and what it needs into .venv (several GB with torch: a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
