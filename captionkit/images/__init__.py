@@ -1,0 +1,51 @@
+"""Bytes → RGB uint8 at a model's geometry, by a written policy.
+
+What goes in: JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF, JPEG 2000, AVIF and binary Netpbm. Other
+image formats fail as "unsupported_format": HEIC, JPEG XL, SVG, PSD, PostScript, icons, cameras' raw files …
+
+What comes out, for every picture alike:
+
+- **Limits first.** Bytes and the header's pixel count are checked before a pixel is decoded. Some of Pillow's
+  readers (GIF, WebP, TIFF) also hold to its own limit, `2 * PIL.Image.MAX_IMAGE_PIXELS`. Running out of
+  memory while decoding fails that picture as "too_many_pixels".
+- **Whole pictures only.** A file that ends early fails as "truncated", never as a picture that is half grey.
+- **Upright.** EXIF orientation (or XMP's where EXIF has none) is applied, all eight; width and height are
+  those of the upright picture.
+- **Geometry** is torchvision's: Resize(resize) then CenterCrop(size), rounding included. JPEGs much larger
+  than needed are decoded at 1/2, 1/4 or 1/8 first.
+- **See-through** (alpha, LA, a palette's or a single transparent colour) is laid on white.
+- **Animations and many pages**: the first frame or page.
+- **Palette** pictures are looked up in their palette, **1-bit** becomes black and white, **grey** becomes
+  three equal channels.
+- **CMYK** in JPEG is read as Adobe writes it (inverted, as nearly every CMYK JPEG is, with an Adobe marker or
+  without; YCCK too), then mixed without a colour profile: R = (1-C)(1-K).
+- **16-bit** channels keep their upper 8 bits (value / 256; not clipped).
+- **32-bit** integer and float greys (TIFF) have no range of their own: lowest value black, highest white,
+  NaN and infinities black.
+- **Colour profiles** (ICC) are not applied.
+"""
+
+from captionkit.images.decoding import decode, prepare
+from captionkit.images.types import (
+    ERROR_KINDS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INTERPOLATIONS,
+    Decoded,
+    ImageError,
+    Limits,
+    Preprocessing,
+)
+
+__all__ = [
+    "ERROR_KINDS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "INTERPOLATIONS",
+    "Decoded",
+    "ImageError",
+    "Limits",
+    "Preprocessing",
+    "decode",
+    "prepare",
+]

@@ -1,0 +1,215 @@
+"""Bytes → `Decoded`. The one place that talks to Pillow's readers."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from captionkit.images import colours, geometry
+from captionkit.images.formats import identify, webp_size
+from captionkit.images.structure import check_structure, ends_early
+from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
+
+# Plugins are called directly rather than through Image.open: no other format is tried, Pillow's process-wide
+# pixel limit (and its warning) stays out of the way of the limits given here, and a JPEG with a broken
+# multi-picture index is still the JPEG it is.
+_READERS: dict[str, Callable[[BytesIO], ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+    "JPEG 2000": Jpeg2KImageFile,
+    "AVIF": AvifImageFile,
+    "Netpbm": PpmImageFile,
+}
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+# Pillow resizes by an integer first when the picture is more than this many times too large.
+_REDUCING_GAP = 3.0
+
+# Words by which Pillow and its libraries say the two things that are not plain damage.
+_SHORT_WORDS = ("truncated", "not enough", "only got", "unexpected end", "reached eof")
+_UNSUPPORTED_WORDS = (
+    "unsupported",
+    "not supported",
+    "not yet supported",
+    "cannot handle",
+    "not installed",
+    "unknown pixel mode",
+)
+
+_DEFAULT_LIMITS = Limits()
+
+
+def decode(data: bytes, preprocessing: Preprocessing, limits: Limits = _DEFAULT_LIMITS) -> Decoded:
+    """The picture in these bytes, at the model's geometry. Safe to call from many threads at once.
+
+    Raises ImageError and, for any bytes whatever, nothing else.
+    """
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    if len(data) > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{len(data)} bytes, the limit is {limits.max_bytes}")
+    name = identify(data)
+    with _quiet():
+        try:
+            return _decode(name, data, preprocessing, limits)
+        except ImageError:
+            raise
+        # Broad on purpose: on damaged bytes Pillow's readers raise OSError, SyntaxError, ValueError,
+        # KeyError, IndexError, TypeError, EOFError, OverflowError, struct.error, zlib.error, MemoryError and
+        # more, and one bad file must not cost a batch its other pictures.
+        except Exception as error:
+            raise _explain(name, data, error) from error
+
+
+def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """An open Pillow image at the model's geometry: uint8 (size, size, 3), RGB, turned upright by its EXIF.
+
+    Applies the same policy as `decode`, without limits. Raises ImageError where its pixels cannot be read.
+    """
+    with _quiet():
+        try:
+            image.load()
+            return _render(image, _orientation(image), image.size, 1.0, preprocessing)
+        except Exception as error:  # broad for the reason given in `decode`
+            raise _explain(image.format or "image", b"", error) from error
+
+
+def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded:
+    if name == "WebP":
+        _check_pixels(webp_size(data), limits)
+    check_structure(name, data)
+    image = _READERS[name](BytesIO(data))
+    _check_pixels(image.size, limits)
+    stored, scale = image.size, 1.0
+    if isinstance(image, JpegImageFile):
+        wanted = geometry.jpeg_scale(*stored, preprocessing)
+        drafted = image.draft(None, (stored[0] // wanted, stored[1] // wanted)) if wanted > 1 else None
+        if drafted is not None:
+            scale = stored[0] / drafted[1][2]
+        image.decodermaxblock = len(data)  # all bytes are here already; don't feed them in 64 KiB pieces
+    elif isinstance(image, TiffImageFile):
+        _refuse_raw_photo(image)
+    elif isinstance(image, PpmImageFile) and image.tile[0][0] != "raw":
+        raise ImageError("unsupported_format", "Netpbm with this highest value is not supported")
+    image.load()
+    if isinstance(image, TiffImageFile):
+        stored = image.size  # Pillow turns TIFFs upright while loading
+    orientation = _orientation(image)
+    pixels = _render(image, orientation, stored, scale, preprocessing)
+    width, height = geometry.upright_size(*stored, orientation)
+    return Decoded(pixels, width, height)
+
+
+def _render(
+    image: Image.Image,
+    orientation: int,
+    stored: tuple[int, int],
+    scale: float,
+    preprocessing: Preprocessing,
+) -> NDArray[np.uint8]:
+    """Cuts, resizes, colours, turns. `stored`: (width, height) in the file; decoded `scale` times smaller."""
+    left, top, right, bottom = geometry.stored_box(*stored, orientation, preprocessing)
+    box = (
+        max(0.0, left / scale),
+        max(0.0, top / scale),
+        min(float(image.width), right / scale),
+        min(float(image.height), bottom / scale),
+    )
+    square = colours.plain(image).resize(
+        (preprocessing.size, preprocessing.size),
+        _FILTERS[preprocessing.interpolation],
+        box,
+        _REDUCING_GAP,
+    )
+    return np.ascontiguousarray(geometry.turn_upright(colours.opaque(square), orientation))
+
+
+def _check_pixels(size: tuple[int, int] | None, limits: Limits) -> None:
+    if size is not None and size[0] * size[1] > limits.max_pixels:
+        raise ImageError("too_many_pixels", f"{size[0]} × {size[1]} pixels, the limit is {limits.max_pixels} in all")
+
+
+def _refuse_raw_photo(image: TiffImageFile) -> None:
+    """Camera raw files are TIFFs whose first picture is a small preview: not what their owner means."""
+    tags = image.tag_v2
+    is_preview = tags.get(ExifTags.Base.NewSubfileType, 0) & 1 and ExifTags.Base.SubIFDs in tags
+    if is_preview or ExifTags.Base.DNGVersion in tags:
+        raise ImageError("unsupported_format", "a camera's raw photo is not a format captionkit reads")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF (or XMP) orientation 1..8; 1 where it is absent, impossible or unreadable."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken metadata is no reason to lose a picture whose pixels are sound
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _explain(name: str, data: bytes, error: Exception) -> ImageError:
+    """The ImageError that says what a reader's exception means."""
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    words = said.lower()
+    if isinstance(error, MemoryError):
+        # Raised for absurd sizes inside a file too, so it is said of the picture and not of the machine.
+        return ImageError("too_many_pixels", f"decoding this {name} needs more memory than there is")
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError("too_many_pixels", said)
+    if (data and ends_early(name, data)) or any(word in words for word in _SHORT_WORDS):
+        return ImageError("truncated", f"the {name} is cut short after {len(data)} bytes")
+    if any(word in words for word in _UNSUPPORTED_WORDS):
+        return ImageError("unsupported_format", f"this kind of {name} cannot be read: {said}")
+    return ImageError("corrupt", f"the {name} is damaged: {said}")
+
+
+# Pillow warns of broken metadata. `warnings.catch_warnings` is not thread-safe, and a plain filter would
+# change what the rest of the process sees; so the one filter installed matches only in threads that decode.
+_decoding = threading.local()
+
+
+class _MatchesWhileDecoding(type):
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return bool(getattr(_decoding, "depth", 0))
+
+
+class _WhileDecoding(Warning, metaclass=_MatchesWhileDecoding):
+    """Every category of warning, seen from a thread inside `_quiet`; none, seen from any other."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warning, and no warning turned into an error, comes out of this thread in the meantime."""
+    _decoding.depth = getattr(_decoding, "depth", 0) + 1
+    try:
+        if not warnings.filters or warnings.filters[0][2] is not _WhileDecoding:
+            warnings.simplefilter("ignore", _WhileDecoding)
+        yield
+    finally:
+        _decoding.depth -= 1

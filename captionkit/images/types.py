@@ -1,0 +1,118 @@
+"""What the rest of the house knows about a picture: geometry, limits, the result and the one error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ERROR_KINDS: tuple[str, ...] = (
+    "empty",
+    "not_an_image",
+    "unsupported_format",
+    "truncated",
+    "corrupt",
+    "too_many_pixels",
+    "too_many_bytes",
+)
+"""The closed set of reasons for which bytes do not become a picture."""
+
+INTERPOLATIONS: tuple[str, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
+MODES: tuple[str, ...] = ("crop", "squash")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageError(Exception):
+    """These bytes did not become a picture. `kind` is one of `ERROR_KINDS`; `str()` is one line."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)  # both in args, so that the error survives pickling
+        if kind not in ERROR_KINDS:
+            raise ValueError(f"unknown image error kind {kind!r}")
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one picture may cost. Both are checked before any pixel is decoded.
+
+    max_bytes: size of the file. max_pixels: width × height in the header. A picture of 250 million pixels
+    takes about 1 GB while it is decoded (JPEGs far less, they are decoded at a reduced scale).
+    """
+
+    max_bytes: int = 256 * 1024 * 1024
+    max_pixels: int = 250_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.max_pixels < 1:
+            raise ValueError(f"limits must be at least 1: {self}")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The geometry a model wants its pictures in; belongs to the encoder and travels in the bundle.
+
+    size: the picture becomes size × size. resize: its shorter side is brought to this length first, then
+    the middle is cut out (`mode="crop"`, torchvision's Resize + CenterCrop); with `mode="squash"` the whole
+    picture is brought to size × size and `resize` plays no part. mean, std: per RGB channel, for values in
+    [0, 1]; applied by the encoder on its device, not here.
+    """
+
+    size: int
+    resize: int
+    interpolation: str = "bilinear"
+    mode: str = "crop"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1, not {self.size}")
+        if self.mode == "crop" and self.resize < self.size:
+            raise ValueError(f"resize ({self.resize}) must not be below size ({self.size}): no square to cut out")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError("mean and std need three values each, std above 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `json.dumps` takes and `from_json` gives back."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """Undoes `to_json`. Raises ValueError for unknown, missing or impossible values."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"not a preprocessing description: {error}") from error
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture ready for a batch.
+
+    pixels: uint8 (size, size, 3), RGB, contiguous, writable. width, height: of the whole original picture
+    in pixels, after EXIF rotation.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
