@@ -1,0 +1,26 @@
+"""Everything about addresses: local paths, s3://, https:// and whatever else fsspec knows, through one door.
+
+    Storage(StorageOptions(endpoint_url="https://minio.example")).read("s3://archive/2024/cat.jpg")
+
+An address is a string, spelled as its storage spells it. A member of a tar is `ADDRESS.tar#member/name.jpg`, a
+row of a Parquet file `ADDRESS.parquet#17`. Failures are `StorageError` (what storage says, with a kind from a
+closed set) or `UsageError` (what cannot work as written).
+"""
+
+from captionkit.storage.addresses import is_pattern, join_member, split_member
+from captionkit.storage.errors import STORAGE_ERROR_KINDS, StorageError, UsageError, redact
+from captionkit.storage.options import Entry, StorageOptions
+from captionkit.storage.store import Storage
+
+__all__ = [
+    "STORAGE_ERROR_KINDS",
+    "Entry",
+    "Storage",
+    "StorageError",
+    "StorageOptions",
+    "UsageError",
+    "is_pattern",
+    "join_member",
+    "redact",
+    "split_member",
+]

@@ -1,0 +1,68 @@
+"""What every kind of storage can do here."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+from fsspec.asyn import reset_lock
+
+from captionkit.storage.addresses import Pattern
+from captionkit.storage.errors import Explain, explained
+from captionkit.storage.options import Entry
+
+# fsspec of before 2025 leaves a forked child with its parent's event loop, whose thread did not come along.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=reset_lock)
+
+
+class Backend(Protocol):
+    """One kind of storage. Addresses are normalized and name no member. Raises StorageError and UsageError."""
+
+    def read(self, address: str) -> bytes: ...
+    def open(self, address: str) -> BinaryIO: ...
+    def write(self, address: str, data: bytes) -> None: ...
+    def delete(self, address: str) -> None: ...
+    def stat(self, address: str) -> Entry: ...
+    def is_folder(self, address: str) -> bool: ...
+
+    def list(self, folder: str) -> Iterator[Entry]:
+        """Everything below a folder but what is hidden; or the one object of that name. Streams."""
+
+    def glob(self, pattern: Pattern) -> Iterator[Entry]:
+        """Candidates for the pattern, at least all that match. Streams."""
+
+
+class GuardedFile(io.RawIOBase):
+    """A foreign file whose errors come out as StorageError. Wrap in `io.BufferedReader`."""
+
+    def __init__(self, file: BinaryIO, address: str, explain: Explain) -> None:
+        self._file = file
+        self._address = address
+        self._explain = explain
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
+        with explained(self._address, self._explain):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with explained(self._address, self._explain):
+            return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()

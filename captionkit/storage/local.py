@@ -1,0 +1,127 @@
+"""Files on a disk of this machine, or on one mounted here."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from captionkit.storage.addresses import Pattern
+from captionkit.storage.backends import GuardedFile
+from captionkit.storage.errors import explain_os_error, explain_write_error, explained, failure
+from captionkit.storage.options import Entry
+
+
+class LocalBackend:
+    """The local disk. Addresses are absolute paths."""
+
+    def read(self, address: str) -> bytes:
+        with explained(address, explain_os_error):
+            if not stat.S_ISREG(os.stat(address).st_mode):
+                raise failure("read_error", address, "not a file")  # opening a pipe would wait for ever
+            with open(address, "rb") as file:
+                return file.read()
+
+    def open(self, address: str) -> BinaryIO:
+        with explained(address, explain_os_error):
+            file = open(address, "rb", buffering=0)  # noqa: SIM115  # the caller closes it
+        return io.BufferedReader(GuardedFile(file, address, explain_os_error), 1 << 20)
+
+    def write(self, address: str, data: bytes) -> None:
+        """Whole or absent, even if the machine loses power: a hidden file beside it, synced, then renamed."""
+        folder, name = os.path.split(address)
+        beside = os.path.join(folder, f".{name[:50]}.{uuid.uuid4().hex}.part")
+        with explained(address, explain_write_error):
+            os.makedirs(folder, exist_ok=True)
+            try:
+                with open(beside, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(beside, address)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(beside)
+                raise
+
+    def delete(self, address: str) -> None:
+        # As with object storage, what is gone already is deleted.
+        with explained(address, explain_write_error), contextlib.suppress(FileNotFoundError):
+            os.unlink(address)
+
+    def stat(self, address: str) -> Entry:
+        with explained(address, explain_os_error):
+            result = os.stat(address)
+        if stat.S_ISDIR(result.st_mode):
+            raise failure("not_found", address, "a folder, not a file")
+        return _entry(address, result)
+
+    def is_folder(self, address: str) -> bool:
+        return os.path.isdir(address)
+
+    def list(self, folder: str) -> Iterator[Entry]:
+        if os.path.isdir(folder):
+            yield from _walk(folder, lambda _: True, hidden=False)
+        else:
+            yield self.stat(folder)
+
+    def glob(self, pattern: Pattern) -> Iterator[Entry]:
+        start = os.path.dirname(pattern.literal)
+        if os.path.isdir(start):
+            yield from _walk(start, pattern.may_hold, hidden=True)
+
+
+def _entry(address: str, result: os.stat_result) -> Entry:
+    return Entry(address, result.st_size, f"{result.st_size}-{result.st_mtime_ns}")
+
+
+def _walk(root: str, descend: Callable[[str], bool], hidden: bool) -> Iterator[Entry]:
+    """All files below a folder, links followed; one open directory per level and no more memory than that.
+
+    A link to a folder in which the walk already is ends there. A link to nothing is listed, without size and
+    version, and fails where it is read: nothing disappears.
+    """
+    with explained(root, explain_os_error):
+        levels = [(os.scandir(root), _identity(root))]
+    try:
+        while levels:
+            found = None
+            with explained(root, explain_os_error):
+                item = next(levels[-1][0], None)
+                if item is None:
+                    levels.pop()[0].close()
+                    continue
+                if item.name.startswith(".") and not hidden:
+                    continue
+                path = _spelled(item.path)
+                if _leads_nowhere(item):
+                    found = Entry(path, None, "")
+                elif item.is_dir():
+                    identity = _identity(item.path)
+                    if descend(path) and identity not in (known for _, known in levels):
+                        levels.append((os.scandir(item.path), identity))
+                elif item.is_file():
+                    found = _entry(path, item.stat())
+            if found is not None:
+                yield found
+    finally:
+        for scan, _ in levels:
+            scan.close()
+
+
+def _leads_nowhere(item: os.DirEntry[str]) -> bool:
+    return item.is_symlink() and not os.path.exists(item.path)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    result = os.stat(folder)
+    return result.st_dev, result.st_ino
+
+
+def _spelled(path: str) -> str:
+    """The path as text that Arrow can hold. A name that is not UTF-8 is listed escaped, and fails when read."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,199 @@
+"""`Storage`: every address through one door."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO
+
+from captionkit.storage import addresses
+from captionkit.storage.addresses import Pattern, split_member, split_scheme
+from captionkit.storage.backends import Backend
+from captionkit.storage.errors import StorageError, UsageError, redact
+from captionkit.storage.members import read_member
+from captionkit.storage.options import Entry, StorageOptions
+
+_DEFAULT_OPTIONS = StorageOptions()
+
+
+class Storage:
+    """Reads, writes and lists addresses of every kind.
+
+    Carries only its options, so it pickles into workers small and without connections; these are made when
+    first needed, once per process, and shared by all its threads. Every method takes addresses as people write
+    them (see `normalize`), and raises StorageError for what storage says and UsageError for what cannot work.
+    """
+
+    def __init__(self, options: StorageOptions = _DEFAULT_OPTIONS) -> None:
+        self.options = options
+
+    def __repr__(self) -> str:
+        return f"Storage({self.options!r})"
+
+    def normalize(self, uri: str) -> str:
+        """The one spelling of an address: local paths absolute and without file://, the rest as it is."""
+        return addresses.normalize(uri)
+
+    def join(self, base: str, *parts: str) -> str:
+        """The address of something below a folder."""
+        return addresses.join(base, *parts)
+
+    def read(self, uri: str, column: str | None = None) -> bytes:
+        """The whole object, or member of an archive. column: of a Parquet file, where it is not evident."""
+        base, member, backend = self._resolve(uri)
+        if member is None:
+            return backend.read(base)
+        with backend.open(base) as file:
+            return read_member(file, base, member, column)
+
+    def open(self, uri: str) -> BinaryIO:
+        """The object as a seekable file that is read as it comes. Close it. Members of archives are not opened."""
+        address, backend = self._object(uri)
+        return backend.open(address)
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Makes an object of these bytes, whole or not at all, in place of what was there. Makes folders."""
+        address, backend = self._object(uri)
+        backend.write(address, data)
+
+    def delete(self, uri: str) -> None:
+        """Removes an object; one that is not there is no error."""
+        address, backend = self._object(uri)
+        backend.delete(address)
+
+    def stat(self, uri: str) -> Entry:
+        """Size and version of an object. A member of an archive has its archive's version and no size."""
+        base, member, backend = self._resolve(uri)
+        entry = backend.stat(base)
+        return entry if member is None else Entry(f"{base}#{member}", None, entry.version)
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is an object (not a folder) at this address."""
+        try:
+            self.stat(uri)
+        except StorageError as error:
+            if error.kind == "not_found" and not error.hopeless:
+                return False
+            raise
+        return True
+
+    def is_folder(self, uri: str) -> bool:
+        """Whether there is something below this address; always so for a bucket, never on the web."""
+        address, backend = self._object(uri)
+        return backend.is_folder(address)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Everything below a folder, in no order, as a stream in constant memory; or just the one object.
+
+        The address is taken literally, wildcards and all. Names that begin with a dot, and what is below
+        them, are left out, and so are S3's empty markers of folders. Links are followed. Raises StorageError
+        "not_found" where there is neither folder nor object, and for any folder that cannot be read: a listing
+        is complete or fails.
+        """
+        address, backend = self._object(prefix)
+        if prefix.endswith("/") and not address.endswith("/"):
+            address += "/"  # a local path has lost it; it says that a folder is meant
+        yield from backend.list(address)
+
+    def glob(self, pattern: str) -> Iterator[Entry]:
+        """Objects that match `*`, `?`, `[…]` (within a name) and `**` (any folders), as a stream.
+
+        Storage is listed from the longest part without wildcards; locally, only folders that can match.
+        Wildcards pass over names that begin with a dot.
+        """
+        address, backend = self._object(pattern)
+        compiled = Pattern(address)
+        return (entry for entry in backend.glob(compiled) if compiled.matches(entry.uri))
+
+    def stat_many(self, uris: Iterable[str], concurrency: int = 64) -> Iterator[Entry]:
+        """`stat` for a stream of addresses, in their order, `concurrency` at a time, a bounded number ahead.
+
+        What cannot be asked about (missing, forbidden, not answering) has size None and version "", and will
+        say why when it is read. Raises only what every other address would raise too (`StorageError.hopeless`)
+        and UsageError.
+        """
+        archives: OrderedDict[str, Future[Entry]] = OrderedDict()
+        waiting: deque[tuple[str, str | None, Future[Entry]]] = deque()
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="stat") as pool:
+            try:
+                for uri in uris:
+                    base, member, backend = self._resolve(uri)
+                    answer = archives.get(base) if member is not None else None
+                    if answer is None:
+                        answer = pool.submit(backend.stat, base)
+                    if member is not None:  # thousands of members in a row share one archive: ask once
+                        archives[base] = answer
+                        if len(archives) > 256:
+                            archives.popitem(last=False)
+                    waiting.append((base, member, answer))
+                    if len(waiting) > 4 * concurrency:
+                        yield _answered(*waiting.popleft())
+                while waiting:
+                    yield _answered(*waiting.popleft())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _resolve(self, uri: str) -> tuple[str, str | None, Backend]:
+        base, member = split_member(addresses.normalize(uri))
+        return base, member, _backend(split_scheme(base)[0], self.options)
+
+    def _object(self, uri: str) -> tuple[str, Backend]:
+        base, member, backend = self._resolve(uri)
+        if member is not None:
+            raise UsageError(f"only reading works inside an archive: {redact(uri)}")
+        return base, backend
+
+
+def _answered(base: str, member: str | None, answer: Future[Entry]) -> Entry:
+    address = base if member is None else f"{base}#{member}"
+    try:
+        entry = answer.result()
+    except StorageError as error:
+        if error.hopeless:
+            raise
+        return Entry(address, None, "")
+    return Entry(address, entry.size if member is None else None, entry.version)
+
+
+_S3_SCHEMES = ("s3", "s3a")
+_backends: dict[tuple[object, ...], Backend] = {}
+
+
+def _backend(scheme: str, options: StorageOptions) -> Backend:
+    """The connections of this process for this kind of address.
+
+    Made anew after a fork, whose child must not use its parent's sockets and event loop, and when the
+    environment names another server or other keys.
+    """
+    environment: tuple[object, ...] = ()
+    if scheme in _S3_SCHEMES:
+        environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    key = (os.getpid(), scheme, options, environment)
+    backend = _backends.get(key)
+    if backend is None:
+        backend = _backends.setdefault(key, _make_backend(scheme, options))
+    return backend
+
+
+def _make_backend(scheme: str, options: StorageOptions) -> Backend:
+    # Imported when needed: each of them takes a second that local work need not wait for.
+    if scheme == "":
+        from captionkit.storage.local import LocalBackend
+
+        return LocalBackend()
+    from captionkit.storage.generic import GenericBackend, missing_package
+
+    try:
+        if scheme in _S3_SCHEMES:
+            from captionkit.storage.s3 import S3Backend
+
+            return S3Backend(scheme, options)
+        if scheme in ("http", "https"):
+            from captionkit.storage.http import HTTPBackend
+
+            return HTTPBackend()
+    except ImportError as error:
+        raise missing_package("s3" if scheme in _S3_SCHEMES else scheme) from error
+    return GenericBackend(scheme)

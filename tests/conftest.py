@@ -1,0 +1,46 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.servers import S3Server, file_server, s3_server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server, to which this process and its children are pointed by the AWS_ variables."""
+    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in server.env().items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """A fresh bucket's name."""
+    return s3.make_bucket()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the http address under which its files are served."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    with file_server(folder) as address:
+        yield folder, address
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3: S3Server) -> Iterator[None]:
+    """One Ray for all tests, of two CPUs, which a caption job joins; started after `s3`, whose variables its
+    workers inherit."""
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=300 * 2**20)
+    yield
+    ray.shutdown()

@@ -1,0 +1,112 @@
+"""Web addresses, against a real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captionkit.storage import Storage, StorageError, UsageError
+from tests.servers import free_port
+
+STORAGE = Storage()
+Web = tuple[Path, str]
+
+
+def test_reading(web: Web) -> None:
+    folder, address = web
+    (folder / "a b é.jpg").write_bytes(b"picture" * 100)
+    for spelled in ("a b é.jpg", "a%20b%20%C3%A9.jpg"):
+        uri = f"{address}/{spelled}"
+        assert STORAGE.read(uri) == b"picture" * 100
+        entry = STORAGE.stat(uri)
+        assert (entry.uri, entry.size) == (uri, 700)
+        assert entry.version == f"{(folder / 'a b é.jpg').stat().st_mtime_ns:x}"  # the server's ETag
+        assert STORAGE.stat(uri) == entry
+        assert STORAGE.exists(uri)
+        with STORAGE.open(uri) as file:
+            assert file.read(7) == b"picture"
+            assert len(file.read()) == 693
+
+
+def test_servers_that_refuse_head(web: Web) -> None:
+    folder, address = web
+    (folder / "a.jpg").write_bytes(b"12345")
+    entry = STORAGE.stat(f"{address}/no-head/a.jpg")
+    assert (entry.size, entry.version) == (5, STORAGE.stat(f"{address}/a.jpg").version)
+    assert STORAGE.exists(f"{address}/no-head/a.jpg")
+    assert STORAGE.read(f"{address}/no-head/a.jpg") == b"12345"
+    assert not STORAGE.exists(f"{address}/no-head/b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, "not_found"), (410, "not_found"), (401, "permission"), (403, "permission"), (418, "read_error")],
+)
+def test_refusals(web: Web, status: int, kind: str) -> None:
+    for action in (STORAGE.read, STORAGE.stat):
+        with pytest.raises(StorageError) as caught:
+            action(f"{web[1]}/status/{status}")
+        assert (caught.value.kind, caught.value.hopeless) == (kind, False)
+        assert str(status) in str(caught.value)
+
+
+def test_a_busy_server_is_asked_again(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captionkit.storage.http._PAUSES_S", (0.01, 0.01))
+    folder, address = web
+    (folder / "a.jpg").write_bytes(b"at last")
+    assert STORAGE.read(f"{address}/flaky/a.jpg") == b"at last"
+    for status, kind in ((503, "read_error"), (504, "timeout")):
+        with pytest.raises(StorageError, match=str(status)) as caught:
+            STORAGE.read(f"{address}/status/{status}")
+        assert caught.value.kind == kind
+
+
+def test_nobody_there() -> None:
+    for address in (f"http://127.0.0.1:{free_port()}/a.jpg", "http://no-such-host.invalid/a.jpg"):
+        with pytest.raises(StorageError) as caught:
+            STORAGE.read(address)
+        assert (caught.value.kind, caught.value.hopeless) == ("unreachable", False)
+
+
+def test_no_answer(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    import aiohttp
+
+    from captionkit.storage.http import HTTPBackend
+
+    backend = HTTPBackend()
+    backend._fs.client_kwargs["timeout"] = aiohttp.ClientTimeout(sock_read=0.2)
+    with pytest.raises(StorageError) as caught:
+        backend.read(f"{web[1]}/slow")
+    assert caught.value.kind == "timeout"
+
+
+def test_addresses_that_are_none() -> None:
+    with pytest.raises(StorageError) as caught:
+        STORAGE.read("http:///a.jpg")
+    assert caught.value.kind == "not_found"
+
+
+def test_the_web_is_read_only(web: Web) -> None:
+    for action in (
+        lambda: STORAGE.write(f"{web[1]}/a", b""),
+        lambda: STORAGE.delete(f"{web[1]}/a"),
+        lambda: list(STORAGE.list(web[1])),
+        lambda: list(STORAGE.glob(f"{web[1]}/*.jpg")),
+    ):
+        with pytest.raises(UsageError):
+            action()
+
+
+def test_passwords_in_addresses_are_not_told(web: Web) -> None:
+    with pytest.raises(StorageError) as caught:
+        STORAGE.read(web[1].replace("://", "://ann:hunter2@") + "/status/404?sig=abcdef")
+    assert "hunter2" not in str(caught.value)
+    assert "abcdef" not in str(caught.value)
+
+
+def test_stat_many_keeps_order_and_leaves_reasons_to_reading(web: Web) -> None:
+    folder, address = web
+    (folder / "a.jpg").write_bytes(b"1")
+    uris = [f"{address}/a.jpg", f"{address}/none.jpg", f"{address}/status/403", str(folder / "a.jpg")]
+    assert [entry.size for entry in STORAGE.stat_many(uris)] == [1, None, None, 1]

@@ -1,0 +1,124 @@
+"""The one door: other schemes, options, many addresses."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captionkit.storage import Entry, Storage, StorageError, StorageOptions, UsageError
+
+STORAGE = Storage()
+
+
+@pytest.fixture
+def memory() -> str:
+    """A folder of fsspec's filesystem in memory, standing for every scheme without a backend of its own."""
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_any_fsspec_scheme(memory: str) -> None:
+    for name in ("a.jpg", "p/b b#.jpg", "p/q/c.png", "p/.d.jpg"):
+        STORAGE.write(f"{memory}/{name}", name.encode())
+    found = {entry.uri.removeprefix(f"{memory}/"): entry for entry in STORAGE.list(memory)}
+    assert sorted(found) == ["a.jpg", "p/b b#.jpg", "p/q/c.png"]
+    for name, entry in found.items():
+        assert STORAGE.read(entry.uri) == name.encode()
+        assert STORAGE.stat(entry.uri) == entry
+        assert entry.version
+    assert [e.uri for e in STORAGE.glob(f"{memory}/**/*.png")] == [f"{memory}/p/q/c.png"]
+    assert [e.uri for e in STORAGE.list(f"{memory}/a.jpg")] == [f"{memory}/a.jpg"]
+    with STORAGE.open(f"{memory}/a.jpg") as file:
+        assert file.read() == b"a.jpg"
+    assert STORAGE.is_folder(f"{memory}/p")
+    STORAGE.delete(f"{memory}/a.jpg")
+    STORAGE.delete(f"{memory}/a.jpg")
+    for action in (STORAGE.read, STORAGE.stat, lambda uri: list(STORAGE.list(uri))):
+        with pytest.raises(StorageError) as caught:
+            action(f"{memory}/a.jpg")
+        assert caught.value.kind == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("address", "word"),
+    [
+        ("gs://bucket/a.jpg", "pip install gcsfs"),
+        ("az://container/a.jpg", "pip install adlfs"),
+        ("abfs://container/a.jpg", "pip install adlfs"),
+        ("sftp://host/a.jpg", "pip install paramiko"),
+        ("gopher://host/a.jpg", "unknown kind of address gopher://"),
+        ("zip://a.jpg", "cannot stand alone"),
+        ("simplecache::s3://bucket/a.jpg", "chained"),
+        ("", "empty"),
+    ],
+)
+def test_addresses_that_cannot_work_say_what_to_do(address: str, word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        STORAGE.read(address)
+
+
+def test_options() -> None:
+    options = StorageOptions(endpoint_url="https://minio.example", region="eu", path_style=True)
+    assert Storage(options).options == options
+    assert StorageOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+    for wrong in (
+        {"endpoint_url": "minio:9000"},
+        {"endpoint_url": "https://ann:hunter2@minio.example"},
+        {"anonymous": True, "profile": "x"},
+        {"secret": "x"},
+    ):
+        with pytest.raises(UsageError) as caught:
+            StorageOptions.from_json(wrong)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_pickling_keeps_the_options() -> None:
+    options = StorageOptions(anonymous=True)
+    assert pickle.loads(pickle.dumps(Storage(options))).options == options
+
+
+def test_stat_many_of_members_asks_each_archive_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from captionkit.storage.local import LocalBackend
+
+    asked = []
+    stat = LocalBackend.stat
+
+    def counted(self: LocalBackend, address: str) -> Entry:
+        asked.append(address)
+        return stat(self, address)
+
+    monkeypatch.setattr(LocalBackend, "stat", counted)
+    for shard in ("a.tar", "b.tar"):
+        (tmp_path / shard).write_bytes(b"x")
+    uris = [f"{tmp_path}/{shard}#{n}.jpg" for shard in ("a.tar", "b.tar", "none.tar") for n in range(100)]
+    found = list(STORAGE.stat_many(uris))
+    assert [entry.uri for entry in found] == uris
+    assert len(asked) == 3
+    assert {entry.size for entry in found} == {None}
+    assert [bool(entry.version) for entry in found] == [True] * 200 + [False] * 100
+
+
+def test_stat_many_stops_when_nobody_listens_any_more(tmp_path: Path) -> None:
+    def endless() -> Iterator[str]:
+        while True:
+            yield str(tmp_path / "x")
+
+    answers: Any = STORAGE.stat_many(endless(), concurrency=2)
+    assert next(answers).size is None
+    answers.close()
+
+
+def test_local_work_does_not_wait_for_s3fs() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from captionkit.storage import Storage; Storage().read(sys.executable);"
+        "print([name for name in ('s3fs', 'aiohttp', 'botocore') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
