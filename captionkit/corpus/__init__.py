@@ -1,0 +1,1 @@
+"""Captioned corpora in the formats the field uses, as one record type."""

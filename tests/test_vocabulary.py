@@ -1,0 +1,115 @@
+"""The cleaning, the list of words and its JSON."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, VocabularyError, tokenize
+
+FLICKR8K = Path(__file__).parents[2] / "shared" / "flickr8k"
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        (
+            "A black dog is running after a white dog in the snow .",
+            "a black dog is running after a white dog in the snow",
+        ),
+        ('Two dogs, 3 cats & a T-shirt\'s "logo"!', "two dogs 3 cats a tshirts logo"),
+        ("“Smart” quotes – and an ellipsis…", "smart quotes and an ellipsis"),
+        ("\tblanks\nof every\u00a0kind \u200b", "blanks of every kind"),
+        ("Cafe\u0301 and café", "café and café"),
+        ("  . - ", ""),
+        ("", ""),
+    ],
+)
+def test_tokenize(caption: str, words: str) -> None:
+    assert tokenize(caption) == words.split()
+
+
+@given(st.text(max_size=80))
+def test_tokenize_twice_changes_nothing(caption: str) -> None:
+    words = tokenize(caption)
+    assert tokenize(" ".join(words)) == words
+    assert all(word and word.split() == [word] for word in words)
+
+
+def test_build_orders_by_count_then_alphabet() -> None:
+    vocabulary = Vocabulary.build(["b a c", "c a b", "A!", "d"], min_count=2)
+    assert vocabulary.words == (*SPECIAL_WORDS, "a", "b", "c")
+    assert Vocabulary.build(["x"], min_count=2).words == SPECIAL_WORDS
+    with pytest.raises(ValueError, match="min_count is 0"):
+        Vocabulary.build(["x"], min_count=0)
+
+
+def test_encode_and_decode() -> None:
+    vocabulary = Vocabulary.build(["a dog runs"], min_count=1)
+    assert vocabulary.encode("A dog sleeps.") == [4, 5, UNK]
+    assert vocabulary.decode([BOS, 4, 5, EOS, 6, PAD]) == "a dog"
+    assert vocabulary.decode([PAD, 4, UNK]) == "a <unk>"
+    assert vocabulary.decode([]) == ""
+    assert vocabulary.id("dog") == 5
+    assert "dog" in vocabulary
+    assert "cat" not in vocabulary
+    assert len(vocabulary) == 7
+    for number in (7, -1):
+        with pytest.raises(VocabularyError, match="outside this vocabulary of 7"):
+            vocabulary.decode([number])
+
+
+def test_json_round_trip() -> None:
+    vocabulary = Vocabulary.build(["ein Café", "犬 走る", "a <b>"], min_count=1)
+    text = vocabulary.to_json()
+    assert Vocabulary.from_json(text) == vocabulary
+    assert Vocabulary.from_json(text.encode()) == vocabulary
+    assert Vocabulary.from_json(text).to_json() == text
+    assert pickle.loads(pickle.dumps(vocabulary)).encode("ein") == vocabulary.encode("ein")
+
+
+def words_json(*words: object, version: object = 1) -> str:
+    return json.dumps({"format": version, "words": [*SPECIAL_WORDS, *words]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        (b"\xff\xfe{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", 'a list "words"'),
+        ('{"format": 1}', 'a list "words"'),
+        ('{"format": 1, "words": "abc"}', 'a list "words"'),
+        (words_json(version=2), "format 2; this captionkit reads 1: update"),
+        (words_json(version=None), "format None"),
+        ('{"format": 1, "words": ["a", "b"]}', "begins with"),
+        ('{"format": 1, "words": []}', "begins with"),
+        (words_json("dog", "dog"), "word 5 of the vocabulary, 'dog', is also word 4"),
+        (words_json("<unk>"), "is also word 3"),
+        (words_json(7), "word 4 of the vocabulary is not a word: 7"),
+        (words_json(None), "not a word"),
+        (words_json(["dog"]), "not a word"),
+        (words_json(""), "not a word"),
+        (words_json("two words"), "not a word"),
+        (words_json("line\n"), "not a word"),
+        (words_json("nul\x00"), "not a word"),
+    ],
+)
+def test_from_json_trusts_nothing(text: str | bytes, message: str) -> None:
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.from_json(text)
+
+
+@pytest.mark.skipif(not FLICKR8K.is_dir(), reason="needs the Flickr8k captions in ../shared/flickr8k")
+def test_flickr8k_gives_the_known_vocabulary() -> None:
+    """1,660 with padding and both markers, and 38 tokens with both markers; our list also has <unk>."""
+    training = set((FLICKR8K / "Flickr_8k.trainImages.txt").read_text().split())
+    rows = (line.split("\t") for line in (FLICKR8K / "Flickr8k.token.txt").read_text("utf-8").splitlines())
+    captions = [caption for name, caption in rows if name.split("#")[0] in training]
+    assert len(captions) == 30_000
+    assert len(Vocabulary.build(captions, min_count=10)) - 1 == 1_660
+    assert max(len(tokenize(caption)) for caption in captions) + 2 == 38
