@@ -1,0 +1,1 @@
+"""The network (encoders, decoders, search) and the captioner that is made of it."""

@@ -1,0 +1,254 @@
+"""Bundles: a captioner as a folder of three files, and no pickle among them.
+
+    captioner.json        encoder, decoder, preprocessing, and where it came from
+    vocabulary.json       the words
+    weights.safetensors   tensors named `encoder.…` and `decoder.…`
+
+A bundle is known by its fingerprint, a hash of these files' bytes; it stands in every row of a caption table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from importlib.resources import files as package_files
+from io import BytesIO
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from captionkit.images import Preprocessing
+from captionkit.model.decoders import Decoder, build_decoder
+from captionkit.model.encoders import Encoder, build_encoder
+from captionkit.storage import Storage, StorageError, UsageError, redact
+from captionkit.vocabulary import Vocabulary, VocabularyError
+
+FORMAT = 1
+"""The version of the layout of `captioner.json`."""
+DESCRIPTION, VOCABULARY, WEIGHTS = "captioner.json", "vocabulary.json", "weights.safetensors"
+FILES = (DESCRIPTION, VOCABULARY, WEIGHTS)
+
+Files = Mapping[str, bytes]
+"""A bundle's files by name."""
+
+_PARTS: dict[str, type] = {
+    "encoder": dict,
+    "decoder": dict,
+    "preprocessing": dict,
+    "note": str,
+    "provenance": dict,
+}
+"""What `captioner.json` holds beside "format"."""
+
+
+class BundleError(UsageError):
+    """A bundle that cannot be used. The message says which file, what is wrong with it, and what to do."""
+
+
+def read_files(uri: str | None, storage: Storage) -> dict[str, bytes]:
+    """Read a bundle's files; without an address, those of the captioner inside the package.
+
+    Raises:
+        BundleError: the folder or a file is missing or cannot be read.
+    """
+    if uri is None:
+        try:
+            folder = package_files("captionkit") / "assets" / "default"
+            return {name: (folder / name).read_bytes() for name in FILES}
+        except OSError as err:
+            raise BundleError(
+                f"this installation lacks the embedded captioner ({err}); install captionkit anew, or name a bundle"
+            ) from err
+    found = {}
+    for name in FILES:
+        try:
+            found[name] = storage.read(storage.join(uri, name))
+        except StorageError as err:
+            if err.kind == "not_found":
+                raise BundleError(
+                    f"{redact(uri)} is no captioner bundle: it lacks {name} (a bundle holds {', '.join(FILES)})"
+                ) from err
+            raise BundleError(f"the bundle cannot be read: {err}") from err
+    return found
+
+
+def write_files(files: Files, uri: str, storage: Storage) -> None:
+    """Write a bundle's files into a folder. Raises StorageError where that fails."""
+    for name in reversed(FILES):  # the description last: a folder without it is no bundle
+        storage.write(storage.join(uri, name), files[name])
+
+
+def fingerprint(files: Files) -> str:
+    """The name by which tables know a bundle: "ck-" and 16 hexadecimal digits of BLAKE2b over its files."""
+    digest = blake2b(digest_size=8)
+    for name in FILES:
+        digest.update(f"{name} {len(files[name])}\0".encode())
+        digest.update(files[name])
+    return f"ck-{digest.hexdigest()}"
+
+
+def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
+    """A network's tensors by name: safetensors, or a PyTorch file (`.pth`) of nothing but tensors.
+
+    Raises:
+        StorageError: the file cannot be read.
+        BundleError: it is neither, or damaged. Pickled code is not run.
+    """
+    data = storage.read(uri)
+    try:
+        if data[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+            return load_tensors(data)
+        tensors = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    # What a damaged pickle raises depends on where it is damaged. PyTorch's own words advise to run the code.
+    except Exception as err:
+        raise BundleError(
+            f"{redact(uri)} is damaged, or holds more than tensors ({type(err).__name__}); "
+            "captionkit reads safetensors, and PyTorch files made with torch.save(model.state_dict())"
+        ) from err
+    if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
+        tensors = tensors["state_dict"]
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise BundleError(f"{redact(uri)} holds no state dict, which has a tensor for every name")
+    return dict(tensors)
+
+
+def pack(
+    encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary, about: Mapping[str, Any], *, half: bool
+) -> dict[str, bytes]:
+    """A captioner's bundle, as files; the same captioner gives the same bytes.
+
+    Args:
+        about: JSON-able "note" and "provenance", kept under these names.
+        half: store fp32 tensors as fp16, half the size.
+
+    Raises:
+        BundleError: with `half`, a value is too large for fp16.
+    """
+    description = {
+        "format": FORMAT,
+        "encoder": encoder.config,
+        "preprocessing": encoder.preprocessing.to_json(),
+        "decoder": {"name": decoder.name, "config": decoder.config},
+        **about,
+    }
+    # The encoder's under torchvision's own names.
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.network.state_dict().items()}
+    tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
+    for name, tensor in tensors.items():
+        stored = tensor.detach().cpu().contiguous()
+        if half and stored.dtype == torch.float32:
+            smaller = stored.to(torch.float16)
+            if not torch.equal(smaller.isfinite(), stored.isfinite()):
+                raise BundleError(f"{name} holds values up to {stored.abs().max():.3g}, too large for half precision")
+            stored = smaller
+        tensors[name] = stored
+    return {
+        DESCRIPTION: (json.dumps(description, indent=2, sort_keys=True) + "\n").encode(),
+        VOCABULARY: vocabulary.to_json().encode(),
+        WEIGHTS: save_tensors(tensors),
+    }
+
+
+def unpack(files: Files) -> tuple[Encoder, Decoder, Vocabulary, dict[str, Any]]:
+    """What a bundle's files hold: the network in fp32 and eval mode, the words, and `captioner.json` as it stands.
+
+    Raises:
+        BundleError: a file is damaged, of a newer captionkit, or does not fit the others.
+    """
+    description = _description(files[DESCRIPTION])
+    try:
+        vocabulary = Vocabulary.from_json(files[VOCABULARY])
+    except VocabularyError as err:
+        raise BundleError(f"{VOCABULARY}: {err}") from err
+    tensors = _tensors(files[WEIGHTS])
+    encoder = _encoder(description, tensors["encoder"])
+    decoder = _decoder(description, tensors["decoder"])
+    check_fit(encoder, decoder, vocabulary)
+    return encoder, decoder, vocabulary, description
+
+
+def check_fit(encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary) -> None:
+    """Raise BundleError for parts that are not of one captioner."""
+    if decoder.vocab_size != len(vocabulary):
+        raise BundleError(
+            f"the vocabulary has {len(vocabulary)} words and the decoder {decoder.vocab_size}: they belong to "
+            "different captioners"
+        )
+    if (decoder.wants, decoder.feature_size) != (encoder.config["output"], encoder.feature_size):
+        raise BundleError(
+            f"the encoder gives {encoder.config['output']} features of {encoder.feature_size} values, "
+            f"the decoder wants {decoder.wants} ones of {decoder.feature_size}"
+        )
+
+
+def _description(data: bytes) -> dict[str, Any]:
+    try:
+        description = json.loads(data)
+    except (ValueError, RecursionError) as err:
+        raise BundleError(f"{DESCRIPTION} is not JSON ({err}); copy the bundle anew") from err
+    if not isinstance(description, dict) or "format" not in description:
+        raise BundleError(f'{DESCRIPTION} does not describe a captioner: it has no "format"')
+    if description["format"] != FORMAT:
+        raise BundleError(
+            f"{DESCRIPTION} has format {description['format']!r:.50}; this captionkit reads {FORMAT}: update it"
+        )
+    description = {"note": "", "provenance": {}, **description}
+    for name, kind in _PARTS.items():
+        if not isinstance(description.get(name), kind):
+            raise BundleError(f'{DESCRIPTION}: "{name}" is missing or of the wrong kind; copy the bundle anew')
+    return description
+
+
+def _tensors(data: bytes) -> dict[str, dict[str, Tensor]]:
+    """The tensors by part and by name within it."""
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as err:
+        raise BundleError(f"{WEIGHTS} is cut off or damaged ({err}); copy the bundle anew") from err
+    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        if part not in parts:
+            raise BundleError(f"{WEIGHTS} holds a tensor of neither encoder nor decoder: {key}")
+        parts[part][name] = tensor
+    return parts
+
+
+def _encoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Encoder:
+    try:
+        preprocessing = Preprocessing.from_json(description["preprocessing"])
+        encoder = build_encoder(**description["encoder"], weights=tensors, preprocessing=preprocessing)
+    except (TypeError, ValueError, RuntimeError) as err:  # EncoderError is a ValueError
+        raise BundleError(f"{DESCRIPTION} and {WEIGHTS} give no encoder: {err}") from err
+    # A classifier's, which `build_encoder` passes over, have no place in a bundle.
+    _check_names("encoder", encoder.network.state_dict(), tensors)
+    return encoder
+
+
+def _decoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Decoder:
+    name, config = description["decoder"].get("name"), description["decoder"].get("config")
+    try:
+        with torch.device("meta"):  # look before memory is taken for whatever sizes stand there
+            own = build_decoder(name, config).state_dict()
+    except (TypeError, ValueError, RuntimeError) as err:
+        raise BundleError(f"{DESCRIPTION} gives no decoder: {err}") from err
+    _check_names("decoder", own, tensors)
+    for key, tensor in own.items():
+        if tensors[key].shape != tensor.shape:
+            shapes = f"{tuple(tensors[key].shape)}, not {tuple(tensor.shape)}"
+            raise BundleError(f"{WEIGHTS} does not fit the decoder of {DESCRIPTION}: {key} is {shapes}")
+    decoder = build_decoder(name, config).eval()
+    decoder.load_state_dict(tensors)
+    return decoder
+
+
+def _check_names(part: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    wrong = {"lacks": sorted(own.keys() - given.keys()), "also holds": sorted(given.keys() - own.keys())}
+    said = [f"{what} {len(names)} ({', '.join(names[:3])})" for what, names in wrong.items() if names]
+    if said:
+        raise BundleError(f"{WEIGHTS} does not fit the {part} of {DESCRIPTION}: of its tensors it {' and '.join(said)}")

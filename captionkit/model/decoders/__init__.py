@@ -1,0 +1,25 @@
+"""The decoder families, by name. A new family is a file beside this one and a line below."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from captionkit.model.decoders.base import Decoder, State, Tensors
+from captionkit.model.decoders.show_tell import ShowTell
+
+__all__ = ["DECODERS", "Decoder", "ShowTell", "State", "Tensors", "build_decoder"]
+
+DECODERS: dict[str, type[Decoder]] = {family.name: family for family in (ShowTell,)}
+
+
+def build_decoder(name: str, config: Mapping[str, Any]) -> Decoder:
+    """Build a decoder from what a bundle says of it, with fresh random weights.
+
+    Raises:
+        ValueError: no such family, or a config that the family does not take.
+    """
+    if name not in DECODERS:
+        raise ValueError(f"no decoder is called {name!r}; there are: {', '.join(sorted(DECODERS))}")
+    try:
+        return DECODERS[name](**config)
+    except TypeError as error:  # a missing or unknown argument, or one of the wrong type
+        raise ValueError(f"decoder {name!r} cannot be built from {dict(config)!r:.500}: {error}") from error
