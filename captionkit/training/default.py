@@ -1,0 +1,271 @@
+"""The embedded captioner: trained on drawn scenes, shipped inside the package, and judged by the truth it tells.
+
+python -m captionkit.training.default --output captionkit/assets/default    # draw, train, judge, save
+python -m captionkit.training.default --evaluate 1000                       # judge the one that is there
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from random import Random
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from captionkit.images import Preprocessing, decode
+from captionkit.model.captioner import Captioner
+from captionkit.model.decoders.show_tell import ShowTell
+from captionkit.model.encoders import build_encoder
+from captionkit.scenes import captions, draw, judge, random_scene
+from captionkit.training.loop import LoopOptions, Point, fit, pad_tokens
+from captionkit.vocabulary import Vocabulary
+
+HELD_OUT = 20_000_000
+"""First seed of the scenes that are never trained on."""
+NOTE = "for scenes that captionkit draws itself; it has seen no photographs"
+PHRASINGS = 4
+"""Captions of each scene to train on."""
+
+
+@dataclass(frozen=True)
+class DefaultOptions:
+    """Train the embedded captioner on drawn scenes, or judge one."""
+
+    output: str | None = None
+    """Train, and save the bundle in this folder."""
+    evaluate: int = 1000
+    """Judge on this many held-out scenes."""
+    model: str | None = None
+    """Judge this bundle; by itself the one just trained, or the embedded one."""
+    scenes: int = 36_000
+    """Scenes to draw for training; each is also used mirrored."""
+    steps: int = 3800
+    """Batches to train on."""
+    batch_size: int = 64
+    encoder: str = "shufflenet_v2_x0_5"
+    """Convolutional network, by torchvision's name, trained from random weights."""
+    size: int = 112
+    """Side of the pictures that the network sees, in pixels."""
+    early_size: int = 72
+    """Side of the pictures in the early steps, which take half as long for it."""
+    early: float = 0.75
+    """Share of the steps that are early."""
+    embed_size: int = 128
+    hidden_size: int = 192
+    dropout: float = 0.05
+    learning_rate: float = 2e-3
+    label_smoothing: float = 0.05
+    seed: int = 0
+    """Of weights, batches and phrasings."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How true a captioner speaks of scenes it has never seen."""
+
+    scenes: int
+    true: float
+    """Share of captions all of whose claims hold."""
+    claims: float
+    """Mean number of claims in a caption: kinds, counts, colours, sizes, places, surroundings."""
+    kinds_named: float
+    """Share of captions that name every kind of thing in the scene."""
+    distinct: int
+    """Different captions."""
+    wrong: dict[str, int]
+    """Why captions were false, the most frequent first."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.true:.1%} of {self.scenes:,} captions are true; {self.claims:.1f} claims a caption; "
+            f"{self.kinds_named:.1%} name every kind of thing; {self.distinct:,} different captions"
+        )
+
+
+def photograph(seed: int, side: int, quality: int) -> bytes:
+    """A drawn scene as JPEG bytes."""
+    buffer = io.BytesIO()
+    draw(random_scene(seed), side).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def evaluate(captioner: Captioner, scenes: int, first: int = HELD_OUT) -> Judgement:
+    """Caption scenes from their JPEG bytes, as a user would, and hold each caption against its scene."""
+    verdicts, texts = [], set()
+    for start in range(first, first + scenes, 50):
+        seeds = range(start, min(start + 50, first + scenes))
+        for seed, caption in zip(seeds, captioner.caption([photograph(s, 320, 90) for s in seeds]), strict=True):
+            verdicts.append(judge(caption.text or "", random_scene(seed)))
+            texts.add(caption.text)
+    wrong = Counter(verdict.why for verdict in verdicts if not verdict.true)
+    return Judgement(
+        scenes=scenes,
+        true=sum(verdict.true for verdict in verdicts) / scenes,
+        claims=sum(verdict.claims for verdict in verdicts) / scenes,
+        kinds_named=sum(verdict.kinds_named for verdict in verdicts) / scenes,
+        distinct=len(texts),
+        wrong=dict(wrong.most_common(5)),
+    )
+
+
+def _picture(job: tuple[int, Preprocessing]) -> NDArray[np.uint8]:
+    """A training picture: of a size and JPEG quality of its own, decoded as the pipeline decodes."""
+    seed, preprocessing = job
+    random = Random(seed + 77)
+    side = (144, 160, 192, 224)[int(random.random() * 4)]
+    return decode(photograph(seed, side, 75 + int(random.random() * 20)), preprocessing).pixels
+
+
+def draw_pictures(count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The first `count` scenes as a network sees them: (count, size, size, 3) uint8."""
+    size = preprocessing.size
+    pictures = np.empty((count, size, size, 3), np.uint8)
+    start = time.monotonic()
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        jobs = ((seed, preprocessing) for seed in range(count))
+        for index, picture in enumerate(pool.map(_picture, jobs, chunksize=100)):
+            pictures[index] = picture
+            if index % 5000 == 4999:
+                _tell(f"drew {index + 1:,} scenes", start, index + 1, count)
+    return pictures
+
+
+def _tell(what: str, start: float, done: int, total: int) -> None:
+    took = time.monotonic() - start
+    print(f"{what}, {done / took:.1f}/s, {(total - done) * took / done / 60:.1f} min left", file=sys.stderr, flush=True)
+
+
+class _Network(nn.Module):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(self.encoder(pixels), tokens)
+        return logits
+
+
+def _batches(
+    pictures: NDArray[np.uint8], plain: list[list[list[int]]], mirrored: list[list[list[int]]], options: DefaultOptions
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random pictures, half of them mirrored, each with one of its captions."""
+    random = np.random.default_rng(options.seed)
+    step = 0
+    while True:
+        for rows in np.array_split(random.permutation(len(pictures)), len(pictures) // options.batch_size):
+            flip = random.random(len(rows)) < 0.5
+            pixels = pictures[rows]
+            pixels[flip] = pixels[flip, :, ::-1]
+            choice = random.integers(PHRASINGS, size=len(rows))
+            phrases = [
+                (mirrored if turned else plain)[row][which]
+                for row, turned, which in zip(rows.tolist(), flip.tolist(), choice.tolist(), strict=True)
+            ]
+            side = options.early_size if step < options.early * options.steps else options.size
+            step += 1
+            yield _resized(torch.from_numpy(pixels), side), pad_tokens(phrases)
+
+
+def _resized(pixels: Tensor, side: int) -> Tensor:
+    """Pictures (N, size, size, 3) uint8 at another size, in the memory layout of (N, 3, size, size).
+
+    The encoder keeps a batch's layout, and on CPUs the gradients of depthwise convolutions take twelve times as long
+    over interleaved channels as over planes.
+    """
+    planes = pixels.permute(0, 3, 1, 2).contiguous()
+    if planes.shape[-1] != side:
+        planes = interpolate(planes, (side, side), mode="bilinear", antialias=True)
+    return planes.permute(0, 2, 3, 1)
+
+
+def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) -> tuple[Captioner, list[Point]]:
+    """Draw scenes, train encoder and decoder together from random weights.
+
+    Args:
+        pictures: As `draw_pictures` makes them, where they are there already.
+
+    Returns:
+        The captioner, and its learning curve.
+    """
+    torch.manual_seed(options.seed)
+    # The whole picture, not its middle: what is on the left is to be told.
+    preprocessing = Preprocessing(size=options.size, resize=options.size, mode="squash")
+    scenes = [random_scene(seed) for seed in range(options.scenes)]
+    phrases = [captions(scene, scene.seed, PHRASINGS) for scene in scenes]
+    mirrored = [captions(scene.mirrored(), scene.seed, PHRASINGS) for scene in scenes]
+    vocabulary = Vocabulary.build((text for texts in phrases for text in texts), min_count=1)
+    if pictures is None:
+        pictures = draw_pictures(options.scenes, preprocessing)
+    encoder = build_encoder(options.encoder, weights="none", preprocessing=preprocessing)
+    decoder = ShowTell(
+        vocab_size=len(vocabulary),
+        feature_size=encoder.feature_size,
+        embed_size=options.embed_size,
+        hidden_size=options.hidden_size,
+        dropout=options.dropout,
+    )
+    network = _Network(encoder.to(memory_format=torch.contiguous_format), decoder)
+    start = time.monotonic()
+
+    def report(point: Point) -> None:
+        _tell(f"step {point.step:,}: loss {point.loss:.3f}", start, point.step, options.steps)
+
+    curve = fit(
+        network,
+        network,
+        _batches(
+            pictures,
+            [[vocabulary.encode(text) for text in texts] for texts in phrases],
+            [[vocabulary.encode(text) for text in texts] for texts in mirrored],
+            options,
+        ),
+        LoopOptions(options.steps, options.learning_rate, label_smoothing=options.label_smoothing),
+        report,
+        every=100,
+    )
+    return Captioner(encoder, decoder, vocabulary, note=NOTE), curve
+
+
+def main(options: DefaultOptions) -> None:
+    """Train if an output is named, then judge, and print how it went."""
+    if options.output is None:
+        evaluate_and_explain(Captioner.load(options.model), options.evaluate)
+        return
+    start = time.monotonic()
+    captioner, curve = train(options)
+    judgement = evaluate_and_explain(captioner, options.evaluate)
+    captioner.provenance = {
+        "command": "python -m captionkit.training.default --output captionkit/assets/default",
+        "options": {name: value for name, value in asdict(options).items() if name not in ("output", "model")},
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "loss": round(curve[-1].loss, 4),
+        "true_captions": judgement.true,
+        "claims_per_caption": round(judgement.claims, 2),
+        "judged_scenes": judgement.scenes,
+        "torch": str(torch.__version__),
+    }
+    print(f"saved {captioner.save(options.output, half=True)} in {options.output}")
+
+
+def evaluate_and_explain(captioner: Captioner, scenes: int) -> Judgement:
+    """Judge, print figures and the most frequent mistakes."""
+    judgement = evaluate(captioner, scenes)
+    print(judgement)
+    for why, count in judgement.wrong.items():
+        print(f"  {count} × {why}")
+    return judgement
+
+
+if __name__ == "__main__":
+    main(tyro.cli(DefaultOptions))

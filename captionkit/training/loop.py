@@ -1,0 +1,114 @@
+"""A plain training loop in one process: teacher forcing, AdamW, warm-up and cosine, clipped gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from captionkit.vocabulary import BOS, EOS, PAD
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How a captioner is trained."""
+
+    steps: int
+    """Batches to train on."""
+    learning_rate: float = 1e-3
+    """Highest learning rate, reached after the warm-up."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises from 0; then it falls to 0 along a cosine."""
+    weight_decay: float = 0.01
+    """AdamW's, on weight matrices and kernels only (not on biases and norms)."""
+    label_smoothing: float = 0.0
+    """Probability given to all other words alike (Szegedy et al. 2016)."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+
+class Point(NamedTuple):
+    """A point of the learning curve."""
+
+    step: int
+    loss: float
+    """Mean cross-entropy of a token in nats, since the point before."""
+
+
+def pad_tokens(captions: Iterable[list[int]]) -> Tensor:
+    """Token ids between markers, padded to one length: (N, T) int64, T = longest + 2."""
+    return nn.utils.rnn.pad_sequence(
+        [torch.tensor([BOS, *caption, EOS]) for caption in captions], batch_first=True, padding_value=PAD
+    )
+
+
+def caption_loss(logits: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the words and end markers of a batch, padding left out.
+
+    Args:
+        logits: (N, T - 1, V), predicted after each token but the last.
+        tokens: (N, T), with markers and padding.
+    """
+    return cross_entropy(
+        logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), ignore_index=PAD, label_smoothing=label_smoothing
+    )
+
+
+def fit(
+    network: nn.Module,
+    forward: Callable[[Tensor, Tensor], Tensor],
+    batches: Iterator[tuple[Tensor, Tensor]],
+    options: LoopOptions,
+    report: Callable[[Point], None] = lambda _: None,
+    every: int = 50,
+) -> list[Point]:
+    """Train a network's parameters in place.
+
+    Args:
+        network: whose parameters that require a gradient are trained.
+        forward: inputs (N, …) and tokens (N, T - 1) to logits (N, T - 1, V).
+        batches: endless pairs of inputs (N, …) and tokens (N, T) as `pad_tokens` makes them.
+        report: called with each point of the learning curve.
+        every: steps between two points.
+
+    Returns:
+        The learning curve.
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
+    curve: list[Point] = []
+    total = 0.0
+    network.train()
+    for step in range(1, options.steps + 1):
+        inputs, tokens = next(batches)
+        loss = caption_loss(forward(inputs, tokens[:, :-1]), tokens, options.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, options.clip)
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+        if step % every == 0 or step == options.steps:
+            curve.append(Point(step, total / ((step - 1) % every + 1)))
+            report(curve[-1])
+            total = 0.0
+    network.eval()
+    return curve
+
+
+def _rate(step: int, options: LoopOptions) -> float:
+    """The learning rate as a share of the highest."""
+    warm = max(1.0, options.warmup * options.steps)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, options.steps - warm)))

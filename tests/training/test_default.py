@@ -1,0 +1,59 @@
+"""The captioner that ships inside the package."""
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from captionkit import Captioner
+from captionkit.images import Preprocessing
+from captionkit.scenes import captions, judge, random_scene
+from captionkit.training.default import HELD_OUT, DefaultOptions, draw_pictures, evaluate, photograph, train
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Captioner:
+    return Captioner.load()
+
+
+def test_it_fits_into_five_megabytes() -> None:
+    bundle = files("captionkit") / "assets" / "default"
+    assert sum(len(file.read_bytes()) for file in bundle.iterdir()) <= 5_000_000
+
+
+def test_it_says_what_it_is_for_and_how_it_was_made(embedded: Captioner) -> None:
+    assert "draws" in embedded.note
+    assert embedded.provenance["command"].startswith("python -m captionkit.training.default")
+    assert embedded.provenance["true_captions"] >= 0.95
+
+
+def test_it_speaks_the_truth_of_scenes_it_has_never_seen(embedded: Captioner) -> None:
+    judgement = evaluate(embedded, 120, first=HELD_OUT + 50_000)
+    assert judgement.true >= 0.95, judgement.wrong
+    # Not by saying nothing.
+    assert judgement.claims >= 4
+    assert judgement.kinds_named >= 0.9
+    assert judgement.distinct >= 80
+
+
+def test_a_few_captions_word_by_word(embedded: Captioner) -> None:
+    found = embedded.caption([photograph(HELD_OUT + seed, 320, 90) for seed in range(len(GOLDEN))])
+    assert [caption.text for caption in found] == GOLDEN
+
+
+def test_a_wrong_captioner_would_be_found_out() -> None:
+    scene, other = random_scene(HELD_OUT), random_scene(HELD_OUT + 1)
+    assert not judge(captions(other, 0)[0], scene).true
+
+
+def test_training_runs_from_pictures_to_captions() -> None:
+    options = DefaultOptions(scenes=16, steps=3, batch_size=8, size=64, early_size=32, embed_size=16, hidden_size=16)
+    pictures = draw_pictures(16, Preprocessing(size=64, resize=64, mode="squash"))
+    assert pictures.shape == (16, 64, 64, 3)
+    assert np.array_equal(pictures, draw_pictures(16, Preprocessing(size=64, resize=64, mode="squash")))
+    captioner, curve = train(options, pictures)
+    assert curve[-1].step == 3
+    assert captioner.caption([photograph(0, 64, 90)])[0].text
+
+
+GOLDEN: list[str] = []
