@@ -1,0 +1,228 @@
+"""From what a survey found to the page: every text cleaned, every number in words, every picture in place."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from captionkit.gallery.survey import SCORE_BIN, SCORE_FLOOR, Captioned, FailureKind, Survey, survey
+from captionkit.gallery.thumbnails import Thumbnail, thumbnail
+from captionkit.gallery.words import address, figure, moments, number, one_line, score, share
+from captionkit.images import Limits
+
+Read = Callable[[str], bytes]
+Fact = tuple[str, str]
+
+READERS = 4
+"""Pictures fetched and decoded at a time: hides the wait for an object store, holds at most this many in memory."""
+
+LIMITS = Limits(max_bytes=64 * 1024 * 1024, max_pixels=100_000_000)
+"""What one picture on the page may cost; below what a caption job allows, for this runs on anyone's desk."""
+
+CAPTION_LENGTH = 600
+ADDRESS_LENGTH = 1000
+REASON_LENGTH = 300
+NAME_LENGTH = 80
+NAMES = 3
+"""Models or runs named in the header before the rest is a number."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture on the page. `certainty` is its score as a mean probability per token, in percent."""
+
+    picture: Thumbnail | None
+    missing: str
+    caption: str
+    score: float | None
+    score_text: str
+    certainty: str | None
+    alternatives: Sequence[tuple[str, str]]
+    size: str
+    folder: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """All scores, as bars of height 0 to 32."""
+
+    bars: Sequence[float]
+    low: str
+    high: str
+    median: str
+    label: str
+
+
+def render_gallery(
+    rows: Iterable[Mapping[str, Any]],
+    read: Read,
+    *,
+    title: str,
+    summary: Mapping[str, Any],
+    limit: int = 200,
+    thumb: int = 256,
+) -> str:
+    """A caption table as one HTML page that needs nothing but itself.
+
+    The page counts all rows and shows a sample of them: `limit` captioned images, spread over the table by a hash,
+    and a dozen failures of each kind. It is the same for the same table, whatever order the rows come in.
+
+    Args:
+        rows: of a caption table, as mappings from column to value; read once, and never held. Nothing in them is
+            trusted.
+        read: an image's bytes by its address, called from several threads. Whatever it raises is shown in place of
+            that picture.
+        title: the page's heading.
+        summary: figures of the run or table. `images_per_second` stands with the counts, `model` and `run_id` go
+            before what the rows say, everything else is listed under its key.
+        limit: pictures to show, at most.
+        thumb: the longer side of a picture, in pixels.
+
+    Raises:
+        ValueError: `limit` is negative or `thumb` below 16.
+    """
+    if limit < 0 or thumb < 16:
+        raise ValueError(f"limit must be at least 0 and thumb at least 16, not {limit} and {thumb}")
+    found = survey(rows, limit)
+    with ThreadPoolExecutor(READERS) as readers:
+        frames = list(readers.map(lambda row: _frame(row, read, thumb), found.frames))
+    environment = Environment(
+        loader=PackageLoader("captionkit.gallery", "."), autoescape=True, undefined=StrictUndefined
+    )
+    # Our own files, free of table values: these two go in as they are, and the policy names their hashes.
+    style = environment.get_template("page.css.jinja").render(column=round(0.8 * thumb))
+    script = environment.get_template("page.js.jinja").render()
+    page = environment.get_template("page.html.jinja")
+    return page.render(
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        title=one_line(title, CAPTION_LENGTH),
+        captioned=number(found.captioned),
+        failed=number(found.failed),
+        failed_share=share(found.failed, found.captioned + found.failed),
+        speed=figure(summary["images_per_second"]) if summary.get("images_per_second") else "",
+        histogram=_histogram(found),
+        facts=_facts(found, summary),
+        shown=_shown(len(frames), found.captioned),
+        sampling=_sampling(found, len(frames)),
+        nothing="No pictures were asked for." if found.captioned else "No image in this table has a caption.",
+        frames=frames,
+        failures=[_failure(kind, found.failed) for kind in found.failures],
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """A Content-Security-Policy that allows this style, this script, embedded pictures, and nothing else."""
+    style_hash, script_hash = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
+    )
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _frame(row: Captioned, read: Read, side: int) -> Frame:
+    picture, missing = None, ""
+    try:
+        picture = thumbnail(read(row.uri), side, LIMITS)
+    except Exception as error:  # read is the caller's and may raise anything; one picture must not cost the page
+        reason = one_line(error, REASON_LENGTH) or type(error).__name__
+        missing = f"No picture: {reason}"
+    folder, name = address(one_line(row.uri, ADDRESS_LENGTH))
+    return Frame(
+        picture=picture,
+        missing=missing,
+        caption=one_line(row.best.text, CAPTION_LENGTH),
+        score=row.best.score,
+        score_text=score(row.best.score),
+        certainty=None if row.best.score is None else f"{100 * math.exp(min(row.best.score, 0.0)):.1f}",
+        alternatives=[(one_line(other.text, CAPTION_LENGTH), score(other.score)) for other in row.alternatives],
+        size=f"{row.width} × {row.height}" if row.width and row.height else "",
+        folder=folder,
+        name=name,
+    )
+
+
+def _failure(kind: FailureKind, failed: int) -> dict[str, Any]:
+    examples = []
+    for failure in kind.examples:
+        folder, name = address(one_line(failure.uri, ADDRESS_LENGTH))
+        examples.append({"folder": folder, "name": name, "reason": one_line(failure.reason, REASON_LENGTH)})
+    return {
+        "name": one_line(kind.name, NAME_LENGTH),
+        "count": number(kind.count),
+        "share": share(kind.count, failed),
+        "some": f"{len(examples)} of them shown" if len(examples) < kind.count else "",
+        "examples": examples,
+    }
+
+
+def _histogram(found: Survey) -> Histogram | None:
+    """The bins that hold anything, and one beside them on either side so that a lone bar has room."""
+    used = [index for index, count in enumerate(found.scores) if count]
+    if not used:
+        return None
+    low, high = max(used[0] - 1, 0), min(used[-1] + 2, len(found.scores))
+    counts, top = found.scores[low:high], max(found.scores)
+    median = score(found.median_score, 1)
+    ends = [score(SCORE_FLOOR + index * SCORE_BIN, 1) for index in (low, high)]
+    return Histogram(
+        # A single image among a million stays visible.
+        bars=[max(32 * count / top, 0.8) if count else 0.0 for count in counts],
+        low=("≤ " if low == 0 and counts[0] else "") + ends[0],
+        high=ends[1],
+        median=median,
+        label=f"How the scores are spread: from {ends[0]} to {ends[1]} nats per token, median {median}",
+    )
+
+
+def _facts(found: Survey, summary: Mapping[str, Any]) -> list[Fact]:
+    """What the header lists: who wrote the table and when, then whatever else the summary holds."""
+    facts = [
+        ("model", figure(summary["model"]) if summary.get("model") else _names(found.models, "models")),
+        ("run", figure(summary["run_id"]) if summary.get("run_id") else _names(found.runs, "runs")),
+        ("written", moments(found.first, found.last) if found.first and found.last else ""),
+    ]
+    counts = {"captioned": found.captioned, "failed": found.failed}
+    for key, value in summary.items():
+        if key in ("images_per_second", "model", "run_id") or value is None or counts.get(key) == value:
+            continue
+        # A nightly run's own counts are not the table's: the key says whose they are.
+        name = f"{key} in this run" if key in counts else one_line(key, NAME_LENGTH).replace("_", " ")
+        facts.append((name, figure(value)))
+    return [(name, value) for name, value in facts if value]
+
+
+def _names(names: Sequence[str], plural: str) -> str:
+    if len(names) > NAMES:
+        return f"{', '.join(one_line(name, NAME_LENGTH) for name in names[:NAMES])} … ({len(names)} {plural})"
+    return ", ".join(one_line(name, NAME_LENGTH) for name in names)
+
+
+def _shown(frames: int, captioned: int) -> str:
+    if frames < captioned:
+        return f"{number(frames)} of {number(captioned)} captioned images, spread over the whole table"
+    if captioned == 1:
+        return "One captioned image"
+    return f"All {number(captioned)} captioned images" if captioned else "No captioned images"
+
+
+def _sampling(found: Survey, frames: int) -> str:
+    if frames < found.captioned:
+        return (
+            f"Of {number(found.captioned)} captioned images this page shows the {number(frames)} whose address and "
+            "image id hash lowest: a fair sample of the whole table, and the same one every time. "
+            "The figures above, and the scores' histogram, are of all rows."
+        )
+    return "This page shows every captioned image of the table."
