@@ -1,0 +1,251 @@
+"""The `captionkit` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import tyro
+from ray.exceptions import RayTaskError
+
+import captionkit
+from captionkit.gallery import write_gallery
+from captionkit.pipeline.config import read_config
+from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
+from captionkit.pipeline.progress import Meter, say
+from captionkit.pipeline.stopping import Stopped
+from captionkit.pipeline.table import CAPTIONED, CaptionTable
+from captionkit.scenes import draw_folder
+from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
+
+OK, BROKEN, USAGE, TOO_MANY_FAILED, STOPPED = 0, 1, 2, 3, 130
+EXIT_CODES = f"""exit codes:
+  {OK}    every image has its row, and no more failed than --max-failed allows
+  {BROKEN}    the job broke; the message says why, and the same command goes on where it stopped
+  {USAGE}    wrong usage, found before Ray starts
+  {TOO_MANY_FAILED}    a larger share of rows failed than --max-failed allows; the table stands all the same
+  {STOPPED}  stopped (SIGTERM, Ctrl-C); what was captioned by then is kept"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+
+    table: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    page: str = "captions.html"
+    """Address of the page to write."""
+    limit: int = 200
+    """Pictures on the page; of a larger table a spread sample, the same every time."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Draw scenes, caption them with the embedded captioner through the whole pipeline, make a page of them."""
+
+    output: str = "demo"
+    """Folder for pictures, table and page."""
+    count: int = 60
+    """Scenes to draw."""
+    seed: int = 20_000_000
+    """Seed of the first scene. The captioner was trained on seeds below ten million."""
+
+
+def caption(args: Sequence[str]) -> int:
+    """Caption images into a Parquet table, one row per image."""
+    return run_job(_parse(CaptionOptions, "caption", args))
+
+
+def run_job(options: CaptionOptions) -> int:
+    """Run a caption job and say how it went; the exit code."""
+    from captionkit.pipeline.run import CaptionJob  # brings torch along, which --help can do without
+
+    job = CaptionJob(options)
+    record = job.run()
+    counts = record.counts
+    rate = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
+    say(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{rate}")
+    for kind, count in sorted(record.failures.items(), key=lambda item: -item[1]):
+        say(f"  {count:,} × {kind}")
+    if options.table.page:
+        _gallery(job.table.uri, options.table.page, 200, Storage(options.storage))
+    say(f"table:  {job.table.uri}")
+    say(f"record: {job.record_uri}")
+    if options.table.page:
+        say(f"page:   {options.table.page}")
+    if record.status == "too_many_failed":
+        say(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
+        return TOO_MANY_FAILED
+    return OK
+
+
+def gallery(args: Sequence[str]) -> int:
+    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+    options = _parse(GalleryOptions, "gallery", args)
+    _gallery(options.table, options.page, options.limit, Storage(options.storage))
+    say(f"page: {options.page}")
+    return OK
+
+
+def _gallery(uri: str, page: str, limit: int, storage: Storage) -> None:
+    table = CaptionTable(uri, storage)
+    if not table.files:
+        raise UsageError(f"{table.uri} holds no caption table")
+    statuses = [batch.column(0).to_pylist() for _, batch in table.batches(["status"])]
+    captioned = sum(status == CAPTIONED for part in statuses for status in part)
+    models = sorted({file.footer.model for file in table.files})
+    write_gallery(
+        table.rows(),
+        storage.read,
+        page,
+        title=table.uri.rstrip("/").rpartition("/")[2],
+        summary={
+            "table": table.uri,
+            "captioned": captioned,
+            "failed": len(table) - captioned,
+            "model": ", ".join(models),
+        },
+        limit=limit,
+        write=storage.write,
+    )
+
+
+def demo(args: Sequence[str]) -> int:
+    """Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine."""
+    options = _parse(DemoOptions, "demo", args)
+    images = f"{options.output}/scenes"
+    _draw(images, options.count, options.seed)
+    # Two files that are no pictures, to see what becomes of such: a row with its reason, and nothing else.
+    storage = Storage()
+    storage.write(storage.normalize(f"{images}/empty.jpg"), b"")
+    storage.write(storage.normalize(f"{images}/notes.jpg"), b"These are notes, whatever the name says.\n")
+    return run_job(
+        CaptionOptions(
+            inputs=InputOptions(input=(images,)),
+            table=OutputOptions(output=f"{options.output}/captions", page=f"{options.output}/captions.html"),
+        )
+    )
+
+
+def scenes(args: Sequence[str]) -> int:
+    """Draw scenes into a folder, as many as you like."""
+    options = _parse(ScenesOptions, "scenes", args)
+    _draw(options.output, options.count, options.seed, options.size)
+    say(f"{options.count:,} scenes in {options.output}")
+    return OK
+
+
+def _draw(folder: str, count: int, seed: int, size: int = 320) -> None:
+    with Meter("drawing", "scenes", count) as meter:
+        for number, _ in enumerate(draw_folder(folder, count, seed, size), 1):
+            meter.update(number)
+
+
+@dataclass(frozen=True)
+class ScenesOptions:
+    """Draw scenes into a folder, as many as you like; their captions in captions.jsonl beside them."""
+
+    output: str
+    """Folder to draw into."""
+    count: int = 100
+    """How many."""
+    seed: int = 20_000_000
+    """Seed of the first; each next one is one more."""
+    size: int = 320
+    """Side of the pictures in pixels."""
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "caption": caption,
+    "demo": demo,
+    "gallery": gallery,
+    "scenes": scenes,
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The `captionkit` command; returns its exit code (see `EXIT_CODES`)."""
+    name, *rest = [*(sys.argv[1:] if args is None else args)] or ["--help"]
+    if name in ("--version", "-V"):
+        print(f"captionkit {captionkit.__version__}")
+        return OK
+    if name not in COMMANDS:
+        print(_overview(), file=sys.stdout if name in ("--help", "-h") else sys.stderr)
+        return OK if name in ("--help", "-h") else USAGE
+    try:
+        return COMMANDS[name](rest)
+    except UsageError as err:
+        return _complain(USAGE, str(err))
+    except StorageError as err:
+        return _complain(BROKEN, str(err))
+    except RayTaskError as err:
+        cause = _cause(err)
+        if not isinstance(cause, StorageError):
+            raise
+        return _complain(BROKEN, str(cause))
+    except Stopped as err:
+        return _complain(STOPPED, f"stopped by {err}; the same command goes on from here")
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: captionkit COMMAND [OPTIONS]     (captionkit COMMAND --help says more)",
+            "",
+            *lines,
+            "",
+            EXIT_CODES,
+        ]
+    )
+
+
+def _complain(code: int, message: str) -> int:
+    say(f"captionkit: {message}")
+    return code
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a Ray task really raised."""
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            return error
+        error = inner
+
+
+def _parse(kind: type[T], command: str, args: Sequence[str]) -> T:
+    """Options from the command line, over those of `--config` where the command knows it, over the defaults."""
+    default: dict[str, Any] = {}
+    config = _config_argument(args)
+    if config is not None and kind is CaptionOptions:
+        default["default"] = read_config(kind, config)
+    try:
+        parsed: T = tyro.cli(
+            kind,
+            prog=f"captionkit {command}",
+            args=list(args),
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+            **default,
+        )
+        return parsed
+    except ValueError as err:  # raised by an options class that checks itself
+        raise UsageError(str(err)) from err
+
+
+def _config_argument(args: Sequence[str]) -> str | None:
+    for index, arg in enumerate(args):
+        if arg == "--config" and index + 1 < len(args):
+            return args[index + 1]
+        if arg.startswith("--config="):
+            return arg.partition("=")[2]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Ray: joining or starting it, and how large a pool of captioner actors it can bear."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import ray
+
+from captionkit.pipeline.options import ClusterOptions
+
+
+def connect(options: ClusterOptions) -> bool:
+    """Join the cluster that the options or RAY_ADDRESS name, else start a Ray of this run's own.
+
+    Returns:
+        Whether Ray was started here, and is to be shut down with the run.
+    """
+    # Ray Data announces each plan and warns that its bars are off; this job has its own progress and record.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        return False
+    if options.address or os.environ.get("RAY_ADDRESS"):
+        ray.init(address=options.address)
+    else:
+        # Nobody looks at the dashboard of a Ray that lives for one run; without it the start takes seconds less.
+        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+    return True
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What captioner actors and fetch tasks reserve."""
+
+    low: int
+    high: int
+    gpus: float
+    cpus: float
+    fetch_cpus: float
+    threads: int
+    """Threads of the network in one actor."""
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+
+def plan_pool(options: ClusterOptions, cpus: float, gpus: float) -> Pool:
+    """The pool for a cluster with so many CPUs and GPUs in all.
+
+    An actor pool that reserves every CPU leaves none for the tasks that feed it: Ray Data then waits for ever,
+    without an error (ray-project/ray#44687). So actors on GPUs reserve no CPU, actors on CPUs always leave one, and
+    on a machine of one CPU an actor and a fetch task share it.
+    """
+    low, high = options.actor_range()
+    per_actor = options.gpus_per_actor if options.gpus_per_actor is not None else float(gpus > 0)
+    if per_actor:
+        return Pool(low, high, per_actor, 0.0, min(1.0, cpus) or 1.0, 1)
+    if 0 < cpus < 2:
+        return Pool(1, 1, 0.0, cpus / 2, cpus / 2, 1)
+    if cpus:  # a cluster without any yet grows on demand
+        high = max(1, min(high, int(cpus) - 1))
+    return Pool(min(low, high), high, 0.0, 1.0, 1.0, max(1, int(cpus) // high))

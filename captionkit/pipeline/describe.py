@@ -1,0 +1,108 @@
+"""The captioner actors: rows of pixels in, rows of the caption table out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.options import WordOptions
+from captionkit.pipeline.table import CAPTIONED, FAILED, MODEL_ERROR, schema_with
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TRANSIENT = [
+    pa.field("total", pa.int64()),
+    pa.field("version", pa.string()),
+    pa.field("bytes", pa.int64()),
+    pa.field("fetch_s", pa.float32()),
+    pa.field("decode_s", pa.float32()),
+    pa.field("caption_s", pa.float32()),
+    pa.field("batch", pa.int32()),
+]
+"""What travels on to the driver behind a row's own columns, for the run record; never stored."""
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """All that a captioner actor needs to know."""
+
+    search: SearchOptions
+    words: WordOptions
+    dtype: str
+    device: str
+    threads: int
+    run_id: str
+    carry: tuple[tuple[str, pa.DataType], ...]
+
+
+class Describe:
+    """One captioner actor, built by Ray Data once and called with batches.
+
+    Args:
+        bundle: Reference to the bundle's files. The driver has read them once; a thousand actors starting up
+            get them through Ray's object store instead of asking the bucket a thousand times.
+    """
+
+    def __init__(self, bundle: ray.ObjectRef, options: DescribeOptions) -> None:
+        import torch
+
+        from captionkit.model.captioner import Captioner
+
+        torch.set_num_threads(options.threads)
+        self.captioner = Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
+        self.options = options
+        self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        start = time.perf_counter()
+        pixels = _pixels(batch.column("pixels"), self.captioner.preprocessing.size)
+        words = self.options.words
+        found = iter(self.captioner.describe(pixels, self.options.search, banned=words.banned, prefix=words.prefix))
+        seconds = (time.perf_counter() - start) / max(1, len(pixels))
+        same = {
+            "model": self.captioner.fingerprint,
+            "run_id": self.options.run_id,
+            "captioned_at": datetime.now(timezone.utc),
+        }
+        rows: list[dict[str, Any]] = []
+        for row in batch.drop_columns("pixels").to_pylist():
+            row.update(same)
+            if row["error_kind"] is None:
+                best, *others = next(found)
+                row.update(caption_s=seconds, batch=len(pixels))
+                if best.text:
+                    row.update(
+                        status=CAPTIONED,
+                        caption=best.text,
+                        score=best.score,
+                        alternatives=[{"caption": other.text, "score": other.score} for other in others],
+                    )
+                else:
+                    row.update(error_kind=MODEL_ERROR, error="the captioner said nothing")
+            if row["error_kind"] is not None:
+                row["status"] = FAILED
+            rows.append(row)
+        return pa.Table.from_pylist(rows, self.schema)
+
+
+def _pixels(column: pa.ChunkedArray, size: int) -> NDArray[np.uint8]:
+    """The pictures of a column of pixels, null ones left out: (n, size, size, 3) uint8.
+
+    Without a copy where the batch lies in one block of Ray's shared memory and none failed.
+    """
+    views = []
+    for chunk in column.drop_null().chunks:
+        if len(chunk):
+            _, offsets, data = chunk.buffers()
+            bounds = np.frombuffer(offsets, np.int32)[chunk.offset :]
+            views.append(np.frombuffer(data, np.uint8)[bounds[0] : bounds[len(chunk)]])
+    flat = views[0] if len(views) == 1 else np.concatenate([*views, np.empty(0, np.uint8)])
+    return flat.reshape(-1, size, size, 3)

@@ -1,0 +1,117 @@
+"""What a caption job can be told. These dataclasses are the command line, the config file and the run record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import tyro
+
+from captionkit.model.search.options import SearchOptions
+from captionkit.storage import StorageOptions
+
+Format = Literal["auto", "images", "list", "webdataset", "parquet"]
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What to caption."""
+
+    input: tuple[str, ...]
+    """Addresses of images: a prefix, a glob, an image, a list (.txt .csv .jsonl .parquet), tar shards, Parquet
+    with image bytes; local, s3://, https:// or any scheme whose fsspec package is installed."""
+    format: Format = "auto"
+    """What the inputs are, where it should not be told from names and contents."""
+    uri_column: str = "uri"
+    """The column of a .csv, .jsonl or .parquet list that holds the addresses."""
+    image_column: str | None = None
+    """The column of Parquet inputs that holds image bytes, or Hugging Face's struct of bytes and path. By itself:
+    `image`, or the only such column."""
+    carry: tuple[str, ...] = ()
+    """Columns of lists and Parquet inputs to carry into the caption table."""
+    stat_listed: bool = True
+    """Ask for size and date of every address in a list, so that a rerun notices changed images. Off, a listed
+    address counts as done once it is in the table."""
+    max_megapixels: float = 250.0
+    """Images of more megapixels than this become failed rows; told from the header, before any pixel is read."""
+    max_megabytes: float = 256.0
+    """The same for the size of the encoded image, in MB."""
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """The caption table."""
+
+    output: str
+    """The folder of the caption table. A rerun on the same folder captions what is missing or changed."""
+    mixed: bool = False
+    """Allow a table whose rows come from several models or search options (each row names its model)."""
+    max_failed: float = 0.05
+    """The largest share of failed rows (0 to 1) with which the job still succeeds. Past it the exit code is 3; the
+    table stands all the same."""
+    page: str | None = None
+    """Also write an HTML contact sheet of the table to this address."""
+    flush_minutes: float = 5.0
+    """Write a table file at least this often, so that a lost driver loses no more work than this."""
+    flush_rows: int = 500_000
+    """Write a table file whenever this many rows are there."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The captioner."""
+
+    model: str | None = None
+    """Address of a captioner bundle. By itself the embedded one, which knows drawn scenes and no photographs."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the network; `auto` is bfloat16 where the chip has it, float32 elsewhere."""
+    batch_size: int | None = None
+    """Images that a captioner actor takes at once. By itself 256 on a GPU, 64 on a CPU."""
+
+
+@dataclass(frozen=True)
+class WordOptions:
+    """Words that captions may not or must hold."""
+
+    banned: tuple[str, ...] = ("<unk>",)
+    """Words that are never said; `<unk>` stands for every word that the captioner does not know."""
+    prefix: str = ""
+    """Words with which each caption begins."""
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Ray."""
+
+    actors: str = "1:8"
+    """Captioner actors, MIN:MAX (or one number). On CPUs the pool never takes the last one."""
+    gpus_per_actor: float | None = None
+    """GPUs of one actor; 0.5 puts two on one GPU. By itself 1 where the cluster has a GPU now, else 0: give it when
+    GPU nodes come only once they are asked for."""
+    address: str | None = None
+    """Ray cluster to join, `auto` for one running on this machine. By itself the one named by RAY_ADDRESS (as in
+    `ray job submit`), else a Ray of its own for this run."""
+    fetch_threads: int = 16
+    """Concurrent reads of each fetch task."""
+    progress_seconds: float = 30.0
+    """Seconds between two lines of progress in a log (a terminal shows a bar instead)."""
+
+    def actor_range(self) -> tuple[int, int]:
+        low, _, high = self.actors.partition(":")
+        return int(low), int(high or low)
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """Caption images into a Parquet table, one row per image."""
+
+    inputs: tyro.conf.OmitArgPrefixes[InputOptions]
+    table: tyro.conf.OmitArgPrefixes[OutputOptions]
+    captioner: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    search: tyro.conf.OmitArgPrefixes[SearchOptions] = field(default_factory=SearchOptions)
+    words: tyro.conf.OmitArgPrefixes[WordOptions] = field(default_factory=WordOptions)
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+    cluster: tyro.conf.OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
+    config: str | None = None
+    """Address of a YAML or JSON file of options, named as here (`beam: 5`); those given here come first. A run
+    record is such a file: it repeats its run."""

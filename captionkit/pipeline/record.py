@@ -1,0 +1,98 @@
+"""The run record: what a run was told, did, and took, as JSON beside the table."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import captionkit
+from captionkit.pipeline.table import FAILED
+from captionkit.storage import Storage
+
+PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "s3fs")
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    found = {name: version(name) for name in PACKAGES}
+    return {"captionkit": captionkit.__version__, "python": platform.python_version(), **found}
+
+
+@dataclass
+class RunRecord:
+    """One run. `options` is a config file that repeats it (`--config` takes the record itself)."""
+
+    run_id: str
+    options: dict[str, Any]
+    model: dict[str, Any]
+    """Fingerprint, address, and what the bundle says of itself."""
+    status: str = "running"
+    """running, succeeded, too_many_failed, stopped or broken."""
+    error: str | None = None
+    started_at: str = field(default_factory=now)
+    ended_at: str | None = None
+    versions: dict[str, str] = field(default_factory=versions)
+    counts: dict[str, int] = field(default_factory=dict)
+    """listed, containers, duplicates, done before, replaced; captioned and failed by this run."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Failed rows of this run by kind."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage. listing, starting (Ray), captioning follow one another; waiting (for the first captions: actors start
+    and load the model) and writing are parts of captioning. fetch, decode and caption are sums over all images, of work
+    done side by side."""
+    images_per_second: float | None = None
+    """The steady rate: rows after the first batch of them, by the seconds after it. None where one batch was all."""
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+    """Images captioned, by the size of the batch that they were in."""
+    bytes_read: int = 0
+    files: list[str] = field(default_factory=list)
+    resources: dict[str, float] = field(default_factory=dict)
+    """What the Ray cluster had when the run started."""
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        self.counts = {"captioned": 0, "failed": 0, **self.counts}
+
+    @property
+    def rows(self) -> int:
+        return self.counts["captioned"] + self.counts["failed"]
+
+    def add(self, rows: pa.Table) -> None:
+        """Count rows that came out of the captioner."""
+        failed = rows.filter(pc.equal(rows["status"], FAILED))
+        self.counts["failed"] += len(failed)
+        self.counts["captioned"] += len(rows) - len(failed)
+        _count(self.failures, failed["error_kind"])
+        _count(self.batch_sizes, rows["batch"].drop_null().cast(pa.string()))
+        self.bytes_read += pc.sum(rows["bytes"]).as_py() or 0
+        for stage in ("fetch", "decode", "caption"):
+            self.spend(stage, pc.sum(rows[f"{stage}_s"]).as_py() or 0.0)
+
+    def spend(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 3)
+
+    def broke(self, error: BaseException) -> None:
+        """Note what ended the run: of a remote error, whose text is a page of stack, the last line."""
+        lines = [line for line in re.sub(r"\x1b\[[\d;]*m", "", str(error)).splitlines() if line.strip()]
+        self.status, self.error = "broken", f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+
+    def write(self, storage: Storage, uri: str) -> None:
+        self.seconds["wall"] = round(time.monotonic() - self._began, 3)
+        storage.write(uri, (json.dumps(asdict(self), indent=2) + "\n").encode())
+
+
+def _count(counts: dict[str, int], values: pa.ChunkedArray) -> None:
+    for value in values.to_pylist():
+        counts[value] = counts.get(value, 0) + 1

@@ -1,0 +1,322 @@
+"""The caption job from beginning to end."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from captionkit.images import Limits
+from captionkit.model.bundle import BundleError, read_files
+from captionkit.model.captioner import Captioner
+from captionkit.pipeline.cluster import Pool, connect, plan_pool
+from captionkit.pipeline.config import to_config
+from captionkit.pipeline.describe import Describe, DescribeOptions
+from captionkit.pipeline.fetch import FetchOptions, UnitSource
+from captionkit.pipeline.inputs import Inputs
+from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
+from captionkit.pipeline.options import CaptionOptions
+from captionkit.pipeline.progress import Meter, say
+from captionkit.pipeline.record import RunRecord, now
+from captionkit.pipeline.stopping import Stopped, stoppable
+from captionkit.pipeline.table import CaptionTable, Footer, schema_with
+from captionkit.pipeline.writer import TableWriter, stored_columns
+from captionkit.storage import Storage, UsageError
+
+RUNS = "_runs"
+BLOCK_BYTES = 32 * 2**20
+"""Largest block of decoded images on its way to an actor: some 200 at 224 × 224."""
+
+
+class CaptionJob:
+    """Caption what the options name. `run` does it; what is wrong with the options comes out of the constructor.
+
+    Raises (from the constructor):
+        UsageError: an option is out of range, the bundle cannot be used, or the table is another model's.
+        BundleError: the captioner cannot be loaded.
+        StorageError: the output cannot be read.
+    """
+
+    def __init__(self, options: CaptionOptions) -> None:
+        _check(options)
+        self.options = options
+        self.storage = Storage(options.storage)
+        self.files = read_files(options.captioner.model, self.storage)
+        try:
+            captioner = Captioner.from_files(self.files, device="cpu", dtype="float32")
+        except BundleError as err:
+            raise BundleError(f"--model {options.captioner.model}: {err}") from err
+        self.preprocessing = captioner.preprocessing
+        self.fingerprint = captioner.fingerprint
+        captioner.check_words(options.words.banned, options.words.prefix)
+        # As JSON has it, since it is held against what the table's files say.
+        self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
+        self.table = CaptionTable(options.table.output, self.storage)
+        _check_table(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        self.run_id = f"{stamp}-{secrets.token_hex(3)}"
+        self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
+        self.record = RunRecord(
+            self.run_id,
+            to_config(options),
+            {"fingerprint": self.fingerprint, "uri": options.captioner.model, "note": captioner.note},
+        )
+        if captioner.note:
+            say(f"captioner {self.fingerprint}: {captioner.note}")
+
+    @property
+    def record_uri(self) -> str:
+        return f"{self.base}.json"
+
+    def run(self) -> RunRecord:
+        """List, caption, write. Returns the run record, which also lies at `record_uri`.
+
+        Raises:
+            UsageError: an input does not exist or holds no image (before Ray starts).
+            StorageError: storage fails in a way that would fail every row alike.
+            Stopped: after what was captioned by then is written.
+        """
+        record, manifest = self.record, None
+        try:
+            with stoppable():
+                manifest = self._list()
+                if manifest.units:
+                    self._caption(manifest)
+        except Stopped:
+            record.status = "stopped"
+            raise
+        except BaseException as err:
+            record.broke(err)
+            raise
+        else:
+            share = record.counts["failed"] / max(1, record.rows)
+            record.status = "too_many_failed" if share > self.options.table.max_failed else "succeeded"
+        finally:
+            # A record of a run that found its input missing would only litter the output.
+            if manifest is not None:
+                record.ended_at = now()
+                record.write(self.storage, self.record_uri)
+                delete_manifest(manifest.units, self.storage)
+        return record
+
+    def _list(self) -> Manifest:
+        start = time.monotonic()
+        inputs = Inputs(self.options.inputs, self.storage)
+        with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
+            manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)
+        self.carry = dict(inputs.carry_types)
+        _check_carry(self.table, self.carry)
+        replace_changed(manifest, self.table)
+        self.record.spend("listing", time.monotonic() - start)
+        self.record.counts |= {
+            "listed": manifest.listed,
+            "containers": manifest.containers,
+            "duplicates": manifest.duplicates,
+            "blank": inputs.blank,
+            "done_before": manifest.done,
+            "containers_done_before": manifest.finished_containers,
+            "replaced": manifest.replaced,
+        }
+        say(_describe_manifest(manifest, inputs))
+        return manifest
+
+    def _caption(self, manifest: Manifest) -> None:
+        options, record = self.options, self.record
+        start = time.monotonic()
+        ours = connect(options.cluster)
+        try:
+            resources = ray.cluster_resources()
+            record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
+            pool = plan_pool(options.cluster, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+            record.write(self.storage, self.record_uri)
+            dataset = self._dataset(manifest, pool)
+            record.spend("starting", time.monotonic() - start)
+            self._consume(dataset, manifest)
+        finally:
+            if ours:
+                ray.shutdown()
+
+    def _dataset(self, manifest: Manifest, pool: Pool) -> ray.data.Dataset:
+        options = self.options
+        context = DataContext.get_current()
+        context.target_max_block_size = BLOCK_BYTES
+        context.enable_progress_bars = False
+        inputs = options.inputs
+        fetch = FetchOptions(
+            storage=options.storage,
+            preprocessing=self.preprocessing,
+            limits=Limits(max_bytes=int(inputs.max_megabytes * 1e6), max_pixels=int(inputs.max_megapixels * 1e6)),
+            threads=options.cluster.fetch_threads,
+            image_column=inputs.image_column,
+            carry=tuple(self.carry.items()),
+            done=ray.put(self.table.ids_within(manifest.partial)) if manifest.partial else None,
+        )
+        describe = DescribeOptions(
+            search=options.search,
+            words=options.words,
+            dtype=options.captioner.dtype,
+            device=pool.device,
+            threads=pool.threads,
+            run_id=self.run_id,
+            carry=fetch.carry,
+        )
+        return ray.data.read_datasource(
+            UnitSource(manifest.units, fetch),
+            num_cpus=pool.fetch_cpus,
+            # Two blocks: the one being made and the one read ahead. Ray Data would fuse fetch and captioner, whose
+            # demands are alike on CPUs, into one actor that does both by turns; this one they do not share.
+            memory=2 * BLOCK_BYTES,
+            override_num_blocks=len(manifest.units),
+        ).map_batches(
+            Describe,
+            fn_constructor_args=(ray.put(self.files), describe),
+            batch_format="pyarrow",
+            batch_size=options.captioner.batch_size or (256 if pool.gpus else 64),
+            zero_copy_batch=True,
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            compute=ActorPoolStrategy(min_size=pool.low, max_size=pool.high, initial_size=pool.low),
+        )
+
+    def _consume(self, dataset: ray.data.Dataset, manifest: Manifest) -> None:
+        options, record = self.options.table, self.record
+        footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in self.carry.items()})
+        writer = TableWriter(
+            self.table,
+            self.run_id,
+            footer,
+            stored_columns(self.carry),
+            flush_rows=options.flush_rows,
+            flush_seconds=options.flush_minutes * 60,
+        )
+        total = None if manifest.unknown else manifest.images
+        start = first = time.monotonic()
+        first_rows = 0
+        try:
+            with Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter:
+                for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    record.add(rows)
+                    if not first_rows:
+                        first, first_rows = time.monotonic(), len(rows)
+                        record.spend("waiting", first - start)
+                    written = len(writer.files)
+                    with _spending(record, "writing"):
+                        writer.add(rows)
+                    meter.update(record.rows, _failed_note(record))
+                    if len(writer.files) > written:
+                        record.files = writer.files
+                        record.write(self.storage, self.record_uri)
+        finally:
+            # Whatever ended this, captions that are there are kept.
+            with _spending(record, "writing"):
+                writer.flush()
+            record.files = writer.files
+            record.spend("captioning", time.monotonic() - start)
+            if record.rows > first_rows:
+                record.images_per_second = round((record.rows - first_rows) / (time.monotonic() - first), 2)
+
+
+@contextmanager
+def _spending(record: RunRecord, stage: str) -> Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        record.spend(stage, time.monotonic() - start)
+
+
+def _failed_note(record: RunRecord) -> str:
+    return f"{record.counts['failed']:,} failed" if record.counts["failed"] else ""
+
+
+def _describe_manifest(manifest: Manifest, inputs: Inputs) -> str:
+    parts = [f"{manifest.images:,} images to caption"]
+    if manifest.unknown:
+        parts = [f"{manifest.images:,} images and {manifest.unknown:,} tar shards to caption"]
+    done = manifest.done, manifest.finished_containers
+    if any(done):
+        parts.append(
+            "already in the table: "
+            + " and ".join(f"{n:,} {what}" for n, what in zip(done, ("images", "shards or files"), strict=True) if n)
+        )
+    if manifest.replaced:
+        parts.append(f"{manifest.replaced:,} rows replaced, their images have changed")
+    if manifest.duplicates:
+        parts.append(f"{manifest.duplicates:,} addresses listed again (one row each)")
+    if inputs.blank:
+        parts.append(f"{inputs.blank:,} list rows without an address")
+    if inputs.ignored:
+        parts.append("passed over " + ", ".join(f"{n:,} × {suffix}" for suffix, n in inputs.ignored.most_common(5)))
+    return "; ".join(parts)
+
+
+def _check(options: CaptionOptions) -> None:
+    """What the types cannot say of the options."""
+    try:
+        low, high = options.cluster.actor_range()
+    except ValueError:
+        low, high = 0, 0
+    batch, gpus = options.captioner.batch_size, options.cluster.gpus_per_actor
+    for fine, complaint in (
+        (
+            1 <= low <= high,
+            f"--actors {options.cluster.actors}: expected MIN:MAX with 1 <= MIN <= MAX, as in 1:8",
+        ),
+        (batch is None or batch >= 1, f"--batch-size {batch}: at least 1"),
+        (
+            gpus is None or gpus == 0 or 0 < gpus <= 1 or gpus == int(gpus) > 0,
+            f"--gpus-per-actor {gpus}: 0, a fraction of one, or a whole number",
+        ),
+        (0 <= options.table.max_failed <= 1, f"--max-failed {options.table.max_failed}: a share from 0 to 1"),
+        (options.cluster.fetch_threads >= 1, "--fetch-threads: at least 1"),
+        (
+            options.table.flush_minutes > 0 and options.table.flush_rows >= 1,
+            "--flush-minutes and --flush-rows: more than 0",
+        ),
+        (
+            options.inputs.max_megapixels > 0 and options.inputs.max_megabytes > 0,
+            "--max-megapixels and --max-megabytes: more than 0",
+        ),
+    ):
+        if not fine:
+            raise UsageError(complaint)
+
+
+def _check_table(table: CaptionTable, model: str, search: dict[str, Any], *, mixed: bool) -> None:
+    """Refuse to mix captions of several makers in one table, unless asked to."""
+    if mixed:
+        return
+    for file in table.files:
+        if file.footer.model != model:
+            raise UsageError(
+                f"the table at {table.uri} was captioned by {file.footer.model}, and --model is {model}. Give another "
+                "--output, or --mixed to have both in one table (its rows stay, each names its model)."
+            )
+        if file.footer.search != search:
+            changed = sorted(name for name in search if file.footer.search.get(name) != search[name])
+            was = ", ".join(f"{name}={file.footer.search.get(name)}" for name in changed)
+            asked = ", ".join(f"{name}={search[name]}" for name in changed)
+            raise UsageError(
+                f"the table at {table.uri} was captioned with {was}, and this run asks for {asked}. Give another "
+                "--output, or --mixed to have both in one table."
+            )
+
+
+def _check_carry(table: CaptionTable, carry: dict[str, pa.DataType]) -> None:
+    schema_with(carry)
+    asked = {name: str(kind) for name, kind in carry.items()}
+    for file in table.files:
+        if file.footer.carry != asked:
+            raise UsageError(
+                f"the table at {table.uri} carries the columns {file.footer.carry or 'none'}, and this run "
+                f"{asked or 'none'}: one table has one schema. Give the same --carry, or another --output."
+            )

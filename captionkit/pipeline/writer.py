@@ -1,0 +1,70 @@
+"""Rows into table files, by the driver alone."""
+
+from __future__ import annotations
+
+import time
+
+import pyarrow as pa
+
+from captionkit.pipeline.table import SCHEMA, CaptionTable, Container, Footer, container_of, to_parquet
+
+
+class TableWriter:
+    """Gathers rows and writes them as table files, large ones, but not later than `flush_seconds`.
+
+    Args:
+        footer: What every file of this run says of itself.
+        columns: The stored columns; others of the added rows are dropped.
+    """
+
+    def __init__(
+        self,
+        table: CaptionTable,
+        run_id: str,
+        footer: Footer,
+        columns: list[str],
+        *,
+        flush_rows: int,
+        flush_seconds: float,
+    ) -> None:
+        self._table, self._run_id, self._footer, self._columns = table, run_id, footer, columns
+        self._flush_rows, self._flush_seconds = flush_rows, flush_seconds
+        self._buffer: list[pa.Table] = []
+        self._buffered = 0
+        self._containers: dict[str, Container] = {}
+        self._last = time.monotonic()
+        self.files: list[str] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows in, with the columns of the table plus `version` and `total`."""
+        self._count_containers(rows)
+        self._buffer.append(rows.select(self._columns))
+        self._buffered += len(rows)
+        if self._buffered >= self._flush_rows or time.monotonic() - self._last >= self._flush_seconds:
+            self.flush()
+
+    def _count_containers(self, rows: pa.Table) -> None:
+        for row in rows.select(["uri", "version", "total"]).to_pylist():
+            base = container_of(row["uri"])
+            if base == row["uri"] and row["total"] is None:
+                continue
+            container = self._containers.setdefault(base, Container(row["version"]))
+            container.rows += 1
+            container.total = row["total"] if row["total"] is not None else container.total
+
+    def flush(self) -> None:
+        """Write what is there, if anything, as one file."""
+        if not self._buffered:
+            return
+        uri = f"{self._table.uri}/captions-{self._run_id}-{len(self.files):05d}.parquet"
+        rows = pa.concat_tables(self._buffer)
+        footer = Footer(self._footer.model, self._footer.search, self._footer.carry, self._containers)
+        self._table.storage.write(uri, to_parquet(rows, footer))
+        self.files.append(uri)
+        self._buffer, self._buffered, self._containers = [], 0, {}
+        self._last = time.monotonic()
+
+
+def stored_columns(carry: dict[str, pa.DataType]) -> list[str]:
+    """Names of the columns a table file holds, in order."""
+    return [*SCHEMA.names, *carry]

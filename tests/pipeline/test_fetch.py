@@ -1,0 +1,117 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from captionkit.images import Limits, Preprocessing
+from captionkit.pipeline.describe import _pixels
+from captionkit.pipeline.fetch import FetchOptions, fetch_unit
+from captionkit.pipeline.inputs import Inputs
+from captionkit.pipeline.manifest import make_manifest
+from captionkit.pipeline.options import InputOptions
+from captionkit.pipeline.table import CaptionTable
+from captionkit.storage import Storage, StorageOptions
+from tests.pipeline.conftest import Folder, tar_bytes
+
+SIZE = 32
+
+
+def fetch(tmp_path: Path, *addresses: str, limits: Limits | None = None, **options: Any) -> list[dict[str, Any]]:
+    """All rows of the inputs, fetched and decoded here, without Ray."""
+    storage = Storage()
+    inputs = Inputs(InputOptions(input=addresses, **options), storage)
+    manifest = make_manifest(inputs, CaptionTable(str(tmp_path / "t"), storage), str(tmp_path / "manifest"))
+    fetching = FetchOptions(
+        storage=StorageOptions(),
+        preprocessing=Preprocessing(size=SIZE, resize=SIZE),
+        limits=limits or Limits(),
+        threads=4,
+        image_column=options.get("image_column"),
+        carry=tuple(inputs.carry_types.items()),
+        done=None,
+    )
+    return [row for unit in manifest.units for table in fetch_unit(unit, fetching) for row in table.to_pylist()]
+
+
+def test_images_by_address(folder: Folder, tmp_path: Path) -> None:
+    folder.add("a.jpg", 1)
+    folder.add("b.jpg", b"")
+    listing = folder.add("list.txt", b"a.jpg\nb.jpg\ngone.jpg\n")
+    good, empty, gone = fetch(tmp_path, listing)
+    assert (good["error_kind"], good["width"], good["height"]) == (None, 64, 64)
+    assert len(good["pixels"]) == SIZE * SIZE * 3
+    assert good["bytes"] > 500
+    assert (empty["error_kind"], empty["pixels"]) == ("empty", None)
+    assert gone["error_kind"] == "not_found"
+    assert "gone.jpg" in gone["error"]
+
+
+def test_a_shard_is_read_front_to_back(folder: Folder, tmp_path: Path, pictures: list[bytes]) -> None:
+    members = [(f"dir/{n:02d}.left.jpg", data) for n, data in enumerate(pictures)]
+    shard = folder.add("s.tar", tar_bytes([*members, ("dir/00.json", b"{}"), ("._x.jpg", b"mac"), ("x.txt", b"t")]))
+    rows = fetch(tmp_path, shard, carry=("__key__",))
+    assert [row["uri"] for row in rows] == [f"{shard}#{name}" for name, _ in members]
+    assert [row["__key__"] for row in rows] == [f"dir/{n:02d}" for n in range(12)]
+    assert [row["total"] for row in rows] == [None] * 11 + [12]
+    assert {row["error_kind"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.97])
+def test_a_shard_cut_off_gives_what_came_before(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], kept: float
+) -> None:
+    whole = tar_bytes([(f"{n}.jpg", data) for n, data in enumerate(pictures)])
+    body = sum(512 + -(-len(data) // 512) * 512 for data in pictures)
+    *before, broken = fetch(tmp_path, folder.add("s.tar", whole[: int(body * kept)]))
+    assert 0 < len(before) < 12
+    assert {row["error_kind"] for row in before} == {None}
+    assert (broken["uri"], broken["error_kind"]) == (f"{folder.path}/s.tar", "truncated")
+    assert broken["total"] == len(before) + 1
+    assert f"after {len(before)} images" in broken["error"]
+
+
+def test_what_is_no_tar_is_one_failed_row(folder: Folder, tmp_path: Path) -> None:
+    (row,) = fetch(tmp_path, folder.add("s.tar", b"no tar at all" * 100))
+    assert (row["error_kind"], row["pixels"]) == ("truncated", None)
+
+
+def test_a_member_over_the_limit_is_not_read(folder: Folder, tmp_path: Path, pictures: list[bytes]) -> None:
+    shard = folder.add("s.tar", tar_bytes([("big.jpg", b"x" * 100_000), ("good.jpg", pictures[0])]))
+    big, good = fetch(tmp_path, shard, limits=Limits(max_bytes=50_000))
+    assert big["error_kind"] == "too_many_bytes"
+    assert big["bytes"] == 50_001
+    assert good["error_kind"] is None
+
+
+@pytest.mark.parametrize("hugging_face", [True, False])
+def test_parquet_rows(tmp_path: Path, pictures: list[bytes], hugging_face: bool) -> None:
+    images: pa.Array = pa.array([*pictures[:4], None])
+    if hugging_face:
+        images = pa.array([{"bytes": data, "path": None} for data in [*pictures[:4], None]])
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 3, 4]}), file, row_group_size=2)
+    rows = fetch(tmp_path, str(file), carry=("label",))
+    assert [row["uri"] for row in rows] == [f"{file}#{n}" for n in range(5)]
+    assert [row["label"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["error_kind"] for row in rows] == [None] * 4 + ["empty"]
+    assert {row["total"] for row in rows} == {5}
+
+
+def test_pixels_survive_the_columns(folder: Folder, tmp_path: Path) -> None:
+    uris = [folder.add(f"{n}.jpg", n) for n in range(5)]
+    rows = fetch(tmp_path, *uris)
+    column = pa.chunked_array(
+        [
+            pa.array([None, rows[0]["pixels"], rows[1]["pixels"]], pa.binary()).slice(1),
+            pa.array([], pa.binary()),
+            pa.array([rows[2]["pixels"], None, rows[3]["pixels"], rows[4]["pixels"]], pa.binary()),
+        ]
+    )
+    pixels = _pixels(column, SIZE)
+    assert pixels.shape == (5, SIZE, SIZE, 3)
+    for picture, row in zip(pixels, rows, strict=True):
+        assert np.array_equal(picture.reshape(-1), np.frombuffer(row["pixels"], np.uint8))
+    assert _pixels(pa.chunked_array([pa.array([None], pa.binary())]), SIZE).shape == (0, SIZE, SIZE, 3)

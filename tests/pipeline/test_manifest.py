@@ -1,0 +1,113 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captionkit.pipeline.ids import image_id
+from captionkit.pipeline.inputs import Inputs
+from captionkit.pipeline.manifest import (
+    Manifest,
+    delete_manifest,
+    make_manifest,
+    read_unit,
+    replace_changed,
+    rows_per_unit,
+)
+from captionkit.pipeline.options import InputOptions
+from captionkit.pipeline.table import CaptionTable
+from captionkit.storage import Storage
+from tests.pipeline.conftest import Folder, tar_bytes
+from tests.pipeline.test_table import rows, write
+
+STORAGE = Storage()
+
+
+def plan(table: CaptionTable, folder: Path, *addresses: str, **options: Any) -> Manifest:
+    return make_manifest(Inputs(InputOptions(input=addresses, **options), STORAGE), table, str(folder / "manifest"))
+
+
+def listed(manifest: Manifest) -> list[str]:
+    return [row["uri"] for unit in manifest.units for row in read_unit(unit, STORAGE).to_pylist()]
+
+
+def empty(tmp_path: Path) -> CaptionTable:
+    return CaptionTable(str(tmp_path / "table"), STORAGE)
+
+
+def test_every_image_is_in_one_unit(folder: Folder, tmp_path: Path) -> None:
+    uris = [folder.add(f"{n:03d}.jpg", b"%d" % n) for n in range(300)]
+    manifest = plan(empty(tmp_path), tmp_path, str(folder.path))
+    assert sorted(listed(manifest)) == uris
+    assert [len(read_unit(unit, STORAGE)) for unit in manifest.units] == [128, 128, 44]
+    assert (manifest.listed, manifest.images, manifest.done) == (300, 300, 0)
+    row = read_unit(manifest.units[0], STORAGE).to_pylist()[0]
+    assert row["image_id"] == image_id(row["uri"], row["version"])
+    delete_manifest(manifest.units, STORAGE)
+    assert not list(tmp_path.glob("**/*.arrow"))
+
+
+def test_units_grow_with_the_archive() -> None:
+    sizes = [rows_per_unit(n) for n in (0, 10_000, 200_000, 10_000_000)]
+    assert sizes == sorted(sizes)
+    assert 100_000_000 / sizes[-1] < 100_000
+
+
+def test_an_address_listed_again_is_one_row(folder: Folder, tmp_path: Path) -> None:
+    a = folder.add("a.jpg", b"1")
+    listing = folder.add("list.txt", f"{a}\n{a}\n".encode())
+    manifest = plan(empty(tmp_path), tmp_path, str(folder.path), a, listing)
+    assert listed(manifest) == [a]
+    assert manifest.duplicates == 3
+
+
+def test_what_the_table_holds_is_left_out(folder: Folder, tmp_path: Path) -> None:
+    a, b = folder.add("a.jpg", b"1"), folder.add("b.jpg", b"2")
+    version = STORAGE.stat(a).version
+    table = write(tmp_path / "table", rows([a], version), rows(["/elsewhere.jpg"]))
+    manifest = plan(table, tmp_path, str(folder.path))
+    assert listed(manifest) == [b]
+    assert manifest.done == 1
+    replace_changed(manifest, table)
+    assert manifest.replaced == 0
+    assert len(table) == 2  # rows of other inputs stay
+
+
+def test_a_changed_image_loses_its_row_and_is_listed(folder: Folder, tmp_path: Path) -> None:
+    a, b = folder.add("a.jpg", b"1"), folder.add("b.jpg", b"2")
+    table = write(tmp_path / "table", rows([a], STORAGE.stat(a).version), rows([b], STORAGE.stat(b).version))
+    folder.add("a.jpg", b"changed")
+    manifest = plan(table, tmp_path, str(folder.path))
+    assert listed(manifest) == [a]
+    replace_changed(manifest, table)
+    assert manifest.replaced == 1
+    assert [row["uri"] for row in CaptionTable(table.uri, STORAGE).rows()] == [b]
+
+
+def test_finished_shards_are_not_read_again(folder: Folder, tmp_path: Path) -> None:
+    done, half, changed = (folder.add(f"{n}.tar", tar_bytes([("1.jpg", b"x")])) for n in ("done", "half", "changed"))
+    version = STORAGE.stat(done).version
+    table = write(
+        tmp_path / "table",
+        rows([f"{done}#1.jpg"], version, total=1),
+        rows([f"{half}#1.jpg"], STORAGE.stat(half).version),
+        rows([f"{changed}#1.jpg"], STORAGE.stat(changed).version, total=1),
+    )
+    os.utime(changed, ns=(0, 12345))
+    manifest = plan(table, tmp_path, str(folder.path))
+    assert sorted(listed(manifest)) == sorted([half, changed])
+    assert (manifest.containers, manifest.finished_containers, manifest.unknown) == (3, 1, 2)
+    replace_changed(manifest, table)
+    assert manifest.replaced == 1
+    assert manifest.partial == [half]
+    assert table.ids_within(manifest.partial).tolist() == [image_id(f"{half}#1.jpg", STORAGE.stat(half).version)]
+
+
+def test_progress_is_told(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captionkit.pipeline.manifest.CHUNK", 4)
+    for n in range(10):
+        folder.add(f"{n}.jpg", b"x")
+    told: list[int] = []
+    inputs = Inputs(InputOptions(input=(str(folder.path),)), STORAGE)
+    make_manifest(inputs, empty(tmp_path), str(tmp_path / "m"), told.append)
+    assert told == [4, 8, 10]

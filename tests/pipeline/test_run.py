@@ -1,0 +1,209 @@
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
+from captionkit.model.captioner import Captioner
+from captionkit.pipeline.table import ERROR_KINDS, SCHEMA
+from tests.image_zoo import broken
+from tests.pipeline.conftest import Folder, jpeg, tar_bytes
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def caption(*args: str | Path) -> int:
+    return main(["caption", *map(str, args)])
+
+
+def read(output: Path) -> list[dict[str, Any]]:
+    return sorted(pq.read_table(output).to_pylist(), key=lambda row: row["uri"])
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted((output / "_runs").glob("*.json"), key=os.path.getmtime)]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "captions"
+
+
+def test_every_kind_of_input_in_one_run(folder: Folder, output: Path, pictures: list[bytes]) -> None:
+    loose = [folder.add(f"loose/{n}.jpg", pictures[n]) for n in range(3)]
+    listed = folder.add("elsewhere/x.jpg", pictures[3])
+    folder.add("list.csv", f"uri,label\n{listed},seven\n".encode())
+    folder.add("shards/a.tar", tar_bytes([("1.jpg", pictures[4]), ("2.jpg", pictures[5])]))
+    images = pa.table({"image": [{"bytes": pictures[6], "path": "p"}], "label": ["eight"]})
+    pq.write_table(images, folder.path / "p.parquet")
+    root = folder.path
+    code = caption(
+        "--input", root / "loose", root / "list.csv", root / "shards", root / "p.parquet",
+        "--output", output, "--carry", "label", "--n-best", "2",
+    )  # fmt: skip
+    assert code == OK
+    rows = read(output)
+    assert {row["uri"]: row["label"] for row in rows} == {
+        **dict.fromkeys(loose),
+        listed: "seven",
+        f"{root}/shards/a.tar#1.jpg": None,
+        f"{root}/shards/a.tar#2.jpg": None,
+        f"{root}/p.parquet#0": "eight",
+    }
+    assert pq.read_schema(next(output.glob("*.parquet"))).names == [*SCHEMA.names, "label"]
+    # Whatever an image came in, its caption is what the library says of its bytes.
+    captioner = Captioner.load()
+    expected = captioner.caption([pictures[n] for n in (3, 0, 1, 2, 6, 4, 5)], n_best=2)
+    assert [row["caption"] for row in rows] == [found.text for found in expected]
+    assert [row["score"] for row in rows] == pytest.approx([found.score for found in expected], abs=1e-4)
+    assert all(len(row["alternatives"]) == 1 for row in rows)
+    assert {row["model"] for row in rows} == {captioner.fingerprint}
+    assert {(row["status"], row["width"], row["height"]) for row in rows} == {("captioned", 64, 64)}
+
+
+def test_a_rerun_does_what_is_missing_or_changed(
+    folder: Folder, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = folder.add("a.jpg", pictures[0]), folder.add("b.jpg", pictures[1])
+    shard = folder.add("s.tar", tar_bytes([("1.jpg", pictures[2]), ("2.jpg", pictures[3])]))
+    assert caption("--input", folder.path, "--output", output) == OK
+    first = read(output)
+    assert [row["uri"] for row in first] == [a, b, f"{shard}#1.jpg", f"{shard}#2.jpg"]
+
+    assert caption("--input", folder.path, "--output", output) == OK
+    assert read(output) == first
+    assert "already in the table: 2 images and 1 shards or files" in capsys.readouterr().err
+    assert records(output)[-1]["counts"] == {
+        "captioned": 0, "failed": 0, "listed": 2, "containers": 1, "duplicates": 0, "blank": 0,
+        "done_before": 2, "containers_done_before": 1, "replaced": 0,
+    }  # fmt: skip
+
+    c = folder.add("c.jpg", pictures[4])
+    folder.add("a.jpg", pictures[5])
+    os.utime(a, ns=(0, 1))
+    assert caption("--input", folder.path, "--output", output) == OK
+    third = read(output)
+    assert [row["uri"] for row in third] == [a, b, c, f"{shard}#1.jpg", f"{shard}#2.jpg"]
+    assert third[0]["image_id"] != first[0]["image_id"]
+    assert third[1] == first[1]
+    assert third[3:] == first[2:]
+    assert records(output)[-1]["counts"]["captioned"] == 2
+    assert records(output)[-1]["counts"]["replaced"] == 1
+
+
+def test_a_half_done_shard_is_finished(folder: Folder, output: Path, pictures: list[bytes]) -> None:
+    names = [f"{n}.jpg" for n in range(8)]
+    shard = folder.add("s.tar", tar_bytes(zip(names, pictures, strict=False)))
+    # One batch a table file, so that one can be taken away as if the driver had died before it.
+    many = ("--batch-size", "1", "--flush-rows", "1")
+    assert caption("--input", shard, "--output", output, *many) == OK
+    whole = read(output)
+    files = sorted(output.glob("*.parquet"))
+    files[0].unlink()
+    left = {row["uri"] for row in read(output)} if len(files) > 1 else set()
+    assert caption("--input", shard, "--output", output, *many) == OK
+    again = read(output)
+    assert [(row["uri"], row["caption"]) for row in again] == [(row["uri"], row["caption"]) for row in whole]
+    assert records(output)[-1]["counts"]["captioned"] == len(whole) - len(left)
+    assert caption("--input", shard, "--output", output, *many) == OK
+    assert records(output)[-1]["counts"]["containers_done_before"] == 1
+
+
+def test_a_thousand_images_fifty_of_them_broken(folder: Folder, output: Path) -> None:
+    names = (
+        "empty.jpg", "text.jpg", "error-page.jpg", "noise.jpg", "phone.heic",
+        "drawing.svg", "cut-early.jpeg", "cut-late.png", "damaged.png", "bomb.png",
+    )  # fmt: skip
+    bad = [image for image in broken() if image.name in names]
+    assert len(bad) == 10
+    expected: dict[str, str | None] = {}
+    body = [jpeg(seed, 48) for seed in range(50)]
+    for n in range(950):
+        expected[folder.add(f"{n % 7}/good-{n:04d}.jpg", body[n % 50])] = None
+    for n in range(50):
+        image = bad[n % 10]
+        expected[folder.add(f"{n % 7}/bad-{n:02d}.jpg", image.data)] = image.kind
+    code = caption("--input", folder.path, "--output", output, "--max-failed", "0.05")
+    assert code == OK  # 5 % is the limit, not past it
+    rows = read(output)
+    assert {row["uri"]: row["error_kind"] for row in rows} == expected
+    assert Counter(row["status"] for row in rows) == {"captioned": 950, "failed": 50}
+    for row in rows:
+        if row["status"] == "failed":
+            assert row["caption"] is None
+            assert row["error_kind"] in ERROR_KINDS
+            assert row["error"]
+            assert "\n" not in row["error"]
+        else:
+            assert row["caption"]
+    record = records(output)[-1]
+    assert record["failures"] == Counter(kind for kind in expected.values() if kind)
+    assert record["counts"]["captioned"] == 950
+    assert len(list(output.glob("*.parquet"))) == 1
+
+
+def test_too_many_failed(folder: Folder, output: Path) -> None:
+    folder.add("a.jpg", 1)
+    folder.add("b.jpg", b"")
+    assert caption("--input", folder.path, "--output", output, "--page", output.parent / "p.html") == TOO_MANY_FAILED
+    assert [row["status"] for row in read(output)] == ["captioned", "failed"]
+    assert records(output)[-1]["status"] == "too_many_failed"
+    assert "<html" in (output.parent / "p.html").read_text()
+
+
+def test_the_run_record_repeats_the_run(folder: Folder, output: Path, tmp_path: Path) -> None:
+    folder.add("a.jpg", 1)
+    assert caption("--input", folder.path, "--output", output, "--beam", "2", "--max-length", "9") == OK
+    record = records(output)[-1]
+    file = next((output / "_runs").glob("*.json"))
+    assert record["options"]["beam"] == 2
+    assert record["status"] == "succeeded"
+    assert record["model"]["fingerprint"] == Captioner.load().fingerprint
+    assert set(record["seconds"]) >= {
+        "listing",
+        "starting",
+        "captioning",
+        "writing",
+        "fetch",
+        "decode",
+        "caption",
+    }
+    assert record["versions"]["ray"]
+    again = tmp_path / "again"
+    assert caption("--config", file, "--output", again) == OK
+    assert [row["caption"] for row in read(again)] == [row["caption"] for row in read(output)]
+    assert records(again)[-1]["options"] == {**record["options"], "output": str(again)}
+
+
+def test_another_makers_table_is_refused_or_mixed_on_request(
+    folder: Folder, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.add("a.jpg", 1)
+    assert caption("--input", folder.path, "--output", output) == OK
+    folder.add("b.jpg", 2)
+    before = read(output)
+    assert caption("--input", folder.path, "--output", output, "--beam", "7") == USAGE
+    message = capsys.readouterr().err
+    assert "beam=7" in message
+    assert "--mixed" in message
+    assert read(output) == before
+    assert caption("--input", folder.path, "--output", output, "--beam", "7", "--mixed") == OK
+    assert len(read(output)) == 2
+
+
+def test_other_carried_columns_are_refused_before_anything_is_touched(
+    folder: Folder, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = folder.add("a.jpg", 1)
+    listing = folder.add("l.csv", f"uri,label\n{a},x\n".encode())
+    assert caption("--input", listing, "--output", output) == OK
+    before = read(output)
+    folder.add("a.jpg", 2)
+    assert caption("--input", listing, "--output", output, "--carry", "label") == USAGE
+    assert "one table has one schema" in capsys.readouterr().err
+    assert read(output) == before

@@ -1,0 +1,137 @@
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from captionkit.pipeline.describe import TRANSIENT
+from captionkit.pipeline.ids import image_id
+from captionkit.pipeline.table import SCHEMA, CaptionTable, Footer, schema_with
+from captionkit.pipeline.writer import TableWriter, stored_columns
+from captionkit.storage import Storage, UsageError
+
+FOOTER = Footer("ck-0", {"beam": 3}, {})
+TEXT = st.text(max_size=20)
+
+
+def rows(uris: list[str], version: str = "v1", **extra: Any) -> pa.Table:
+    made = [
+        {
+            "uri": uri,
+            "image_id": image_id(uri, version),
+            "status": "captioned",
+            "caption": f"caption of {uri}",
+            "score": -0.5,
+            "alternatives": [{"caption": "another", "score": -1.0}],
+            "model": "ck-0",
+            "run_id": "r",
+            "captioned_at": datetime(2026, 1, 1, tzinfo=timezone.utc),
+            "version": version,
+            **extra,
+        }
+        for uri in uris
+    ]
+    return pa.Table.from_pylist(made, pa.schema([*SCHEMA, *TRANSIENT]))
+
+
+def write(folder: Path, *parts: pa.Table, run: str = "r", every: int = 1) -> CaptionTable:
+    table = CaptionTable(str(folder), Storage())
+    writer = TableWriter(table, run, FOOTER, stored_columns({}), flush_rows=every, flush_seconds=1e9)
+    for part in parts:
+        writer.add(part)
+    writer.flush()
+    return CaptionTable(str(folder), Storage())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(TEXT, max_size=8), max_size=5), st.integers(1, 12))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, parts: list[list[str]], every: int) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    table = write(folder, *(rows(part) for part in parts), every=every)
+    expected = [uri for part in parts for uri in part]
+    assert sorted(row["uri"] for row in table.rows()) == sorted(expected)
+    assert len(table) == len(expected)
+    assert len(table.files) <= len(parts)
+    assert len(table.ids()) == len(set(expected))
+
+
+def test_every_reader_reads_it_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path / "t", rows(["/a.jpg"]), rows(["/b.jpg", "/c.jpg"]))
+    (tmp_path / "t/_runs").mkdir()
+    (tmp_path / "t/_runs/r.json").write_text("{}")
+    table = pq.read_table(tmp_path / "t")
+    assert table.schema.names == SCHEMA.names
+    assert table.schema.equals(SCHEMA)
+    assert len(pd.read_parquet(tmp_path / "t")) == 3
+    query = f"SELECT count(*), max(alternatives[1].caption) FROM '{tmp_path}/t/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(3, "another")]
+
+
+def test_a_strange_parquet_file_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "mine.parquet")
+    with pytest.raises(UsageError, match="captionkit did not write"):
+        CaptionTable(str(tmp_path), Storage())
+
+
+def test_a_torn_parquet_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1....")
+    with pytest.raises(UsageError, match=r"torn\.parquet in the output folder is not a readable"):
+        CaptionTable(str(tmp_path), Storage())
+
+
+def test_no_table_yet(tmp_path: Path) -> None:
+    table = CaptionTable(str(tmp_path / "nothing"), Storage())
+    assert len(table) == 0
+    assert len(table.ids()) == 0
+
+
+def test_a_folder_with_wildcards_in_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "a[1]*?", rows(["/a.jpg"]))
+    assert len(CaptionTable(str(tmp_path / "a[1]*?"), Storage())) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)))
+def test_drop_takes_just_those(tmp_path_factory: pytest.TempPathFactory, present: set[int], gone: set[int]) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    uris = [f"/{n}.jpg" for n in sorted(present)]
+    table = write(folder, rows(uris[::2]), rows(uris[1::2]))
+    stale = np.sort(np.array([image_id(f"/{n}.jpg", "v1") for n in gone], np.int64))
+    assert table.drop((file, stale) for file in list(table.files)) == len(present & gone)
+    left = {f"/{n}.jpg" for n in present - gone}
+    assert {row["uri"] for row in table.rows()} == left
+    assert {row["uri"] for row in CaptionTable(str(folder), Storage()).rows()} == left
+    assert all(file.rows for file in table.files)
+
+
+def test_a_container_is_finished_when_all_its_rows_are_there(tmp_path: Path) -> None:
+    first = rows(["/a.tar#1.jpg", "/a.tar#2.jpg"])
+    table = write(tmp_path, first)
+    assert not table.finished("/a.tar", "v1")  # its end was not seen
+    last = rows(["/a.tar#3.jpg"], total=3)
+    table = write(tmp_path, last, run="r2")
+    assert table.finished("/a.tar", "v1")
+    assert not table.finished("/a.tar", "v2")
+    assert not table.finished("/b.tar", "v1")
+    (tmp_path / "captions-r-00000.parquet").unlink()
+    assert not CaptionTable(str(tmp_path), Storage()).finished("/a.tar", "v1")
+
+
+def test_dropping_a_row_reopens_its_container(tmp_path: Path) -> None:
+    table = write(tmp_path, rows(["/a.tar#1.jpg", "/a.tar#2.jpg"], total=2))
+    assert table.finished("/a.tar", "v1")
+    table.drop([(table.files[0], np.array([image_id("/a.tar#1.jpg", "v1")]))])
+    assert not CaptionTable(str(tmp_path), Storage()).finished("/a.tar", "v1")
+
+
+def test_carried_columns_follow_and_may_not_clash() -> None:
+    assert schema_with({"label": pa.int64()}).names == [*SCHEMA.names, "label"]
+    with pytest.raises(UsageError, match="--carry caption"):
+        schema_with({"caption": pa.string()})
