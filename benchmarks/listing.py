@@ -1,0 +1,103 @@
+"""How fast a bucket of a million keys becomes a manifest, and how much memory the driver takes for it.
+
+The bucket is a stand-in that answers ListObjectsV2 in a process of its own, as quickly as Python can: a real one
+takes longer over each page and shows less of what the driver does.
+
+    python benchmarks/listing.py --keys 1000000
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from urllib.parse import parse_qs, urlsplit
+
+import tyro
+
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """Seconds and peak memory of listing a bucket."""
+
+    keys: int = 1_000_000
+
+
+class Bucket(BaseHTTPRequestHandler):
+    keys = 0
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        start = int(query.get("continuation-token", ["0"])[0])
+        stop = min(start + PAGE, self.keys)
+        more = stop < self.keys
+        entries = "".join(
+            f"<Contents><Key>in/{n // 10_000:05d}/{n:09d}.jpg</Key><Size>{n}</Size><ETag>&quot;{n:032x}&quot;</ETag>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified><StorageClass>STANDARD</StorageClass></Contents>"
+            for n in range(start, stop)
+        )
+        body = (
+            '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            f"<Name>b</Name><Prefix>in/</Prefix><KeyCount>{stop - start}</KeyCount><MaxKeys>{PAGE}</MaxKeys>"
+            f"<IsTruncated>{str(more).lower()}</IsTruncated>"
+            + (f"<NextContinuationToken>{stop}</NextContinuationToken>" if more else "")
+            + f"{entries}</ListBucketResult>"
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing of a thousand requests."""
+
+
+def serve(keys: int, ready: Connection) -> None:
+    Bucket.keys = keys
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        ready.send(server.server_address[1])
+        server.serve_forever()
+
+
+def main(options: Options) -> None:
+    """Print one line: keys, seconds, keys a second, peak memory."""
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=serve, args=(options.keys, theirs), daemon=True)
+    server.start()
+    os.environ |= {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+
+    from captionkit.pipeline.inputs import Inputs
+    from captionkit.pipeline.manifest import make_manifest
+    from captionkit.pipeline.options import InputOptions
+    from captionkit.pipeline.progress import Meter
+    from captionkit.pipeline.table import CaptionTable
+    from captionkit.storage import Storage, StorageOptions
+
+    storage = Storage(StorageOptions(endpoint_url=f"http://127.0.0.1:{ours.recv()}"))
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        with Meter("listing", "inputs", seconds=5) as meter:
+            inputs = Inputs(InputOptions(("s3://b/in/",)), storage)
+            manifest = make_manifest(inputs, CaptionTable(folder, Storage()), f"{folder}/_runs/m", meter.update)
+        took = time.perf_counter() - start
+    assert manifest.images == options.keys
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(f"{options.keys:,} keys in {took:.0f} s, {options.keys / took:,.0f}/s, peak memory {peak:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

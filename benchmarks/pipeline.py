@@ -1,0 +1,191 @@
+"""The caption job against two others that do the same, on one machine, in one run.
+
+- `job`: captionkit's caption job.
+- `loader`: a plain DataLoader with worker processes that decode, a loop that captions. No rows, no table, no faults
+  borne: what one machine could do at best.
+- `naive`: `ray.data.read_images(...).map_batches(...).write_parquet(...)`, as the documentation teaches it.
+
+All three use one bundle, one search, one batch size. Each runs on a small and on a large number of images, in turn, and
+its steady rate is the slope between the two, so that starting up does not count. What is printed are ratios of the
+rates of one round; absolute rates depend on the machine and what else runs on it.
+
+    python benchmarks/pipeline.py                                # the embedded captioner
+    python benchmarks/pipeline.py --model BUNDLE --images 2000   # another
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+CONTESTANTS = ("job", "loader", "naive")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Steady rates of the caption job, a DataLoader loop and a naive Ray Data job."""
+
+    model: str | None = None
+    """Bundle; by itself the embedded one."""
+    images: int = 2000
+    """Images in the large run."""
+    small: int = 500
+    """Images in the small run."""
+    size: int = 480
+    """Side of the pictures in pixels."""
+    beam: int = 3
+    batch_size: int = 64
+    rounds: int = 3
+    loader_workers: int = 2
+    """Worker processes of the DataLoader."""
+    run: str | None = None
+    """(Used by the benchmark itself: run this contestant on --folder and print its seconds.)"""
+    folder: str = ""
+
+
+def make_images(folder: Path, count: int, size: int) -> None:
+    """`count` JPEGs, of 200 different pictures: drawing takes longer than captioning."""
+    import io
+
+    from captionkit.scenes import draw, random_scene
+
+    folder.mkdir(parents=True)
+    pictures = []
+    for seed in range(min(count, 200)):
+        buffer = io.BytesIO()
+        draw(random_scene(seed), size).save(buffer, "JPEG", quality=90)
+        pictures.append(buffer.getvalue())
+    for number in range(count):
+        (folder / f"{number:05d}.jpg").write_bytes(pictures[number % len(pictures)])
+
+
+def run_job(options: Options) -> float:
+    from captionkit.model.search.options import SearchOptions
+    from captionkit.pipeline.options import CaptionOptions, InputOptions, ModelOptions, OutputOptions
+    from captionkit.pipeline.run import CaptionJob
+
+    with tempfile.TemporaryDirectory() as output:
+        record = CaptionJob(
+            CaptionOptions(
+                InputOptions((options.folder,)),
+                OutputOptions(output),
+                ModelOptions(model=options.model, batch_size=options.batch_size),
+                SearchOptions(beam=options.beam),
+            )
+        ).run()
+        assert record.counts["failed"] == 0
+        return record.seconds["captioning"]
+
+
+def run_loader(options: Options) -> float:
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    from captionkit import Captioner
+    from captionkit.images import decode
+    from captionkit.model.search.options import SearchOptions
+
+    captioner = Captioner.load(options.model)
+
+    class Files(Dataset[Any]):
+        paths = sorted(Path(options.folder).glob("*.jpg"))
+
+        def __len__(self) -> int:
+            return len(self.paths)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return torch.from_numpy(decode(self.paths[index].read_bytes(), captioner.preprocessing).pixels)
+
+    start = time.perf_counter()
+    captions = []
+    for batch in DataLoader(Files(), options.batch_size, num_workers=options.loader_workers):
+        captions += captioner.describe(batch.numpy(), SearchOptions(beam=options.beam))
+    assert len(captions) == len(Files.paths)
+    return time.perf_counter() - start
+
+
+class NaiveCaptioner:
+    def __init__(self, model: str | None, beam: int) -> None:
+        from captionkit import Captioner
+        from captionkit.model.search.options import SearchOptions
+
+        self.captioner = Captioner.load(model)
+        self.search = SearchOptions(beam=beam)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        found = self.captioner.describe(batch["image"], self.search)
+        return {"path": batch["path"], "caption": [best.text for best, *_ in found]}
+
+
+def run_naive(options: Options) -> float:
+    import ray
+
+    from captionkit import Captioner
+
+    ray.init(include_dashboard=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    size = Captioner.load(options.model).preprocessing.size
+    with tempfile.TemporaryDirectory() as output:
+        start = time.perf_counter()
+        images = ray.data.read_images(options.folder, size=(size, size), mode="RGB", include_paths=True)
+        images.map_batches(
+            NaiveCaptioner,
+            fn_constructor_args=(options.model, options.beam),
+            batch_size=options.batch_size,
+            concurrency=1,
+        ).write_parquet(output)
+        return time.perf_counter() - start
+
+
+def seconds(name: str, folder: Path, options: Options) -> float:
+    """One contestant in a process of its own."""
+    command = [sys.executable, __file__, "--run", name, "--folder", str(folder), "--beam", str(options.beam)]
+    command += ["--batch-size", str(options.batch_size), "--loader-workers", str(options.loader_workers)]
+    command += ["--model", options.model] if options.model else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+def main(options: Options) -> None:
+    """Run all contestants in turn, print a line a round, then the medians of the ratios."""
+    if options.run:
+        took = {"job": run_job, "loader": run_loader, "naive": run_naive}[options.run](options)
+        print(json.dumps({"seconds": took}))
+        return
+    root = Path(tempfile.mkdtemp())
+    try:
+        folders = {count: root / str(count) for count in (options.small, options.images)}
+        for count, folder in folders.items():
+            make_images(folder, count, options.size)
+        against: dict[str, list[float]] = {"loader": [], "naive": []}
+        for number in range(options.rounds):
+            rates = {}
+            for name in CONTESTANTS:
+                small, large = (seconds(name, folder, options) for folder in folders.values())
+                rates[name] = (options.images - options.small) / (large - small)
+            for name, ratios in against.items():
+                ratios.append(rates["job"] / rates[name])
+            print(
+                f"round {number + 1}: " + ", ".join(f"{name} {rate:.1f}/s" for name, rate in rates.items()),
+                flush=True,
+            )
+        for name, ratios in against.items():
+            print(f"job / {name}: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    finally:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
