@@ -16,7 +16,7 @@ from captionkit.pipeline.config import read_config
 from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
 from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.stopping import Stopped
-from captionkit.pipeline.table import CAPTIONED, CaptionTable
+from captionkit.pipeline.table import CaptionTable
 from captionkit.scenes import draw_folder
 from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
 
@@ -68,12 +68,13 @@ def run_job(options: CaptionOptions) -> int:
     job = CaptionJob(options)
     record = job.run()
     counts = record.counts
-    rate = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
-    say(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{rate}")
+    speed = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
+    say(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{speed}")
     for kind, count in sorted(record.failures.items(), key=lambda item: -item[1]):
         say(f"  {count:,} × {kind}")
     if options.table.page:
-        _gallery(job.table.uri, options.table.page, 200, Storage(options.storage))
+        rate = record.images_per_second
+        _gallery(job.table.uri, options.table.page, 200, Storage(options.storage), images_per_second=rate)
     say(f"table:  {job.table.uri}")
     say(f"record: {job.record_uri}")
     if options.table.page:
@@ -92,27 +93,13 @@ def gallery(args: Sequence[str]) -> int:
     return OK
 
 
-def _gallery(uri: str, page: str, limit: int, storage: Storage) -> None:
+def _gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
     table = CaptionTable(uri, storage)
     if not table.files:
         raise UsageError(f"{table.uri} holds no caption table")
-    statuses = [batch.column(0).to_pylist() for _, batch in table.batches(["status"])]
-    captioned = sum(status == CAPTIONED for part in statuses for status in part)
-    models = sorted({file.footer.model for file in table.files})
-    write_gallery(
-        table.rows(),
-        storage.read,
-        page,
-        title=table.uri.rstrip("/").rpartition("/")[2],
-        summary={
-            "table": table.uri,
-            "captioned": captioned,
-            "failed": len(table) - captioned,
-            "model": ", ".join(models),
-        },
-        limit=limit,
-        write=storage.write,
-    )
+    title = table.uri.rstrip("/").rpartition("/")[2]
+    summary = {"table": table.uri, **summary}
+    write_gallery(table.rows(), storage.read, page, title=title, summary=summary, limit=limit, write=storage.write)
 
 
 def demo(args: Sequence[str]) -> int:

@@ -24,7 +24,7 @@ from captionkit.images import decode
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders.show_tell import ShowTell
 from captionkit.model.encoders import Encoder, build_encoder
-from captionkit.training.loop import LoopOptions, fit, pad_tokens
+from captionkit.training.loop import LoopOptions, fit, pad_tokens, teacher_forcing
 from captionkit.vocabulary import Vocabulary
 
 
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
     start = time.monotonic()
     fit(
         decoder,
-        decoder,
+        teacher_forcing(decoder),
         batches(),
         LoopOptions(options.steps, options.learning_rate),
         lambda point: print(f"{time.monotonic() - start:.0f} s, {point}", file=sys.stderr, flush=True),

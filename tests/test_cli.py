@@ -43,7 +43,6 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
         (["--input", ".", "--max-failed", "5"], "--max-failed 5.0: a share"),
         (["--input", ".", "--gpus-per-actor", "1.5"], "--gpus-per-actor 1.5"),
         (["--input", ".", "--model", "/no/such/bundle"], "/no/such/bundle"),
-        (["--input", ".", "--beam", "0"], "beam"),
         (["--input", ".", "--config", "/no/such/config.yaml"], "--config /no/such/config.yaml"),
     ],
 )
@@ -57,9 +56,12 @@ def test_wrong_usage_is_found_before_ray_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_option_is_wrong_usage() -> None:
+@pytest.mark.parametrize(
+    "wrong", [["--baem", "5"], ["--beam", "0"], ["--beam", "many"], ["--beam", "2", "--n-best", "3"]]
+)
+def test_a_wrong_option_is_wrong_usage(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["caption", "--input", "a", "--output", "b", "--baem", "5"])
+        main(["caption", "--input", "a", "--output", "b", *wrong])
     assert end.value.code == USAGE
 
 

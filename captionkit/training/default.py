@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from random import Random
@@ -26,9 +26,10 @@ from torch.nn.functional import interpolate
 from captionkit.images import Preprocessing, decode
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders.show_tell import ShowTell
-from captionkit.model.encoders import build_encoder
-from captionkit.scenes import captions, draw, judge, random_scene
-from captionkit.training.loop import LoopOptions, Point, fit, pad_tokens
+from captionkit.model.encoders import Encoder, build_encoder
+from captionkit.scenes import Scene, captions, draw, judge, random_scene
+from captionkit.training.attributes import AttributeHead, facts
+from captionkit.training.loop import LoopOptions, Point, fit, pad_tokens, teacher_forcing
 from captionkit.vocabulary import Vocabulary
 
 HELD_OUT = 20_000_000
@@ -50,22 +51,26 @@ class DefaultOptions:
     """Judge this bundle; by itself the one just trained, or the embedded one."""
     scenes: int = 36_000
     """Scenes to draw for training; each is also used mirrored."""
-    steps: int = 3800
-    """Batches to train on."""
-    batch_size: int = 64
     encoder: str = "shufflenet_v2_x0_5"
     """Convolutional network, by torchvision's name, trained from random weights."""
     size: int = 112
     """Side of the pictures that the network sees, in pixels."""
     early_size: int = 72
-    """Side of the pictures in the early steps, which take half as long for it."""
-    early: float = 0.75
-    """Share of the steps that are early."""
-    embed_size: int = 128
-    hidden_size: int = 192
-    dropout: float = 0.05
-    learning_rate: float = 2e-3
-    label_smoothing: float = 0.05
+    """Side of the pictures in the encoder's early steps, which take less than half as long for it."""
+    early: float = 0.85
+    """Share of the encoder's steps that are early."""
+    encoder_steps: int = 4200
+    """Batches of 64 that the encoder learns facts from."""
+    encoder_rate: float = 3e-3
+    """Its highest learning rate."""
+    decoder_steps: int = 1200
+    """Batches of 128 that the decoder learns captions from."""
+    decoder_rate: float = 3e-3
+    """Its highest learning rate."""
+    embed_size: int = 192
+    hidden_size: int = 256
+    dropout: float = 0.1
+    label_smoothing: float = 0.02
     seed: int = 0
     """Of weights, batches and phrasings."""
 
@@ -146,35 +151,25 @@ def _tell(what: str, start: float, done: int, total: int) -> None:
     print(f"{what}, {done / took:.1f}/s, {(total - done) * took / done / 60:.1f} min left", file=sys.stderr, flush=True)
 
 
-class _Network(nn.Module):
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-
-    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(self.encoder(pixels), tokens)
-        return logits
-
-
-def _batches(
-    pictures: NDArray[np.uint8], plain: list[list[list[int]]], mirrored: list[list[list[int]]], options: DefaultOptions
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random pictures, half of them mirrored, each with one of its captions."""
-    random = np.random.default_rng(options.seed)
-    step = 0
+def _indices(count: int, size: int, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """Random batches of `size` scenes without end, each scene once before any twice; and which are to be mirrored."""
+    random = np.random.default_rng(seed)
     while True:
-        for rows in np.array_split(random.permutation(len(pictures)), len(pictures) // options.batch_size):
-            flip = random.random(len(rows)) < 0.5
-            pixels = pictures[rows]
-            pixels[flip] = pixels[flip, :, ::-1]
-            choice = random.integers(PHRASINGS, size=len(rows))
-            phrases = [
-                (mirrored if turned else plain)[row][which]
-                for row, turned, which in zip(rows.tolist(), flip.tolist(), choice.tolist(), strict=True)
-            ]
-            side = options.early_size if step < options.early * options.steps else options.size
-            step += 1
-            yield _resized(torch.from_numpy(pixels), side), pad_tokens(phrases)
+        for rows in np.array_split(random.permutation(count), max(1, count // size)):
+            yield rows, random.random(len(rows)) < 0.5
+
+
+def _fact_batches(
+    pictures: NDArray[np.uint8], scenes: list[Scene], options: DefaultOptions
+) -> Iterator[tuple[Tensor, Tensor]]:
+    plain = torch.tensor([facts(scene) for scene in scenes])
+    mirrored = torch.tensor([facts(scene.mirrored()) for scene in scenes])
+    for step, (rows, flip) in enumerate(_indices(len(scenes), 64, options.seed)):
+        pixels = pictures[rows]
+        pixels[flip] = pixels[flip, :, ::-1]
+        side = options.early_size if step < options.early * options.encoder_steps else options.size
+        targets = torch.where(torch.from_numpy(flip).unsqueeze(1), mirrored[rows], plain[rows])
+        yield _resized(torch.from_numpy(pixels), side), targets
 
 
 def _resized(pixels: Tensor, side: int) -> Tensor:
@@ -189,25 +184,56 @@ def _resized(pixels: Tensor, side: int) -> Tensor:
     return planes.permute(0, 2, 3, 1)
 
 
+@torch.inference_mode()
+def _features(encoder: Encoder, pictures: NDArray[np.uint8]) -> Tensor:
+    """Features of the pictures and of their mirror images: (2, N, D)."""
+    sides = []
+    for flipped in (pictures, pictures[:, :, ::-1]):
+        chunks = [np.ascontiguousarray(flipped[start : start + 256]) for start in range(0, len(flipped), 256)]
+        sides.append(torch.cat([encoder(_resized(torch.from_numpy(chunk), chunk.shape[1])) for chunk in chunks]))
+    return torch.stack(sides).clone()
+
+
+def _caption_batches(
+    features: Tensor, captions: list[list[list[list[int]]]], seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features (2, N, D) with one of the captions of each."""
+    random = np.random.default_rng(seed)
+    for rows, flip in _indices(features.shape[1], 128, seed):
+        side = flip.astype(np.int64)
+        which = random.integers(PHRASINGS, size=len(rows))
+        words = [captions[s][row][w] for s, row, w in zip(side.tolist(), rows.tolist(), which.tolist(), strict=True)]
+        yield features[side, rows], pad_tokens(words)
+
+
 def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) -> tuple[Captioner, list[Point]]:
-    """Draw scenes, train encoder and decoder together from random weights.
+    """Draw scenes; teach an encoder their facts, from random weights; then a decoder captions of its features.
 
     Args:
         pictures: As `draw_pictures` makes them, where they are there already.
 
     Returns:
-        The captioner, and its learning curve.
+        The captioner, and the decoder's learning curve.
     """
     torch.manual_seed(options.seed)
     # The whole picture, not its middle: what is on the left is to be told.
     preprocessing = Preprocessing(size=options.size, resize=options.size, mode="squash")
-    scenes = [random_scene(seed) for seed in range(options.scenes)]
-    phrases = [captions(scene, scene.seed, PHRASINGS) for scene in scenes]
-    mirrored = [captions(scene.mirrored(), scene.seed, PHRASINGS) for scene in scenes]
-    vocabulary = Vocabulary.build((text for texts in phrases for text in texts), min_count=1)
     if pictures is None:
         pictures = draw_pictures(options.scenes, preprocessing)
+    scenes = [random_scene(seed) for seed in range(options.scenes)]
     encoder = build_encoder(options.encoder, weights="none", preprocessing=preprocessing)
+    encoder.to(memory_format=torch.contiguous_format)
+    head = AttributeHead(encoder.feature_size)
+    fit(
+        nn.ModuleList([encoder, head]),
+        lambda pixels, targets: head.loss(encoder(pixels), targets),
+        _fact_batches(pictures, scenes, options),
+        LoopOptions(options.encoder_steps, options.encoder_rate, weight_decay=0.02),
+        _report("encoder", options.encoder_steps),
+        every=100,
+    )
+    texts = [[captions(s, s.seed, PHRASINGS) for s in side] for side in (scenes, [s.mirrored() for s in scenes])]
+    vocabulary = Vocabulary.build((text for side in texts for phrases in side for text in phrases), min_count=1)
     decoder = ShowTell(
         vocab_size=len(vocabulary),
         feature_size=encoder.feature_size,
@@ -215,26 +241,21 @@ def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) ->
         hidden_size=options.hidden_size,
         dropout=options.dropout,
     )
-    network = _Network(encoder.to(memory_format=torch.contiguous_format), decoder)
-    start = time.monotonic()
-
-    def report(point: Point) -> None:
-        _tell(f"step {point.step:,}: loss {point.loss:.3f}", start, point.step, options.steps)
-
+    ids = [[[vocabulary.encode(text) for text in phrases] for phrases in side] for side in texts]
     curve = fit(
-        network,
-        network,
-        _batches(
-            pictures,
-            [[vocabulary.encode(text) for text in texts] for texts in phrases],
-            [[vocabulary.encode(text) for text in texts] for texts in mirrored],
-            options,
-        ),
-        LoopOptions(options.steps, options.learning_rate, label_smoothing=options.label_smoothing),
-        report,
+        decoder,
+        teacher_forcing(decoder, options.label_smoothing),
+        _caption_batches(_features(encoder, pictures), ids, options.seed),
+        LoopOptions(options.decoder_steps, options.decoder_rate),
+        _report("decoder", options.decoder_steps),
         every=100,
     )
     return Captioner(encoder, decoder, vocabulary, note=NOTE), curve
+
+
+def _report(what: str, steps: int) -> Callable[[Point], None]:
+    start = time.monotonic()
+    return lambda point: _tell(f"{what}, step {point.step:,}: loss {point.loss:.3f}", start, point.step, steps)
 
 
 def main(options: DefaultOptions) -> None:

@@ -26,8 +26,6 @@ class LoopOptions:
     """Share of the steps in which the learning rate rises from 0; then it falls to 0 along a cosine."""
     weight_decay: float = 0.01
     """AdamW's, on weight matrices and kernels only (not on biases and norms)."""
-    label_smoothing: float = 0.0
-    """Probability given to all other words alike (Szegedy et al. 2016)."""
     clip: float = 1.0
     """Largest norm of the gradient."""
 
@@ -37,7 +35,7 @@ class Point(NamedTuple):
 
     step: int
     loss: float
-    """Mean cross-entropy of a token in nats, since the point before."""
+    """Mean over the batches since the point before, in nats."""
 
 
 def pad_tokens(captions: Iterable[list[int]]) -> Tensor:
@@ -59,9 +57,21 @@ def caption_loss(logits: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -
     )
 
 
+def teacher_forcing(
+    forward: Callable[[Tensor, Tensor], Tensor], label_smoothing: float = 0.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of a decoder that reads the words it should have said.
+
+    Args:
+        forward: inputs (N, …) and tokens (N, T - 1) to logits (N, T - 1, V).
+        label_smoothing: probability given to all other words alike (Szegedy et al. 2016).
+    """
+    return lambda inputs, tokens: caption_loss(forward(inputs, tokens[:, :-1]), tokens, label_smoothing)
+
+
 def fit(
     network: nn.Module,
-    forward: Callable[[Tensor, Tensor], Tensor],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
     batches: Iterator[tuple[Tensor, Tensor]],
     options: LoopOptions,
     report: Callable[[Point], None] = lambda _: None,
@@ -71,8 +81,8 @@ def fit(
 
     Args:
         network: whose parameters that require a gradient are trained.
-        forward: inputs (N, …) and tokens (N, T - 1) to logits (N, T - 1, V).
-        batches: endless pairs of inputs (N, …) and tokens (N, T) as `pad_tokens` makes them.
+        loss_of: the loss of a batch, from its inputs (N, …) and targets (N, …); `teacher_forcing` makes one.
+        batches: endless pairs of inputs and targets.
         report: called with each point of the learning curve.
         every: steps between two points.
 
@@ -90,8 +100,7 @@ def fit(
     total = 0.0
     network.train()
     for step in range(1, options.steps + 1):
-        inputs, tokens = next(batches)
-        loss = caption_loss(forward(inputs, tokens[:, :-1]), tokens, options.label_smoothing)
+        loss = loss_of(*next(batches))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, options.clip)
