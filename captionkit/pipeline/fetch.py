@@ -112,7 +112,7 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
                 row["uri"],
                 row["image_id"],
                 row["version"],
-                partial(storage.read, row["uri"]),
+                partial(_read, storage, row["uri"], row["size"], options.limits),
                 carried={name: row[name] for name in names},
             )
             for row in rows
@@ -255,6 +255,13 @@ def _row_group(row: dict[str, Any], storage: Storage, options: FetchOptions, don
                     yield _Source(uri, key, version, partial(bytes, image.as_py() or b""), row["total"], extra)
 
 
+def _read(storage: Storage, uri: str, size: int | None, limits: Limits) -> bytes:
+    """An image's bytes; one that is listed as too large is not read to find that out."""
+    if size is not None and size > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{size:,} bytes, and {limits.max_bytes:,} are allowed")
+    return storage.read(uri)
+
+
 def _decode(item: _Source | _Failure, options: FetchOptions) -> dict[str, Any]:
     row: dict[str, Any] = {
         "uri": item.uri,
@@ -268,8 +275,8 @@ def _decode(item: _Source | _Failure, options: FetchOptions) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         data = item.get()
-    except StorageError as err:
-        if err.hopeless:
+    except (StorageError, ImageError) as err:
+        if isinstance(err, StorageError) and err.hopeless:
             raise
         return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}
     fetched = time.perf_counter()

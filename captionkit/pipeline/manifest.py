@@ -27,6 +27,7 @@ FIXED = [
     pa.field("uri", pa.string()),
     pa.field("version", pa.string()),
     pa.field("image_id", pa.int64()),
+    pa.field("size", pa.int64()),  # bytes, where known
     pa.field("kind", pa.string()),
     pa.field("row_group", pa.int32()),
     pa.field("first_row", pa.int64()),  # of the row group, in its file
@@ -164,8 +165,8 @@ class _Writer:
         self._files = 0
 
     def image(self, item: Item, number: int) -> None:
-        row = {"uri": item.uri, "version": item.version, "image_id": number, "kind": "image", **item.carried}
-        self._images.append(row)
+        row = {"uri": item.uri, "version": item.version, "image_id": number, "size": item.size, "kind": "image"}
+        self._images.append(row | item.carried)
         self.rows += 1
         if len(self._images) >= self.size:
             self._unit(self._images)

@@ -86,6 +86,13 @@ def test_a_member_over_the_limit_is_not_read(folder: Folder, tmp_path: Path, pic
     assert good["error_kind"] is None
 
 
+def test_a_file_listed_as_too_large_is_not_read(folder: Folder, tmp_path: Path) -> None:
+    big = folder.add("big.jpg", b"x" * 1001)
+    (row,) = fetch(tmp_path, big, limits=Limits(max_bytes=1000))
+    assert row["error_kind"] == "too_many_bytes"
+    assert row["bytes"] is None
+
+
 @pytest.mark.parametrize("hugging_face", [True, False])
 def test_parquet_rows(tmp_path: Path, pictures: list[bytes], hugging_face: bool) -> None:
     images: pa.Array = pa.array([*pictures[:4], None])
