@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -52,12 +51,12 @@ class AttributeHead(nn.Module):
         """
         logits = self.output(features)
         kinds, surroundings = logits.split([len(_KINDS) * (1 + sum(_CHOICES)), sum(_SURROUNDINGS)], dim=1)
-        present, *choices = kinds.unflatten(1, (len(_KINDS), -1)).split([1, *_CHOICES], dim=2)
-        things = targets[:, : len(_KINDS) * len(_CHOICES)].unflatten(1, (len(_KINDS), -1))
+        present, *choices = kinds.reshape(len(kinds), len(_KINDS), -1).split([1, *_CHOICES], dim=2)
+        things = targets[:, : len(_KINDS) * len(_CHOICES)].reshape(len(targets), len(_KINDS), -1)
         there = things[:, :, 0] >= 0
         loss = binary_cross_entropy_with_logits(present.squeeze(2), there.float(), reduction="sum")
         for place, choice in enumerate(choices):
             loss = loss + cross_entropy(choice[there], things[:, :, place][there], reduction="sum")
         for part, target in zip(surroundings.split(_SURROUNDINGS, dim=1), targets[:, -2:].unbind(1), strict=True):
             loss = loss + cross_entropy(part, target, reduction="sum")
-        return loss / torch.tensor(len(features))
+        return loss / len(features)
