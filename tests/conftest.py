@@ -41,6 +41,6 @@ def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 def ray_cluster(s3: S3Server) -> Iterator[None]:
     """One Ray for all tests, of two CPUs, which a caption job joins; started after `s3`, whose variables its
     workers inherit."""
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=300 * 2**20)
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=300 * 2**20)
     yield
     ray.shutdown()

@@ -41,7 +41,7 @@ def test_few_cpus_do_not_hang(folder: Folder, tmp_path: Path, cpus: int) -> None
         folder.add(f"{seed}.jpg", seed)
     script = (
         "import ray, sys; from captionkit.cli import main\n"
-        f"ray.init(num_cpus={cpus}, include_dashboard=False, logging_level='ERROR')\n"
+        f"ray.init('local', num_cpus={cpus}, include_dashboard=False, logging_level='ERROR')\n"
         f"sys.exit(main(['caption', '--input', {str(folder.path)!r}, '--output', {str(tmp_path / 'out')!r}, "
         "'--actors', '2:4']))"
     )
