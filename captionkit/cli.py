@@ -19,6 +19,7 @@ from captionkit.pipeline.stopping import Stopped
 from captionkit.pipeline.table import CaptionTable
 from captionkit.scenes import draw_folder
 from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
+from captionkit.training.options import TrainOptions
 
 OK, BROKEN, USAGE, TOO_MANY_FAILED, STOPPED = 0, 1, 2, 3, 130
 EXIT_CODES = f"""exit codes:
@@ -82,6 +83,17 @@ def run_job(options: CaptionOptions) -> int:
     if record.status == "too_many_failed":
         say(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
         return TOO_MANY_FAILED
+    return OK
+
+
+def train(args: Sequence[str]) -> int:
+    """Train a captioner on a corpus of captioned images."""
+    options = _parse(TrainOptions, "train", args)
+    from captionkit.training.job import TrainJob
+
+    bundle = TrainJob(options).run()
+    say(f"bundle: {bundle}")
+    say(f"curve:  {options.result.output}/curve.png")
     return OK
 
 
@@ -152,6 +164,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": demo,
     "gallery": gallery,
     "scenes": scenes,
+    "train": train,
 }
 
 
@@ -210,7 +223,7 @@ def _parse(kind: type[T], command: str, args: Sequence[str]) -> T:
     """Options from the command line, over those of `--config` where the command knows it, over the defaults."""
     default: dict[str, Any] = {}
     config = _config_argument(args)
-    if config is not None and kind is CaptionOptions:
+    if config is not None and kind in (CaptionOptions, TrainOptions):
         default["default"] = read_config(kind, config)
     try:
         parsed: T = tyro.cli(

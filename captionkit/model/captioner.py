@@ -326,13 +326,14 @@ def _pick_device(device: str) -> torch.device:
 
 def _pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
-        return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]
 
 
-def _fast_bfloat16(device: torch.device) -> bool:
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 faster than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Of CPUs only those with AMX are faster in it, and torch has no public name for the question.

@@ -1,4 +1,4 @@
-"""Convolutional networks that turn pixels into features: any of torchvision's classification CNNs, by name.
+"""Convolutional networks that turn pixels into features: any of torchvision's classification CNNs by name, and ours.
 
 "pooled" features (N, D) are what the network's last linear layer reads: the 4096 values of VGG16's FC-2, 2048
 of Inception v3 and ResNet-50; of SqueezeNet, which has no linear layer, the average of its last map, 512.
@@ -16,12 +16,15 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from captionkit.images import Preprocessing
+from captionkit.model import tiny_resnet
 
 Output = Literal["pooled", "grid"]
 
 _TRANSFORMERS = ("vit_", "swin_", "maxvit")
 _LAST_MAPS = ("layer4", "conv5", "inception5b", "Mixed_7c", "trunk_output", "layers", "features")
 """How torchvision's families call the module that gives the last feature map."""
+_OWN = "tiny_resnet"
+"""The one network that is not torchvision's: `captionkit.model.tiny_resnet`."""
 _PORTED = ("googlenet", "inception_v3")
 """Their weights come from TensorFlow, have auxiliary heads, and want pixels from -1 to 1."""
 
@@ -83,8 +86,8 @@ class Encoder(nn.Module):
 
 
 def encoder_names() -> list[str]:
-    """The networks that can be encoders: torchvision's classification CNNs."""
-    return [name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS)]
+    """The networks that can be encoders: torchvision's classification CNNs, and `tiny_resnet`."""
+    return [_OWN, *(name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS))]
 
 
 def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
@@ -94,6 +97,10 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
         EncoderError: no encoder has this name.
     """
     _check_name(name)
+    if name == _OWN:
+        # The whole picture, not its middle.
+        side = size or tiny_resnet.SIZE
+        return Preprocessing(size=side, resize=side, mode="squash")
     # Read from the description of the weights: nothing is downloaded.
     transforms = models.get_model_weights(name).DEFAULT.transforms()
     own_size, resize = transforms.crop_size[0], transforms.resize_size[0]
@@ -155,6 +162,8 @@ def _check_name(name: str) -> None:
 
 def _build(name: str) -> nn.Module:
     """The whole network with random weights, without auxiliary heads."""
+    if name == _OWN:
+        return tiny_resnet.TinyResNet()
     options = {"aux_logits": False, "init_weights": True} if name in _PORTED else {}
     network: nn.Module = models.get_model(name, weights=None, **options)
     return network
@@ -170,6 +179,8 @@ def _build_empty(name: str) -> nn.Module:
 
 
 def _download(name: str) -> dict[str, Tensor]:
+    if name == _OWN:
+        raise EncoderError(f"{name} has no pretrained weights: give a file with them, or start from random weights")
     try:
         # Through the model and not `get_state_dict`: torchvision renames the keys of its oldest files there.
         state: dict[str, Tensor] = models.get_model(name, weights="DEFAULT").state_dict()
@@ -231,5 +242,5 @@ def _load(network: nn.Module, name: str, weights: Mapping[str, Tensor], everythi
             said.append(f"{key} is {tuple(weights[key].shape)}, not {tuple(own.shape)}")
         state[key] = weights[key].detach().to(own.dtype, copy=True)
     if said:
-        raise EncoderError(f"these are not the weights of torchvision's {name}: {' and '.join(said[:3])}")
+        raise EncoderError(f"these are not the weights of {name}: {' and '.join(said[:3])}")
     network.load_state_dict(state, assign=True)

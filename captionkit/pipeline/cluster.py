@@ -11,8 +11,12 @@ import ray
 from captionkit.pipeline.options import ClusterOptions
 
 
-def connect(options: ClusterOptions) -> bool:
+def connect(options: ClusterOptions, dashboard: bool = False) -> bool:
     """Join the cluster that the options or RAY_ADDRESS name, else start a Ray of this run's own.
+
+    Args:
+        dashboard: Whether that one has a dashboard. Nobody looks at that of a Ray which lives for one run, and without
+            it the start takes seconds less; but Ray Train asks it what is alive.
 
     Returns:
         Whether Ray was started here, and is to be shut down with the run.
@@ -24,8 +28,7 @@ def connect(options: ClusterOptions) -> bool:
     if options.address or os.environ.get("RAY_ADDRESS"):
         ray.init(address=options.address)
     else:
-        # Nobody looks at the dashboard of a Ray that lives for one run; without it the start takes seconds less.
-        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+        ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
     return True
 
 

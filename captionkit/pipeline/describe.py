@@ -63,7 +63,7 @@ class Describe:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()
-        pixels = _pixels(batch.column("pixels"), self.captioner.preprocessing.size)
+        pixels = pixels_of(batch.column("pixels"), self.captioner.preprocessing.size)
         words = self.options.words
         found = iter(self.captioner.describe(pixels, self.options.search, banned=words.banned, prefix=words.prefix))
         seconds = (time.perf_counter() - start) / max(1, len(pixels))
@@ -93,7 +93,7 @@ class Describe:
         return pa.Table.from_pylist(rows, self.schema)
 
 
-def _pixels(column: pa.ChunkedArray, size: int) -> NDArray[np.uint8]:
+def pixels_of(column: pa.ChunkedArray, size: int) -> NDArray[np.uint8]:
     """The pictures of a column of pixels, null ones left out: (n, size, size, 3) uint8.
 
     Without a copy where the batch lies in one block of Ray's shared memory and none failed.

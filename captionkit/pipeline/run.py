@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
 
 from captionkit.images import Limits
 from captionkit.model.bundle import BundleError, read_files
@@ -21,7 +20,8 @@ from captionkit.model.captioner import Captioner
 from captionkit.pipeline.cluster import Pool, connect, plan_pool
 from captionkit.pipeline.config import to_config
 from captionkit.pipeline.describe import Describe, DescribeOptions
-from captionkit.pipeline.fetch import FetchOptions, UnitSource
+from captionkit.pipeline.fetch import FetchOptions
+from captionkit.pipeline.flow import flow
 from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.options import CaptionOptions
@@ -33,8 +33,6 @@ from captionkit.pipeline.writer import TableWriter, stored_columns
 from captionkit.storage import Storage, UsageError
 
 RUNS = "_runs"
-BLOCK_BYTES = 32 * 2**20
-"""Largest block of decoded images on its way to an actor: some 200 at 224 × 224."""
 
 
 class CaptionJob:
@@ -147,9 +145,6 @@ class CaptionJob:
 
     def _dataset(self, manifest: Manifest, pool: Pool) -> ray.data.Dataset:
         options = self.options
-        context = DataContext.get_current()
-        context.target_max_block_size = BLOCK_BYTES
-        context.enable_progress_bars = False
         inputs = options.inputs
         fetch = FetchOptions(
             storage=options.storage,
@@ -169,23 +164,8 @@ class CaptionJob:
             run_id=self.run_id,
             carry=fetch.carry,
         )
-        return ray.data.read_datasource(
-            UnitSource(manifest.units, fetch),
-            num_cpus=pool.fetch_cpus,
-            # Two blocks: the one being made and the one read ahead. Ray Data would fuse fetch and captioner, whose
-            # demands are alike on CPUs, into one actor that does both by turns; this one they do not share.
-            memory=2 * BLOCK_BYTES,
-            override_num_blocks=len(manifest.units),
-        ).map_batches(
-            Describe,
-            fn_constructor_args=(ray.put(self.files), describe),
-            batch_format="pyarrow",
-            batch_size=options.captioner.batch_size or (256 if pool.gpus else 64),
-            zero_copy_batch=True,
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus,
-            compute=ActorPoolStrategy(min_size=pool.low, max_size=pool.high, initial_size=pool.low),
-        )
+        batch_size = options.captioner.batch_size or (256 if pool.gpus else 64)
+        return flow(manifest.units, fetch, pool, Describe, (ray.put(self.files), describe), batch_size)
 
     def _consume(self, dataset: ray.data.Dataset, manifest: Manifest) -> None:
         options, record = self.options.table, self.record

@@ -15,6 +15,7 @@ class TableWriter:
     Args:
         footer: What every file of this run says of itself.
         columns: The stored columns; others of the added rows are dropped.
+        name: What the files' names begin with.
     """
 
     def __init__(
@@ -26,9 +27,10 @@ class TableWriter:
         *,
         flush_rows: int,
         flush_seconds: float,
+        name: str = "captions",
     ) -> None:
         self._table, self._run_id, self._footer, self._columns = table, run_id, footer, columns
-        self._flush_rows, self._flush_seconds = flush_rows, flush_seconds
+        self._flush_rows, self._flush_seconds, self._name = flush_rows, flush_seconds, name
         self._buffer: list[pa.Table] = []
         self._buffered = 0
         self._containers: dict[str, Container] = {}
@@ -56,7 +58,7 @@ class TableWriter:
         """Write what is there, if anything, as one file."""
         if not self._buffered:
             return
-        uri = f"{self._table.uri}/captions-{self._run_id}-{len(self.files):05d}.parquet"
+        uri = f"{self._table.uri}/{self._name}-{self._run_id}-{len(self.files):05d}.parquet"
         rows = pa.concat_tables(self._buffer)
         footer = Footer(self._footer.model, self._footer.search, self._footer.carry, self._containers)
         self._table.storage.write(uri, to_parquet(rows, footer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from fsspec.asyn import reset_lock
 
@@ -27,6 +27,9 @@ class Backend(Protocol):
     def delete(self, address: str) -> None: ...
     def stat(self, address: str) -> Entry: ...
     def is_folder(self, address: str) -> bool: ...
+
+    def arrow(self, address: str) -> tuple[str, Any]:
+        """Path and pyarrow filesystem of an address, None for the local one."""
 
     def list(self, folder: str) -> Iterator[Entry]:
         """Everything below a folder but what is hidden; or the one object of that name. Streams."""

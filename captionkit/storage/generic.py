@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.registry import known_implementations
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.storage.addresses import Pattern, is_hidden
 from captionkit.storage.backends import GuardedFile
@@ -111,6 +112,10 @@ class GenericBackend:
         if info["type"] == "directory":
             raise failure("not_found", address, "a folder, not a file")
         return _entry(address, info)
+
+    def arrow(self, address: str) -> tuple[str, Any]:
+        fs, path = self._place(address)
+        return path, PyFileSystem(FSSpecHandler(fs))
 
     def is_folder(self, address: str) -> bool:
         fs, path = self._place(address)

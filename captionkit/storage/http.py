@@ -93,6 +93,9 @@ class HTTPBackend:
     def delete(self, address: str) -> None:
         raise _read_only(address)
 
+    def arrow(self, address: str) -> tuple[str, Any]:
+        raise _read_only(address)
+
     def is_folder(self, address: str) -> bool:
         return False
 

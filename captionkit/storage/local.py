@@ -8,7 +8,7 @@ import os
 import stat
 import uuid
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from captionkit.storage.addresses import Pattern
 from captionkit.storage.backends import GuardedFile
@@ -59,6 +59,9 @@ class LocalBackend:
         if stat.S_ISDIR(result.st_mode):
             raise failure("not_found", address, "a folder, not a file")
         return _entry(address, result)
+
+    def arrow(self, address: str) -> tuple[str, Any]:
+        return address, None
 
     def is_folder(self, address: str) -> bool:
         return os.path.isdir(address)

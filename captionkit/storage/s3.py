@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from fsspec.asyn import sync
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.storage.addresses import Pattern, is_hidden, split_scheme
 from captionkit.storage.backends import GuardedFile
@@ -141,6 +142,9 @@ class S3Backend:
     async def _ask_why(self, bucket: str, key: str) -> None:
         response = await self._fs._call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
         response["Body"].close()
+
+    def arrow(self, address: str) -> tuple[str, Any]:
+        return address.partition("://")[2], PyFileSystem(FSSpecHandler(self._fs))
 
     def is_folder(self, address: str) -> bool:
         bucket, key = self._split(address)

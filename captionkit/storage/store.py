@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from captionkit.storage import addresses
 from captionkit.storage.addresses import Pattern, split_member, split_scheme
@@ -68,6 +68,15 @@ class Storage:
         base, member, backend = self._resolve(uri)
         entry = backend.stat(base)
         return entry if member is None else Entry(f"{base}#{member}", None, entry.version)
+
+    def arrow(self, uri: str) -> tuple[str, Any]:
+        """Path and pyarrow filesystem (None: the local one) of an address, for libraries that take only those.
+
+        Raises:
+            UsageError: a kind of storage that cannot be written.
+        """
+        address, backend = self._object(uri)
+        return backend.arrow(address)
 
     def exists(self, uri: str) -> bool:
         """Whether there is an object (not a folder) at this address."""

@@ -49,19 +49,15 @@ class DefaultOptions:
     """Judge on this many held-out scenes."""
     model: str | None = None
     """Judge this bundle; by itself the one just trained, or the embedded one."""
-    scenes: int = 36_000
+    scenes: int = 40_000
     """Scenes to draw for training; each is also used mirrored."""
-    encoder: str = "shufflenet_v2_x0_5"
-    """Convolutional network, by torchvision's name, trained from random weights."""
-    size: int = 112
+    encoder: str = "tiny_resnet"
+    """Convolutional network, by name, trained from random weights."""
+    size: int = 96
     """Side of the pictures that the network sees, in pixels."""
-    early_size: int = 72
-    """Side of the pictures in the encoder's early steps, which take less than half as long for it."""
-    early: float = 0.85
-    """Share of the encoder's steps that are early."""
-    encoder_steps: int = 4200
+    encoder_steps: int = 14_000
     """Batches of 64 that the encoder learns facts from."""
-    encoder_rate: float = 3e-3
+    encoder_rate: float = 2e-3
     """Its highest learning rate."""
     decoder_steps: int = 1200
     """Batches of 128 that the decoder learns captions from."""
@@ -128,7 +124,7 @@ def _picture(job: tuple[int, Preprocessing]) -> NDArray[np.uint8]:
     """A training picture: of a size and JPEG quality of its own, decoded as the pipeline decodes."""
     seed, preprocessing = job
     random = Random(seed + 77)
-    side = (144, 160, 192, 224)[int(random.random() * 4)]
+    side = (112, 144, 192, 320)[int(random.random() * 4)]
     return decode(photograph(seed, side, 75 + int(random.random() * 20)), preprocessing).pixels
 
 
@@ -164,24 +160,21 @@ def _fact_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     plain = torch.tensor([facts(scene) for scene in scenes])
     mirrored = torch.tensor([facts(scene.mirrored()) for scene in scenes])
-    for step, (rows, flip) in enumerate(_indices(len(scenes), 64, options.seed)):
+    random = np.random.default_rng(options.seed)
+    for rows, flip in _indices(len(scenes), 64, options.seed):
         pixels = pictures[rows]
         pixels[flip] = pixels[flip, :, ::-1]
-        side = options.early_size if step < options.early * options.encoder_steps else options.size
         targets = torch.where(torch.from_numpy(flip).unsqueeze(1), mirrored[rows], plain[rows])
-        yield _resized(torch.from_numpy(pixels), side), targets
+        yield _zoomed(torch.from_numpy(pixels), random), targets
 
 
-def _resized(pixels: Tensor, side: int) -> Tensor:
-    """Pictures (N, size, size, 3) uint8 at another size, in the memory layout of (N, 3, size, size).
-
-    The encoder keeps a batch's layout, and on CPUs the gradients of depthwise convolutions take twelve times as long
-    over interleaved channels as over planes.
-    """
-    planes = pixels.permute(0, 3, 1, 2).contiguous()
-    if planes.shape[-1] != side:
-        planes = interpolate(planes, (side, side), mode="bilinear", antialias=True)
-    return planes.permute(0, 2, 3, 1)
+def _zoomed(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Pictures (N, size, size, 3) uint8 without a thin frame, at their old size: no scene is twice the same pixels."""
+    size = pixels.shape[1]
+    side = int(random.integers(size - size // 16, size + 1))
+    top, left = random.integers(0, size - side + 1, 2)
+    planes = pixels[:, top : top + side, left : left + side].permute(0, 3, 1, 2)
+    return interpolate(planes, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
 
 @torch.inference_mode()
@@ -190,7 +183,7 @@ def _features(encoder: Encoder, pictures: NDArray[np.uint8]) -> Tensor:
     sides = []
     for flipped in (pictures, pictures[:, :, ::-1]):
         chunks = [np.ascontiguousarray(flipped[start : start + 256]) for start in range(0, len(flipped), 256)]
-        sides.append(torch.cat([encoder(_resized(torch.from_numpy(chunk), chunk.shape[1])) for chunk in chunks]))
+        sides.append(torch.cat([encoder(torch.from_numpy(chunk)) for chunk in chunks]))
     return torch.stack(sides).clone()
 
 
@@ -222,7 +215,6 @@ def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) ->
         pictures = draw_pictures(options.scenes, preprocessing)
     scenes = [random_scene(seed) for seed in range(options.scenes)]
     encoder = build_encoder(options.encoder, weights="none", preprocessing=preprocessing)
-    encoder.to(memory_format=torch.contiguous_format)
     head = AttributeHead(encoder.feature_size)
     fit(
         nn.ModuleList([encoder, head]),

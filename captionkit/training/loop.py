@@ -89,23 +89,18 @@ def fit(
     Returns:
         The learning curve.
     """
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
+    optimizer = adamw([(network, options.learning_rate)], options.weight_decay)
     curve: list[Point] = []
     total = 0.0
     network.train()
     for step in range(1, options.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = group["highest"] * rate_at(step - 1, options.steps, options.warmup)
         loss = loss_of(*next(batches))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trained, options.clip)
+        nn.utils.clip_grad_norm_(network.parameters(), options.clip)
         optimizer.step()
-        schedule.step()
         total += loss.item()
         if step % every == 0 or step == options.steps:
             curve.append(Point(step, total / ((step - 1) % every + 1)))
@@ -115,9 +110,31 @@ def fit(
     return curve
 
 
-def _rate(step: int, options: LoopOptions) -> float:
-    """The learning rate as a share of the highest."""
-    warm = max(1.0, options.warmup * options.steps)
+def adamw(networks: Iterable[tuple[nn.Module, float]], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of networks, each with its highest learning rate (its groups' `highest`).
+
+    Weights decay in matrices and kernels only, not in biases and norms.
+    """
+    groups = []
+    for network, rate in networks:
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        for params, decay in (
+            ([p for p in trained if p.ndim > 1], weight_decay),
+            ([p for p in trained if p.ndim <= 1], 0.0),
+        ):
+            groups.append({"params": params, "weight_decay": decay, "lr": rate, "highest": rate})
+    return torch.optim.AdamW(groups)
+
+
+def rate_at(step: int, steps: int, warmup: float, schedule: str = "cosine") -> float:
+    """The learning rate at a step, counted from 0, as a share of the highest.
+
+    Args:
+        warmup: share of the steps in which it rises from 0.
+        schedule: how it falls then: "cosine" or "linear" to 0, or "constant".
+    """
+    warm = max(1.0, warmup * steps)
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, options.steps - warm)))
+    done = (step - warm) / max(1.0, steps - warm)
+    return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[schedule]

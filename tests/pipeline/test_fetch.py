@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.images import Limits, Preprocessing
-from captionkit.pipeline.describe import _pixels
+from captionkit.pipeline.describe import pixels_of
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
 from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.manifest import make_manifest
@@ -117,8 +117,8 @@ def test_pixels_survive_the_columns(folder: Folder, tmp_path: Path) -> None:
             pa.array([rows[2]["pixels"], None, rows[3]["pixels"], rows[4]["pixels"]], pa.binary()),
         ]
     )
-    pixels = _pixels(column, SIZE)
+    pixels = pixels_of(column, SIZE)
     assert pixels.shape == (5, SIZE, SIZE, 3)
     for picture, row in zip(pixels, rows, strict=True):
         assert np.array_equal(picture.reshape(-1), np.frombuffer(row["pixels"], np.uint8))
-    assert _pixels(pa.chunked_array([pa.array([None], pa.binary())]), SIZE).shape == (0, SIZE, SIZE, 3)
+    assert pixels_of(pa.chunked_array([pa.array([None], pa.binary())]), SIZE).shape == (0, SIZE, SIZE, 3)

@@ -1,0 +1,80 @@
+"""A corpus as training sees it: which images to learn from, which to judge by, and the words."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from captionkit.corpus import read_corpus
+from captionkit.storage import Storage, UsageError
+from captionkit.training.examples import Examples
+from captionkit.training.options import CorpusOptions
+from captionkit.vocabulary import Vocabulary, tokenize
+
+DEV_SHARE = 20
+"""Where a corpus has no dev images, one in so many of its training images becomes one."""
+
+Captions = list[tuple[str, tuple[str, ...]]]
+"""Pairs of an image's address and its captions."""
+
+
+@dataclass(frozen=True)
+class TrainingCorpus:
+    """Training and dev images with their captions."""
+
+    train: Captions
+    dev: Captions
+    report: str
+    """What the reader met, for people."""
+    counts: Counter[str]
+    """How often each word occurs in the training captions."""
+
+    def vocabulary(self, min_count: int) -> Vocabulary:
+        """The words that come at least so often in the training captions."""
+        return Vocabulary.build((text for _, texts in self.train for text in texts), min_count)
+
+
+def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCorpus:
+    """Read a corpus.
+
+    Raises:
+        CorpusError: it cannot be understood.
+        UsageError: no image to train on.
+        StorageError: storage that cannot be read.
+    """
+    lists = {"train": options.train_list, "val": options.dev_list}
+    splits = {split: uri for split, uri in lists.items() if uri}
+    corpus = read_corpus(
+        options.corpus, options.images or None, format=options.format, splits=splits or None, storage=storage
+    )
+    train: Captions = []
+    dev: Captions = []
+    rest: Captions = []
+    for record in corpus:
+        part = {"train": train, "val": dev, None: rest}.get(record.split)
+        if part is not None:
+            part.append((record.image, record.captions))
+    train = train or rest
+    if not dev:
+        dev = [pair for pair in train if _is_dev(pair[0])]
+        train = [pair for pair in train if not _is_dev(pair[0])]
+    if not train or not dev:
+        raise UsageError(f"there are {len(train):,} images to train on and {len(dev):,} to judge by:\n{corpus.report}")
+    counts = Counter(word for _, texts in train for text in texts for word in tokenize(text))
+    return TrainingCorpus(train, dev, str(corpus.report), counts)
+
+
+def _is_dev(image: str) -> bool:
+    return zlib.crc32(image.rpartition("/")[2].encode("utf-8", "surrogatepass")) % DEV_SHARE == 0
+
+
+def examples(captions: Sequence[tuple[str, Sequence[str]]], vocabulary: Vocabulary, max_words: int) -> Examples:
+    """Captions as token ids, cut to `max_words`; those without a single word are left out."""
+    found = []
+    for image, texts in captions:
+        ids = [ids[:max_words] for text in texts if (ids := vocabulary.encode(text))]
+        if ids:
+            found.append((image, ids))
+    return Examples.make(found)

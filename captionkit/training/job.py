@@ -1,0 +1,320 @@
+"""The training job from beginning to end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+import ray
+import torch
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+import captionkit
+from captionkit.corpus.glove import read_glove
+from captionkit.model.bundle import read_weights
+from captionkit.model.captioner import Captioner
+from captionkit.model.decoders import DECODERS, Decoder, build_decoder
+from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
+from captionkit.pipeline.cluster import connect, plan_pool
+from captionkit.pipeline.config import to_config
+from captionkit.pipeline.options import ClusterOptions
+from captionkit.pipeline.progress import say
+from captionkit.pipeline.record import now, versions
+from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.training.checkpoints import HISTORY, History, load_checkpoint
+from captionkit.training.corpus import TrainingCorpus, examples, read_training_corpus
+from captionkit.training.examples import Examples
+from captionkit.training.features import EncoderSpec, FeatureSet, make_features
+from captionkit.training.objectives import Objective
+from captionkit.training.options import TrainOptions
+from captionkit.training.outputs import Points, Watch, model_card, write_curves
+from captionkit.training.stages import DecoderSpec, Stage, Work, stages
+from captionkit.training.worker import train_worker
+from captionkit.vocabulary import Vocabulary
+
+RECORD = "training.json"
+FREE = ("cluster", "result", "config", "storage")
+"""Options that may change from one start of a training to the next."""
+
+
+class TrainJob:
+    """Train what the options say. `run` does it, or goes on where it was stopped.
+
+    Raises (from the constructor):
+        UsageError: an option is out of range, or the output folder holds another training.
+    """
+
+    def __init__(self, options: TrainOptions) -> None:
+        _check(options)
+        self.options = options
+        self.storage = Storage(options.storage)
+        self.output = self.storage.normalize(options.result.output)
+        # As JSON has it, since it is held against what the folder's record says.
+        asked = {name: value for name, value in asdict(options).items() if name not in FREE}
+        self.asked = json.loads(json.dumps(asked))
+        _check_record(self._read_record(), self.asked, self.output)
+        self.record: dict[str, Any] = {
+            "status": "running",
+            "started_at": now(),
+            "asked": self.asked,
+            "options": to_config(options),
+            "versions": versions(),
+        }
+
+    def run(self) -> str:
+        """Read, encode, train, save. Returns the bundle's address.
+
+        Raises:
+            UsageError, StorageError, CorpusError: before Ray starts, what is wrong with options or corpus.
+            ray.train.TrainingFailedError: workers failed more often than `max_failures`.
+        """
+        options = self.options
+        corpus = read_training_corpus(options.corpus, self.storage)
+        say(corpus.report)
+        self.storage.write(self.storage.join(self.output, "corpus.txt"), (corpus.report + "\n").encode())
+        self.encoder = self._encoder()
+        self.vocabulary, self.decoder = self._decoder(corpus)
+        say(
+            f"{len(corpus.train):,} images to train on, {len(corpus.dev):,} to judge by; "
+            f"{len(self.vocabulary):,} words come {options.corpus.min_count} times or more"
+        )
+        self._write_record()
+        ours = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
+        try:
+            self._train(corpus)
+        finally:
+            if ours:
+                ray.shutdown()
+        self.record.update(status="succeeded", ended_at=now())
+        self._write_record()
+        return self.storage.join(self.output, "bundle")
+
+    def _encoder(self) -> Encoder:
+        network = self.options.network
+        torch.manual_seed(self.options.steps.seed)
+        weights: Any = network.encoder_weights
+        if weights not in ("pretrained", "none"):
+            weights = read_weights(self.storage.normalize(weights), self.storage)
+        output = DECODERS[network.decoder].wants
+        try:
+            return build_encoder(
+                network.encoder, output, weights, default_preprocessing(network.encoder, network.image_size)
+            )
+        except EncoderError as err:
+            raise UsageError(f"--encoder {network.encoder}: {err}") from err
+
+    def _decoder(self, corpus: TrainingCorpus) -> tuple[Vocabulary, Decoder]:
+        network = self.options.network
+        if network.init is not None:
+            start = Captioner.load(network.init, device="cpu", dtype="float32", storage=self.storage)
+            if start.encoder.config != self.encoder.config:
+                raise UsageError(f"--init {network.init}: its encoder is {start.encoder.config}, not the one asked for")
+            return start.vocabulary, start.decoder
+        vocabulary = corpus.vocabulary(self.options.corpus.min_count)
+        vectors = None
+        config: dict[str, Any] = {
+            name: int(value) if float(value).is_integer() and name.endswith(("size", "layers", "length")) else value
+            for name, value in network.decoder_options.items()
+        }
+        if self.options.corpus.glove is not None:
+            glove = read_glove(self.options.corpus.glove, vocabulary.words, counts=corpus.counts, storage=self.storage)
+            say(str(glove))
+            vectors = torch.from_numpy(glove.matrix)
+            config["embed_size"] = vectors.shape[1]
+        torch.manual_seed(self.options.steps.seed)
+        try:
+            decoder = build_decoder(
+                network.decoder,
+                {"vocab_size": len(vocabulary), "feature_size": self.encoder.feature_size, **config},
+            )
+            if vectors is not None:
+                decoder.set_embeddings(vectors, frozen=network.frozen_words)
+        except ValueError as err:
+            raise UsageError(f"--decoder {network.decoder}: {err}") from err
+        return vocabulary, decoder
+
+    def _train(self, corpus: TrainingCorpus) -> None:
+        options, done = self.options, dict[str, Points]()
+        self.record["stages"] = {}
+        for stage in stages(options):
+            spec = EncoderSpec.of(self.encoder)
+            features = self._features(corpus, spec, pixels=stage.name == "finetune")
+            train, dev = (self._examples(part, features) for part in (corpus.train, corpus.dev))
+            work = Work(
+                options=options,
+                stage=stage,
+                train=train,
+                dev=dev,
+                vocabulary=self.vocabulary,
+                decoder=DecoderSpec.of(self.decoder),
+                encoder=spec if stage.name == "finetune" else None,
+                weights=self.decoder.state_dict(),
+                rows=features.rows,
+                shape=features.shape,
+                dtype=features.dtype,
+                cache=f"{features.key}-{_digest([self.output, len(train.images)])}",
+                threads=1,
+            )
+            done[stage.name] = self._stage(stage, work, features, done)
+            self._save(corpus, done)
+
+    def _features(self, corpus: TrainingCorpus, spec: EncoderSpec, pixels: bool) -> FeatureSet:
+        options = self.options.cluster
+        resources = ray.cluster_resources()
+        pool = plan_pool(ClusterOptions(), resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        features = make_features(
+            [image for image, _ in (*corpus.train, *corpus.dev)],
+            spec,
+            options.cache or self.storage.join(self.output, "features"),
+            self.storage,
+            pool,
+            pixels=pixels,
+            progress_seconds=options.progress_seconds,
+        )
+        for uri, why in list(features.failed.items())[:5]:
+            say(f"left out: {uri}: {why}")
+        self.record["failed_images"] = len(features.failed)
+        return features
+
+    def _examples(self, captions: list[tuple[str, tuple[str, ...]]], features: FeatureSet) -> Examples:
+        fine = [(image, texts) for image, texts in captions if image not in features.failed]
+        found = examples(fine, self.vocabulary, self.options.corpus.max_words)
+        if not len(found):
+            raise UsageError("not one image of the corpus could be read; corpus.txt and the lines above say why")
+        return found
+
+    def _stage(self, stage: Stage, work: Work, features: FeatureSet, before: dict[str, Points]) -> Points:
+        """Train one stage and take its best weights over; its learning curve."""
+        options = self.options
+        cpus, gpus = (ray.cluster_resources().get(name, 0.0) for name in ("CPU", "GPU"))
+        workers = options.cluster.workers
+        per_worker = options.cluster.gpus_per_worker
+        per_worker = float(gpus > 0) if per_worker is None else per_worker
+        # A core is left for the tasks that read the features; the network's threads take every core meanwhile idle.
+        work = Work(**{**work.__dict__, "threads": max(1, math.floor(cpus / workers))})
+        resources = {"CPU": min(1.0, cpus / (workers + 1)), **({"GPU": per_worker} if per_worker else {})}
+        path, filesystem = self._checkpoints()
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
+        result = TorchTrainer(
+            train_worker,
+            train_loop_config={"work": ray.put(work)},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(per_worker), resources_per_worker=resources),
+            run_config=RunConfig(
+                name=stage.name,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=FailureConfig(max_failures=options.cluster.max_failures),
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=options.validate.keep, checkpoint_score_attribute="cider"
+                ),
+                callbacks=[Watch(self.output, options.storage, stage.name, before, options.result.track)],
+            ),
+            datasets={"features": features.dataset(options.storage)},
+            dataset_config=DataConfig(datasets_to_split=[]),
+        ).fit()
+        best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["cider"])
+        network = Objective(self.decoder, None if work.encoder is None else self.encoder)
+        with best.as_directory() as folder:
+            load_checkpoint(Path(folder), network, None, torch.device("cpu"))
+        with result.checkpoint.as_directory() as folder:
+            history = History(**json.loads((Path(folder) / HISTORY).read_text(encoding="utf-8")))
+        self.record["stages"][stage.name] = {
+            "cider": metrics["cider"],
+            "best_step": metrics["step"],
+            "steps": history.step,
+            "epochs": history.points[-1]["epoch"],
+        }
+        say(f"{stage.name}: best dev CIDEr-D {metrics['cider']:.1f} at step {metrics['step']:,}")
+        return history.points
+
+    def _checkpoints(self) -> tuple[str, pyarrow.fs.FileSystem | None]:
+        """Where Ray Train keeps checkpoints: through the project's own storage, so the same options hold."""
+        return self.storage.arrow(self.storage.join(self.output, "checkpoints"))
+
+    def _save(self, corpus: TrainingCorpus, done: dict[str, Points]) -> None:
+        """Write bundle, model card, curves and record, as they stand after a stage."""
+        network = self.options.network
+        provenance = {"options": self.asked, "stages": self.record["stages"], "versions": versions()}
+        captioner = Captioner(self.encoder, self.decoder, self.vocabulary, provenance=provenance)
+        bundle = self.storage.join(self.output, "bundle")
+        self.record["fingerprint"] = captioner.save(bundle, storage=self.storage)
+        facts = {
+            "version": captionkit.__version__,
+            "decoder": network.decoder,
+            "encoder": network.encoder,
+            "feature_shape": self.encoder.config["output"],
+            "size": self.encoder.preprocessing.size,
+            "parameters": sum(parameter.numel() for parameter in self.decoder.parameters()),
+            "words": len(self.vocabulary),
+            "train_images": len(corpus.train),
+            "train_captions": sum(len(texts) for _, texts in corpus.train),
+            "corpus": ", ".join(uri.rpartition("/")[2] for uri in self.options.corpus.corpus),
+            "stages": [(name, s["cider"], s["epochs"]) for name, s in self.record["stages"].items()],
+            "beam": self.options.validate.beam,
+            "options": self.asked,
+        }
+        self.storage.write(self.storage.join(bundle, "README.md"), model_card(facts).encode())
+        write_curves(done, self.output, self.storage)
+        self._write_record()
+
+    def _read_record(self) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads(self.storage.read(self.storage.join(self.output, RECORD)))
+        except StorageError as err:
+            if err.kind == "not_found":
+                return None
+            raise
+        return found
+
+    def _write_record(self) -> None:
+        self.storage.write(self.storage.join(self.output, RECORD), json.dumps(self.record, indent=1).encode())
+
+
+def _check(options: TrainOptions) -> None:
+    """What the types cannot say of the options."""
+    steps, scst, tune, validate = options.steps, options.scst, options.finetune, options.validate
+    for fine, complaint in (
+        (bool(stages(options)), "--epochs 0 and no other stage: nothing to do"),
+        (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
+        (options.cluster.workers >= 1, f"--workers {options.cluster.workers}: at least 1"),
+        (steps.batch_size >= options.cluster.workers, "--batch-size: at least one caption for each of --workers"),
+        (scst.scst_samples >= 1, "--scst-samples: at least 1"),
+        (0 < tune.crop <= 1, "--crop: above 0, at most 1"),
+        (0 <= steps.scheduled_sampling <= 1, "--scheduled-sampling: a probability from 0 to 1"),
+        (0 <= steps.label_smoothing < 1, "--label-smoothing: from 0 to below 1"),
+        (options.corpus.max_words >= 1 and options.corpus.min_count >= 1, "--max-words, --min-count: at least 1"),
+        (validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1"),
+        (
+            not (scst.scst_epochs and DECODERS[options.network.decoder].predicts_padding),
+            f"--scst-epochs: {options.network.decoder} says all words at once, which cannot be trained by drawing them",
+        ),
+    ):
+        if not fine:
+            raise UsageError(complaint)
+
+
+def _check_record(record: dict[str, Any] | None, asked: dict[str, Any], output: str) -> None:
+    if record is None or record.get("asked") == asked:
+        return
+    was = record.get("asked", {})
+    changed = [
+        f"{name}: {part_was.get(name)!r}, now {value!r}"
+        for group, part in asked.items()
+        for name, value in (part.items() if isinstance(part, dict) else {group: part}.items())
+        if (part_was := was.get(group, {}) if isinstance(part, dict) else was).get(name) != value
+    ]
+    raise UsageError(
+        f"{output} holds a training with other options ({'; '.join(changed) or 'of another captionkit'}). "
+        "Give another --output, or the same options to go on with it."
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=6).hexdigest()

@@ -1,0 +1,129 @@
+"""What a training leaves for people: the learning curve as a picture, as TensorBoard files and as lines of JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.train import Checkpoint, UserCallback
+
+from captionkit.storage import Storage, StorageOptions
+
+Points = Sequence[Mapping[str, float]]
+
+
+class Watch(UserCallback):  # type: ignore[misc]  # Ray publishes no types
+    """Renews the output folder's curve and metrics after each judgement. Runs beside Ray Train's controller.
+
+    Args:
+        before: points of the stages before this one.
+    """
+
+    def __init__(self, output: str, storage: StorageOptions, stage: str, before: dict[str, Points], track: str) -> None:
+        self._output, self._storage, self._stage, self._before = output, storage, stage, before
+        self._tracker = track
+        self._sent = 0
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        points = metrics[0]["points"]
+        write_curves({**self._before, self._stage: points}, self._output, Storage(self._storage))
+        if self._tracker != "none":
+            send(self._tracker, self._stage, points[self._sent :])
+            self._sent = len(points)
+
+
+def write_curves(stages: Mapping[str, Points], output: str, storage: Storage) -> None:
+    """Write `curve.png`, `metrics.jsonl` and `tensorboard/` into the output folder, anew from all points."""
+    storage.write(storage.join(output, "curve.png"), curve_picture(stages))
+    lines = [json.dumps({"stage": stage, **point}) for stage, points in stages.items() for point in points]
+    storage.write(storage.join(output, "metrics.jsonl"), ("\n".join(lines) + "\n").encode())
+    storage.write(storage.join(output, "tensorboard", "events.out.tfevents.0.captionkit"), event_file(stages))
+
+
+def curve_picture(stages: Mapping[str, Points]) -> bytes:
+    """Loss and dev CIDEr over epochs, stage after stage, as a PNG."""
+    from matplotlib.figure import Figure  # no window, no global state
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    offset = 0.0
+    for stage, points in stages.items():
+        for axis, name in ((left, "loss"), (right, "cider")):
+            chosen = [(offset + point["epoch"], point[name]) for point in points if name in point]
+            if chosen and not (name == "loss" and stage == "scst"):  # its loss says nothing of how good captions are
+                axis.plot(*zip(*chosen, strict=True), label=stage, marker="o" if name == "cider" else None, ms=3)
+        offset += max((point["epoch"] for point in points), default=0.0)
+    for axis, title in ((left, "training loss (nats a word)"), (right, "dev CIDEr-D × 100")):
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epochs")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.lines:
+            axis.legend(frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()
+
+
+def event_file(stages: Mapping[str, Points]) -> bytes:
+    """All points as one TensorBoard event file."""
+    from tensorboardX import SummaryWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder, write_to_disk=True) as writer:
+            for stage, points in stages.items():
+                for point in points:
+                    for name, value in point.items():
+                        if name != "step":
+                            writer.add_scalar(f"{stage}/{name}", value, int(point["step"]))
+        return next(Path(folder).glob("events.*")).read_bytes()
+
+
+def send(tracker: str, stage: str, points: Points) -> None:
+    """Send points to MLflow or Weights & Biases, as their own environment variables configure them."""
+    for point in points:
+        figures = {f"{stage}/{name}": value for name, value in point.items() if name != "step"}
+        if tracker == "mlflow":
+            import mlflow
+
+            mlflow.log_metrics(figures, step=int(point["step"]))
+        else:
+            import wandb
+
+            if wandb.run is None:
+                wandb.init(project="captionkit")
+            wandb.log({**figures, f"{stage}/step": point["step"]})
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """A bundle's README: what it is, what it was trained on, how good it is, how to use it."""
+    figures = "\n".join(f"| {stage} | {cider:.1f} | {epochs:g} |" for stage, cider, epochs in facts["stages"])
+    return f"""# {facts["decoder"]} on {facts["encoder"]}
+
+An image captioner trained with captionkit {facts["version"]}.
+
+- Encoder: {facts["encoder"]}, {facts["feature_shape"]} features, images of {facts["size"]} × {facts["size"]}
+- Decoder: {facts["decoder"]}, {facts["parameters"]:,} parameters, {facts["words"]:,} words
+- Trained on {facts["train_images"]:,} images with {facts["train_captions"]:,} captions from {facts["corpus"]}
+
+| stage | best dev CIDEr-D × 100 | epochs |
+|---|---|---|
+{figures}
+
+Dev captions by beam {facts["beam"]}, over this vocabulary's own words; `jobs/evaluate.py` gives figures to compare with
+papers. It knows what its training images show and speaks as their captions do, with their mistakes and their view of
+people; look at its captions before you publish them.
+
+    from captionkit import Captioner
+    Captioner.load("THIS FOLDER").caption(["photo.jpg"])
+
+Training options:
+
+```json
+{json.dumps(facts["options"], indent=1)}
+```
+"""

@@ -1,0 +1,57 @@
+"""The order in which workers read captions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captionkit.training.examples import Examples, Order, seed_step, share
+from captionkit.vocabulary import BOS, EOS, PAD
+
+IDS = st.lists(st.integers(4, 50), min_size=1, max_size=6)
+
+
+@given(st.lists(st.lists(IDS, min_size=1, max_size=3), min_size=1, max_size=6))
+def test_captions_come_back_as_they_went_in(captions: list[list[list[int]]]) -> None:
+    made = Examples.make([(f"{n}.jpg", those) for n, those in enumerate(captions)])
+    flat = [caption for those in captions for caption in those]
+    assert [made.caption(row) for row in range(len(made))] == flat
+    assert [made.images[image] for image in made.image] == [
+        f"{n}.jpg" for n, those in enumerate(captions) for _ in those
+    ]
+    rows = np.arange(len(flat))
+    assert made.lengths(rows).tolist() == [len(caption) + 1 for caption in flat]
+    padded = made.padded(rows)
+    assert (padded[:, 0] == BOS).all()
+    assert [[int(t) for t in row if t not in (PAD, BOS, EOS)] for row in padded] == flat
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3), st.integers(1, 4))
+def test_each_row_is_read_once_an_epoch_whatever_the_number_of_workers(
+    rows: int, batch: int, seed: int, workers: int
+) -> None:
+    order = Order(rows, batch, seed)
+    for epoch in range(2):
+        steps = [order.batch(epoch * order.steps_per_epoch + step) for step in range(order.steps_per_epoch)]
+        assert sorted(np.concatenate(steps).tolist()) == list(range(rows))
+        for step in steps:
+            shares = [share(step, rank, workers) for rank in range(workers)]
+            assert sorted(np.concatenate(shares).tolist()) == sorted(step.tolist())
+
+
+def test_epochs_differ_and_seeds_repeat() -> None:
+    order = Order(100, 100, 7)
+    assert order.batch(0).tolist() != order.batch(1).tolist()
+    assert order.batch(0).tolist() == Order(100, 100, 7).batch(0).tolist()
+    assert order.batch(0).tolist() != Order(100, 100, 8).batch(0).tolist()
+
+
+def test_chance_follows_from_seed_step_and_worker() -> None:
+    def drawn(*where: int) -> list[float]:
+        seed_step(*where)
+        return torch.rand(3).tolist()
+
+    assert drawn(1, 2, 0) == drawn(1, 2, 0)
+    assert len({tuple(drawn(*where)) for where in ((1, 2, 0), (1, 2, 1), (1, 3, 0), (2, 2, 0))}) == 4

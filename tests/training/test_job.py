@@ -1,0 +1,146 @@
+"""Training from a corpus to a bundle, on real Ray Train workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captionkit.model.captioner import Captioner
+from captionkit.scenes import draw_folder
+from captionkit.storage import UsageError
+from captionkit.training.job import TrainJob
+from captionkit.training.options import (
+    CorpusOptions,
+    FinetuneOptions,
+    NetworkOptions,
+    ResultOptions,
+    ScstOptions,
+    StepOptions,
+    TrainOptions,
+    ValidateOptions,
+    WorkerOptions,
+)
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+SMALL = {"embed_size": 24, "hidden_size": 32, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of twelve drawn scenes, five captions each."""
+    folder = tmp_path_factory.mktemp("corpus")
+    list(draw_folder(str(folder), 12, 0, 96))
+    return folder
+
+
+def options_for(scenes: Path, output: Path, **others: Any) -> TrainOptions:
+    known: dict[str, Any] = {
+        "corpus": CorpusOptions(corpus=(str(scenes / "captions.jsonl"),), min_count=1, dev_list=str(dev_list(scenes))),
+        "result": ResultOptions(str(output)),
+        "network": NetworkOptions(
+            decoder="show_tell", encoder="tiny_resnet", encoder_weights="none", decoder_options=SMALL
+        ),
+        "steps": StepOptions(epochs=2, batch_size=10, dtype="float32"),
+        "cluster": WorkerOptions(cache=str(scenes / "features")),
+    }
+    return TrainOptions(**(known | others))
+
+
+def dev_list(scenes: Path) -> Path:
+    path = scenes / "dev.txt"
+    names = sorted(file.name for file in scenes.glob("*.jpg"))
+    path.write_text("\n".join(names[-3:]))
+    return path
+
+
+def losses(output: Path, stage: str = "captions") -> list[float]:
+    points = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [point["loss"] for point in points if point["stage"] == stage and "loss" in point]
+
+
+def test_a_corpus_becomes_a_bundle(scenes: Path, tmp_path: Path) -> None:
+    options = options_for(scenes, tmp_path / "out")
+    bundle = TrainJob(options).run()
+    captioner = Captioner.load(bundle)
+    assert captioner.caption([str(next(scenes.glob("*.jpg")))])[0].text is not None
+    found = losses(tmp_path / "out")
+    assert found[-1] < found[0]
+    assert (tmp_path / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["status"] == "succeeded"
+    assert record["stages"]["captions"]["steps"] == 2 * round(45 / 10)
+    card = (Path(bundle) / "README.md").read_text()
+    assert "show_tell" in card
+    assert "9 images with 45 captions" in card
+    # Another training on the same folder is refused; the same one has nothing left to do and says the same.
+    with pytest.raises(UsageError, match="epochs: 2, now 3"):
+        TrainJob(options_for(scenes, tmp_path / "out", steps=StepOptions(epochs=3, batch_size=10, dtype="float32")))
+    assert Captioner.load(TrainJob(options).run()).fingerprint
+
+
+def test_all_stages_follow_one_another(scenes: Path, tmp_path: Path) -> None:
+    options = options_for(
+        scenes,
+        tmp_path / "out",
+        network=NetworkOptions(
+            decoder="top_down",
+            encoder="tiny_resnet",
+            encoder_weights="none",
+            decoder_options={**SMALL, "attention_size": 16},
+        ),
+        steps=StepOptions(epochs=1, batch_size=10, accumulate=2, dtype="float32", scheduled_sampling=0.2),
+        finetune=FinetuneOptions(finetune_epochs=1, finetune_batch=10),
+        scst=ScstOptions(scst_epochs=1, scst_batch=5, scst_samples=2),
+    )
+    bundle = TrainJob(options).run()
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert list(record["stages"]) == ["captions", "finetune", "scst"]
+    points = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert any("reward" in point for point in points if point["stage"] == "scst")
+    assert Captioner.load(bundle).provenance["stages"].keys() == record["stages"].keys()
+
+
+@pytest.mark.slow
+def test_two_workers_learn_what_one_learns(scenes: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        cluster = WorkerOptions(workers=workers, cache=str(scenes / "features"))
+        TrainJob(options_for(scenes, tmp_path / str(workers), cluster=cluster)).run()
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_with_the_same_curve(scenes: Path, tmp_path: Path) -> None:
+    steps = StepOptions(epochs=6, batch_size=10, dtype="float32")
+    validate = ValidateOptions(patience=50)
+    TrainJob(options_for(scenes, tmp_path / "whole", steps=steps, validate=validate)).run()
+    command = [
+        *(sys.executable, "-m", "captionkit", "train", "--corpus", str(scenes / "captions.jsonl"), "--min-count", "1"),
+        *("--dev-list", str(dev_list(scenes)), "--output", str(tmp_path / "killed"), "--decoder", "show_tell"),
+        *("--encoder", "tiny_resnet", "--encoder-weights", "none", "--epochs", "6", "--batch-size", "10"),
+        *("--dtype", "float32", "--patience", "50", "--cache", str(scenes / "features"), "--decoder-options"),
+        *(word for name, value in SMALL.items() for word in (name, str(value))),
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(command, start_new_session=True, env=environment)
+    try:
+        deadline = time.monotonic() + 300
+        checkpoints = tmp_path / "killed" / "checkpoints" / "captions"
+        while len(list(checkpoints.glob("checkpoint_*"))) < 2 and process.poll() is None:
+            assert time.monotonic() < deadline, "no checkpoint in 300 s"
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = len(losses(tmp_path / "killed")) if (tmp_path / "killed" / "metrics.jsonl").exists() else 0
+    assert subprocess.run(command, env=environment, timeout=350).returncode == 0
+    assert done < len(losses(tmp_path / "killed"))
+    assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)
