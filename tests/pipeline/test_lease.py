@@ -178,7 +178,7 @@ def test_a_job_that_slept_finds_its_lease_lost_and_stops(tmp_path: Path, release
     second = take(tmp_path)
     if released:
         second.release()
-    with pytest.raises(LeaseLost, match="run second on host .* took it over"):
+    with pytest.raises(LeaseLost, match=r"run second on host .* took it over"):
         sleeper.check()
     with pytest.raises(LeaseLost):
         sleeper.check()
