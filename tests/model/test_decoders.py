@@ -1,4 +1,7 @@
-"""The decoder families against their interface."""
+"""The decoders' interface: toys of other families fit it, and configs that make no decoder are refused.
+
+Our own families are tested in `tests/model/decoders/`.
+"""
 
 import json
 
@@ -117,7 +120,7 @@ def test_built_from_its_config() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("show_tel", {}, "no decoder is called 'show_tel'; there are: show_tell"),
+        ("show_tel", {}, "no decoder is called 'show_tel'; there are: show_tell, merge, "),
         ("show_tell", {"vocab_size": 5}, "missing 1 required positional argument"),
         (
             "show_tell",
@@ -132,6 +135,10 @@ def test_built_from_its_config() -> None:
         ("show_tell", {"vocab_size": 5, "feature_size": "4"}, "feature_size must be a whole number"),
         ("show_tell", {"vocab_size": 5, "feature_size": 4, "layers": 0}, "layers must be a whole number"),
         ("show_tell", {"vocab_size": 5, "feature_size": 4, "dropout": 1.0}, "dropout must be at least 0"),
+        ("one_shot", {"vocab_size": 5, "feature_size": 4, "dropout": -0.1}, "dropout must be at least 0"),
+        ("one_shot", {"vocab_size": 5, "feature_size": 4, "length": 0}, "length must be a whole number of at least 1"),
+        ("par_inject", {"vocab_size": 5, "feature_size": 4, "positions": 2.5}, "positions must be a whole number"),
+        ("top_down", {"vocab_size": 5, "feature_size": 4, "attention_size": 0}, "attention_size must be a whole"),
     ],
 )
 def test_a_config_that_makes_no_decoder(name: str, config: dict[str, object], message: str) -> None:

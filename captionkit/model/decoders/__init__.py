@@ -3,12 +3,33 @@
 from collections.abc import Mapping
 from typing import Any
 
+from captionkit.model.decoders.attention import AttentionDecoder
 from captionkit.model.decoders.base import Decoder, State, Tensors
+from captionkit.model.decoders.merge import Merge
+from captionkit.model.decoders.one_shot import OneShot
+from captionkit.model.decoders.par_inject import ParInject
 from captionkit.model.decoders.show_tell import ShowTell
+from captionkit.model.decoders.soft_attention import SoftAttention
+from captionkit.model.decoders.top_down import TopDown
 
-__all__ = ["DECODERS", "Decoder", "ShowTell", "State", "Tensors", "build_decoder"]
+__all__ = [
+    "DECODERS",
+    "AttentionDecoder",
+    "Decoder",
+    "Merge",
+    "OneShot",
+    "ParInject",
+    "ShowTell",
+    "SoftAttention",
+    "State",
+    "Tensors",
+    "TopDown",
+    "build_decoder",
+]
 
-DECODERS: dict[str, type[Decoder]] = {family.name: family for family in (ShowTell,)}
+DECODERS: dict[str, type[Decoder]] = {
+    family.name: family for family in (ShowTell, Merge, ParInject, OneShot, SoftAttention, TopDown)
+}
 
 
 def build_decoder(name: str, config: Mapping[str, Any]) -> Decoder:
@@ -18,7 +39,7 @@ def build_decoder(name: str, config: Mapping[str, Any]) -> Decoder:
         ValueError: no such family, or a config that the family does not take.
     """
     if name not in DECODERS:
-        raise ValueError(f"no decoder is called {name!r}; there are: {', '.join(sorted(DECODERS))}")
+        raise ValueError(f"no decoder is called {name!r}; there are: {', '.join(DECODERS)}")
     try:
         return DECODERS[name](**config)
     except TypeError as error:  # a missing or unknown argument, or one of the wrong type

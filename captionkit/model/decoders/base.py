@@ -7,9 +7,15 @@ P places of a grid.
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+
+PADDING = 0
+"""The id of padding, `captionkit.vocabulary.PAD`: this floor knows ids, but no words."""
+
+_COUNTS = ("layers", "length", "positions")
 
 
 class State(NamedTuple):
@@ -41,16 +47,52 @@ class Decoder(nn.Module, ABC):
     """The features it reads: "pooled" (N, D), or "grid" (N, P, D)."""
     max_steps: int | None = None
     """The most steps it can take after `start`; None where there is no end (a one-shot decoder has one)."""
+    predicts_padding: ClassVar[bool] = False
+    """Whether "no word" after a caption's end is a thing it has to learn, as it cannot know that it has ended.
+
+    The loss then counts every position: those after the end marker have the end marker as their target, not padding.
+    That a place is the end or lies behind it is one event, whose probability ends hypotheses in a search.
+    """
 
     def __init__(self, *, vocab_size: int, feature_size: int, **config: Any) -> None:
-        """Remember the constructor's arguments. Raises ValueError for sizes below 1."""
+        """Remember the constructor's arguments. Raises ValueError for sizes below 1 and a dropout outside [0, 1)."""
         super().__init__()
         self.vocab_size = vocab_size
         self.feature_size = feature_size
         self.config: dict[str, Any] = {"vocab_size": vocab_size, "feature_size": feature_size, **config}
         for key, value in self.config.items():
-            if (key.endswith("_size") or key == "layers") and (not isinstance(value, int) or value < 1):
+            if (key.endswith("_size") or key in _COUNTS) and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{self.name}: {key} must be a whole number of at least 1, not {value!r}")
+            if key == "dropout" and not 0 <= value < 1:
+                raise ValueError(f"{self.name}: dropout must be at least 0 and below 1, not {value!r}")
+
+    def _embedding(self, embed_size: int, frozen: bool) -> nn.Embedding:
+        """What a family that reads words calls `self.words`."""
+        words = nn.Embedding(self.vocab_size, embed_size)
+        # PyTorch's N(0, 1) would drown the image's vector; the code of Show and Tell draws from ±0.08.
+        nn.init.uniform_(words.weight, -0.08, 0.08)
+        words.weight.requires_grad_(not frozen)
+        return words
+
+    @torch.no_grad()
+    def set_embeddings(self, vectors: Tensor, *, frozen: bool) -> None:
+        """Begin with given word vectors (V, embed_size), GloVe's for example, copied into the decoder's dtype.
+
+        Args:
+            frozen: keep them as they are in training, those of the markers too; a bundle remembers it.
+
+        Raises:
+            ValueError: vectors of another shape, or a decoder that reads no words.
+        """
+        words = getattr(self, "words", None)
+        if not isinstance(words, nn.Embedding):
+            raise ValueError(f"{self.name} reads no words, and so takes no word vectors")
+        if vectors.shape != words.weight.shape:
+            wanted = f"{tuple(words.weight.shape)} (words, embed_size)"
+            raise ValueError(f"{self.name}: word vectors are {wanted}, not {tuple(vectors.shape)}")
+        words.weight.copy_(vectors)
+        words.weight.requires_grad_(not frozen)
+        self.config["frozen_words"] = frozen
 
     @abstractmethod
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ class ShowTell(Decoder):
         hidden_size: length of the LSTM's state.
         layers: LSTMs on top of each other.
         dropout: share of values dropped before, between and after the LSTMs while training.
+        frozen_words: keep the word vectors as they are in training (see `set_embeddings`).
 
     Raises:
         ValueError: a size below 1, or a dropout outside [0, 1).
@@ -35,6 +36,7 @@ class ShowTell(Decoder):
         hidden_size: int = 512,
         layers: int = 1,
         dropout: float = 0.5,
+        frozen_words: bool = False,
     ) -> None:
         super().__init__(
             vocab_size=vocab_size,
@@ -43,13 +45,10 @@ class ShowTell(Decoder):
             hidden_size=hidden_size,
             layers=layers,
             dropout=dropout,
+            frozen_words=frozen_words,
         )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"{self.name}: dropout must be at least 0 and below 1, not {dropout!r}")
         self.image = nn.Linear(feature_size, embed_size)
-        self.words = nn.Embedding(vocab_size, embed_size)
-        # PyTorch's N(0, 1) would drown the image's vector; the paper's code draws from ±0.08.
-        nn.init.uniform_(self.words.weight, -0.08, 0.08)
+        self.words = self._embedding(embed_size, frozen_words)
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(embed_size, hidden_size, layers, batch_first=True, dropout=between)
         self.output = nn.Linear(hidden_size, vocab_size)

@@ -1,0 +1,99 @@
+"""Top-down attention: one LSTM looks, another speaks (Anderson et al. 2018, arXiv:1707.07998, section 3.2).
+
+The strong one. It reads the places of any encoder's grid where the paper has an object detector's regions.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell, normalised
+from captionkit.model.decoders.base import State, Tensors
+
+
+class TopDown(AttentionDecoder):
+    """The attention LSTM reads word, mean place and what the language LSTM last said, and decides where to look; the
+    language LSTM reads what is seen there.
+
+    Args:
+        vocab_size: number of words, the special ones included.
+        feature_size: length of a place's feature vector.
+        embed_size: length of a word's vector.
+        hidden_size: length of each LSTM's state.
+        attention_size: length of places and state as the attention compares them.
+        dropout: share of words, of what is seen and of outputs dropped while training.
+        tied: score the words by their own vectors (Press and Wolf 2017, arXiv:1608.05859).
+        frozen_words: keep the word vectors as they are in training (see `set_embeddings`).
+
+    Raises:
+        ValueError: a size below 1, or a dropout outside [0, 1).
+    """
+
+    name: ClassVar[str] = "top_down"
+
+    def __init__(
+        self,
+        vocab_size: int,
+        feature_size: int,
+        embed_size: int = 512,
+        hidden_size: int = 512,
+        attention_size: int = 256,
+        dropout: float = 0.5,
+        tied: bool = False,
+        frozen_words: bool = False,
+    ) -> None:
+        super().__init__(
+            vocab_size=vocab_size,
+            feature_size=feature_size,
+            embed_size=embed_size,
+            hidden_size=hidden_size,
+            attention_size=attention_size,
+            dropout=dropout,
+            tied=tied,
+            frozen_words=frozen_words,
+        )
+        self.words = self._embedding(embed_size, frozen_words)
+        self.from_image = nn.Linear(feature_size, 4 * hidden_size)
+        self.from_word = nn.Linear(embed_size, 4 * hidden_size, bias=False)
+        self.from_states = nn.Linear(2 * hidden_size, 4 * hidden_size, bias=False)
+        self.attention = AdditiveAttention(feature_size, hidden_size, attention_size)
+        self.language = nn.Linear(feature_size + 2 * hidden_size, 4 * hidden_size)
+        # Tied, it is the output's weights that have no entry of their own: a bundle holds no tensor twice.
+        self.output = nn.Linear(hidden_size, embed_size if tied else vocab_size)
+        self.bias = nn.Parameter(torch.zeros(vocab_size)) if tied else None
+        self.dropout = nn.Dropout(dropout)
+
+    def start(self, features: Tensor) -> State:
+        """Carry: "states" (N, 2 × hidden_size), the hidden states of attention and language LSTM side by side, and
+        the "attention_cell" and "language_cell" (N, hidden_size), all 0. Memory: "grid" (N, P, D), "keys" (N, P, A),
+        and "image" (N, 4 × hidden_size), the mean place's share of the gates.
+        """
+        grid = normalised(features)
+        cell = grid.new_zeros(len(grid), self.config["hidden_size"])
+        carry = {"states": torch.cat([cell, cell], dim=1), "attention_cell": cell, "language_cell": cell}
+        image = self.from_image(grid.mean(dim=1))
+        return State(carry, {"grid": grid, "keys": self.attention.keys(grid), "image": image})
+
+    def read(self, embedded: Tensor) -> Tensor:
+        """The words' share of the attention LSTM's gates."""
+        gates: Tensor = self.from_word(embedded)
+        return gates
+
+    def advance(self, read: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
+        """Outputs: the language LSTM's new hidden state (R, hidden_size)."""
+        carry, memory = state
+        gates = read + memory["image"] + self.from_states(carry["states"])
+        looking, attention_cell = lstm_cell(gates, carry["attention_cell"])
+        seen, weights = self.attention(looking, memory["keys"], memory["grid"])
+        said = carry["states"][:, self.config["hidden_size"] :]
+        gates = self.language(torch.cat([self.dropout(seen), looking, said], dim=1))
+        saying, language_cell = lstm_cell(gates, carry["language_cell"])
+        states = torch.cat([looking, saying], dim=1)
+        return saying, weights, {"states": states, "attention_cell": attention_cell, "language_cell": language_cell}
+
+    def say(self, outputs: Tensor, embedded: Tensor) -> Tensor:
+        """Logits (…, V)."""
+        logits: Tensor = self.output(self.dropout(outputs))
+        return functional.linear(logits, self.words.weight, self.bias) if self.config["tied"] else logits
