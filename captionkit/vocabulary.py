@@ -52,6 +52,47 @@ def tokenize(caption: str) -> list[str]:
     return unicodedata.normalize("NFC", caption.lower().translate(_CLEANER)).split()
 
 
+@dataclass
+class WordCounts:
+    """How often words occur in captions: what a vocabulary is made from and judged by.
+
+    words: occurrences by word. lengths: captions by their number of words, markers not counted.
+    """
+
+    words: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, captions: Iterable[str]) -> "WordCounts":
+        """Count a stream of captions; what is held are the words, not the captions."""
+        counts = cls()
+        for caption in captions:
+            words = tokenize(caption)
+            counts.words.update(words)
+            counts.lengths[len(words)] += 1
+        return counts
+
+    def report(self, vocabulary: "Vocabulary") -> str:
+        """What a vocabulary keeps of these captions, in a few lines for people."""
+        captions, tokens = sum(self.lengths.values()), sum(self.words.values())
+        if not tokens:
+            return f"no words in {captions:,} captions"
+        unknown = {word: count for word, count in self.words.items() if word not in vocabulary}
+        lost = sum(unknown.values())
+        longest, mean = max(self.lengths), tokens / captions
+        commonest = sorted(unknown, key=lambda word: (-unknown[word], word))[:10]
+        lines = [
+            f"{len(vocabulary):,} words, {len(SPECIAL_WORDS)} of them special: {', '.join(SPECIAL_WORDS)}",
+            f"  {captions:,} captions of {mean:.1f} words on average, at most {longest} "
+            f"({longest + 2} with {SPECIAL_WORDS[BOS]} and {SPECIAL_WORDS[EOS]})",
+            f"  {len(self.words) - len(unknown):,} of their {len(self.words):,} different words are known",
+            f"  {lost:,} of their {tokens:,} words become {SPECIAL_WORDS[UNK]} ({lost / tokens:.2%})",
+        ]
+        if commonest:
+            lines.append("  commonest of these: " + ", ".join(f"{word} {unknown[word]:,}" for word in commonest))
+        return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The words a captioner knows; a word's place in the list is its id.
@@ -84,13 +125,19 @@ class Vocabulary:
         Raises:
             ValueError: `min_count` is below 1.
         """
+        return cls.from_counts(WordCounts.of(captions), min_count)
+
+    @classmethod
+    def from_counts(cls, counts: "WordCounts", min_count: int) -> "Vocabulary":
+        """As `build`, from words that have been counted already.
+
+        Raises:
+            ValueError: `min_count` is below 1.
+        """
         if min_count < 1:
             raise ValueError(f"min_count is {min_count}; a word counts from its first occurrence, so at least 1")
-        counts: Counter[str] = Counter()
-        for caption in captions:
-            counts.update(tokenize(caption))
-        frequent = [word for word, count in counts.items() if count >= min_count]
-        return cls((*SPECIAL_WORDS, *sorted(frequent, key=lambda word: (-counts[word], word))))
+        frequent = [word for word, count in counts.words.items() if count >= min_count]
+        return cls((*SPECIAL_WORDS, *sorted(frequent, key=lambda word: (-counts.words[word], word))))
 
     def __len__(self) -> int:
         """The number of ids, the four special ones included."""

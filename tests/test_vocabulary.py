@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, VocabularyError, tokenize
+from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, VocabularyError, WordCounts, tokenize
 
 FLICKR8K = Path(__file__).parents[2] / "shared" / "flickr8k"
 
@@ -45,6 +45,44 @@ def test_build_orders_by_count_then_alphabet() -> None:
     assert Vocabulary.build(["x"], min_count=2).words == SPECIAL_WORDS
     with pytest.raises(ValueError, match="min_count is 0"):
         Vocabulary.build(["x"], min_count=0)
+
+
+@given(st.lists(st.text("abcé .,", max_size=20), max_size=12), st.integers(1, 4))
+def test_build_keeps_the_frequent_words_whatever_the_captions(captions: list[str], min_count: int) -> None:
+    occurrences = [word for caption in captions for word in tokenize(caption)]
+    vocabulary = Vocabulary.build(captions, min_count)
+    assert set(vocabulary.words) == {*SPECIAL_WORDS, *(w for w in occurrences if occurrences.count(w) >= min_count)}
+    counts = [occurrences.count(word) for word in vocabulary.words[len(SPECIAL_WORDS) :]]
+    assert counts == sorted(counts, reverse=True)
+    assert Vocabulary.build(reversed(captions), min_count) == vocabulary
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+
+
+@given(st.lists(st.text(max_size=30), max_size=6), st.text(max_size=30))
+def test_encoding_and_decoding_gives_the_words_back_or_unknown(captions: list[str], caption: str) -> None:
+    vocabulary = Vocabulary.build(captions, min_count=1)
+    for said in captions:
+        assert UNK not in vocabulary.encode(said)
+        assert vocabulary.decode([BOS, *vocabulary.encode(said), EOS, UNK]) == " ".join(tokenize(said))
+    ids = vocabulary.encode(caption)
+    assert len(ids) == len(tokenize(caption))
+    assert [number == UNK for number in ids] == [word not in vocabulary for word in tokenize(caption)]
+
+
+def test_report() -> None:
+    counts = WordCounts.of(["A dog runs", "a dog", "", "A cat, a cat and a yeti"])
+    assert counts.lengths == {0: 1, 2: 1, 3: 1, 7: 1}
+    assert counts.report(Vocabulary.from_counts(counts, 2)) == (
+        "7 words, 4 of them special: <pad>, <start>, <end>, <unk>\n"
+        "  4 captions of 3.0 words on average, at most 7 (9 with <start> and <end>)\n"
+        "  3 of their 6 different words are known\n"
+        "  3 of their 12 words become <unk> (25.00%)\n"
+        "  commonest of these: and 1, runs 1, yeti 1"
+    )
+    assert "<unk> (0.00%)" in counts.report(Vocabulary.from_counts(counts, 1)).splitlines()[-1]
+    assert WordCounts.of(["", "."]).report(Vocabulary(SPECIAL_WORDS)) == "no words in 2 captions"
+    with pytest.raises(ValueError, match="min_count is 0"):
+        Vocabulary.from_counts(counts, 0)
 
 
 def test_encode_and_decode() -> None:
@@ -111,5 +149,6 @@ def test_flickr8k_gives_the_known_vocabulary() -> None:
     rows = (line.split("\t") for line in (FLICKR8K / "Flickr8k.token.txt").read_text("utf-8").splitlines())
     captions = [caption for name, caption in rows if name.split("#")[0] in training]
     assert len(captions) == 30_000
-    assert len(Vocabulary.build(captions, min_count=10)) - 1 == 1_660
-    assert max(len(tokenize(caption)) for caption in captions) + 2 == 38
+    counts = WordCounts.of(captions)
+    assert len(Vocabulary.from_counts(counts, min_count=10)) - 1 == 1_660
+    assert max(counts.lengths) + 2 == 38
