@@ -19,13 +19,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from captionkit.corpus.flickr import read_split, read_tokens
+from captionkit.corpus import read_corpus
 from captionkit.images import decode
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders.show_tell import ShowTell
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.training.loop import LoopOptions, fit, pad_tokens, teacher_forcing
-from captionkit.vocabulary import Vocabulary
+from captionkit.vocabulary import Vocabulary, WordCounts
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ def main(options: Options) -> None:
     torch.manual_seed(options.seed)
     weights = "pretrained" if options.weights is None else torch.load(options.weights, weights_only=True)
     encoder = build_encoder(options.encoder, weights=weights)
-    captions = read_tokens((options.data / "Flickr8k.token.txt").read_text(encoding="utf-8").splitlines())
-    names = read_split((options.data / "Flickr_8k.trainImages.txt").read_text().splitlines())
-    vocabulary = Vocabulary.build((text for name in names for text in captions[name]), options.min_count)
+    corpus = read_corpus(str(options.data / "Flickr8k.token.txt"), images=str(options.data / "*.tar"))
+    captions = {record.key: record.captions for record in corpus if record.split == "train"}
+    counts = WordCounts.of(text for texts in captions.values() for text in texts)
+    vocabulary = Vocabulary.from_counts(counts, options.min_count)
+    print(f"{corpus.report}\n{counts.report(vocabulary)}", file=sys.stderr, flush=True)
     features = features_of(encoder, sorted(options.data.glob("train-*.tar")))
-    pairs = [(name, vocabulary.encode(text)) for name in names for text in captions[name]]
+    pairs = [(name, vocabulary.encode(text)) for name, texts in captions.items() for text in texts]
     decoder = ShowTell(
         vocab_size=len(vocabulary),
         feature_size=encoder.feature_size,

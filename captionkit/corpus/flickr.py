@@ -1,35 +1,54 @@
-"""Flickr8k and Flickr30k: `Flickr8k.token.txt` and its lists of training, dev and test images.
+"""Flickr8k and Flickr30k: `Flickr8k.token.txt` or `results_20130124.token`, and the lists of each split's images.
 
 Hodosh, Young and Hockenmaier 2013, "Framing Image Description as a Ranking Task".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import posixpath
+import re
+from collections.abc import Iterator
+
+from captionkit.corpus.files import lines, opened
+from captionkit.corpus.record import Item
+from captionkit.corpus.source import Source
+
+LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+"""The official lists, by split."""
+
+LINE = re.compile(r"[^\t]+#\d+\t")
+"""How a line of a token file begins."""
+
+_IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 
 
-class CorpusError(ValueError):
-    """A corpus file that cannot be understood; the message says where."""
+def read_tokens(source: Source) -> Iterator[Item]:
+    """Captions from lines of `NAME#N<tab>CAPTION`."""
+    before, report = "", source.report
+    with opened(source.storage, source.uri, report) as file:
+        for number, line in enumerate(lines(file, source.uri, report), 1):
+            if not line.strip():
+                continue
+            key, tab, caption = line.partition("\t")
+            name, mark, caption_id = key.strip().rpartition("#")
+            if not tab or not mark:
+                report.bad_row("malformed", f"{source.name}, line {number}: {line.rstrip()}")
+            elif not name:
+                report.bad_row("nameless", f"{source.name}, line {number}: {line.rstrip()}")
+            else:
+                if name != before and not _IMAGE.search(name):
+                    report.note("odd_name", name)
+                yield Item(name, None if name == before else name, None, ((caption_id, caption),))
+                before = name
 
 
-def read_tokens(lines: Iterable[str]) -> dict[str, list[str]]:
-    """Captions by image, in the file's order, from lines of `NAME#N<tab>CAPTION`.
-
-    Raises:
-        CorpusError: a line of another form.
-    """
-    captions: dict[str, list[str]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        key, tab, caption = line.rstrip("\r\n").partition("\t")
-        name, mark, _ = key.rpartition("#")
-        if not tab or not mark:
-            raise CorpusError(f"line {number}: expected NAME#N, a tab, a caption; found {line[:60]!r}")
-        captions.setdefault(name, []).append(caption.strip())
-    return captions
-
-
-def read_split(lines: Iterable[str]) -> list[str]:
-    """Names of images, one a line."""
-    return [line.strip() for line in lines if line.strip()]
+def read_list(source: Source) -> Iterator[str]:
+    """The names of images in the list of a split, one a line; of a path its last part counts."""
+    with opened(source.storage, source.uri, source.report) as file:
+        for line in lines(file, source.uri, source.report):
+            if name := posixpath.basename(line.strip()):
+                yield name

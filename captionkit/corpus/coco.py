@@ -1,0 +1,120 @@
+"""COCO's `captions_*.json` and Karpathy's `dataset_*.json`, parsed as they come, never whole.
+
+Lin et al. 2014, "Microsoft COCO: Common Objects in Context"; Karpathy and Fei-Fei 2015, "Deep Visual-Semantic
+Alignments for Generating Image Descriptions".
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import ijson  # type: ignore[import-untyped]
+
+from captionkit.corpus.files import opened
+from captionkit.corpus.record import Item, split_name
+from captionkit.corpus.source import Source
+
+_SPLIT = re.compile(r"train|val|test|dev")
+
+
+def read_coco(source: Source) -> Iterator[Item]:
+    """Images, then captions, in two passes, as the arrays may come in either order.
+
+    The split is the file name's ("captions_train2017.json").
+
+    Raises:
+        CorpusError: not whole JSON.
+    """
+    found = _SPLIT.search(posixpath.basename(source.uri))
+    split = split_name(found[0]) if found else None
+    for image in _items(source, "images.item"):
+        key, name = image.get("id"), image.get("file_name")
+        if not _is_id(key) or not isinstance(name, str) or not name.strip():
+            source.report.note("bad_image", f"{source.name}: {dict(image)}")
+        else:
+            yield Item(str(key), name.strip(), split)
+    for annotation in _items(source, "annotations.item", again=True):
+        key, text, number = annotation.get("image_id"), annotation.get("caption"), annotation.get("id")
+        if not _is_id(key) or not isinstance(text, str):
+            source.report.bad_row("malformed", f"{source.name}: {dict(annotation)}")
+        else:
+            yield Item(str(key), captions=((str(number) if _is_id(number) else "", text),))
+
+
+def read_karpathy(source: Source) -> Iterator[Item]:
+    """Images with their captions. Split restval, which the field trains on, becomes train.
+
+    Raises:
+        CorpusError: not whole JSON.
+    """
+    report = source.report
+    for image in _items(source, "images.item"):
+        name, folder, key = image.get("filename"), image.get("filepath"), image.get("cocoid")
+        sentences = image.get("sentences")
+        sentences = sentences if isinstance(sentences, list) else []
+        if not isinstance(name, str) or not name.strip():
+            report.note("bad_image", f"{source.name}: {image.get('imgid')}")
+            for sentence in sentences:
+                report.bad_row("nameless", f"{source.name}: {sentence}")
+            continue
+        path = posixpath.join(folder, name.strip()) if isinstance(folder, str) else name.strip()
+        split = image.get("split")
+        if split == "restval":
+            report.note("restval", path)
+            split = "train"
+        captions = []
+        for sentence in sentences:
+            text = _sentence(sentence)
+            if text is None:
+                report.bad_row("malformed", f"{source.name}, {path}: {sentence}")
+            else:
+                number = sentence.get("sentid")
+                captions.append((str(number) if _is_id(number) else "", text))
+        yield Item(str(key) if _is_id(key) else path, path, split_name(split), tuple(captions))
+
+
+def json_kind(source: Source) -> str | None:
+    """ "coco", "karpathy" or None, by the first keys that tell."""
+    try:
+        with opened(source.storage, source.uri) as file:
+            for count, (prefix, event, value) in enumerate(ijson.parse(file)):
+                if event == "map_key" and prefix == "images.item":
+                    if value in ("filename", "sentences", "sentids"):
+                        return "karpathy"
+                    if value in ("file_name", "coco_url"):
+                        return "coco"
+                if event == "map_key" and prefix == "" and value == "annotations":
+                    return "coco"
+                if count > 100_000:
+                    break
+    except ijson.JSONError:
+        pass
+    return None
+
+
+def _sentence(sentence: Any) -> str | None:
+    """The caption as it was written, or else its words."""
+    if not isinstance(sentence, dict):
+        return None
+    raw, tokens = sentence.get("raw"), sentence.get("tokens")
+    if isinstance(raw, str):
+        return raw
+    if isinstance(tokens, list) and all(isinstance(word, str) for word in tokens):
+        return " ".join(tokens)
+    return None
+
+
+def _items(source: Source, prefix: str, again: bool = False) -> Iterator[dict[str, Any]]:
+    try:
+        with opened(source.storage, source.uri, None if again else source.report) as file:
+            for item in ijson.items(file, prefix, use_float=True):
+                yield item if isinstance(item, dict) else {}
+    except ijson.JSONError as error:
+        raise source.error(f"not whole JSON ({' '.join(str(error).split())[:150]}); fetch the file again") from error
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool) and value != ""

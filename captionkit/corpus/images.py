@@ -1,0 +1,56 @@
+"""Which images are there: folders, URI prefixes, patterns and tar shards, each listed once."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+
+from captionkit.corpus.record import CorpusError
+from captionkit.storage import Entry, Storage, is_pattern, join_member, redact
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names of files and their addresses, in no order: pairs of (name below the place, address).
+
+    places: folders, prefixes, patterns (`shards/train-*.tar`), files. A tar shard, named or found in a folder, gives
+    its members (`shard.tar#name.jpg`); its headers are read, once. Nothing is decoded, so the files need not be images.
+
+    Raises:
+        StorageError: a place that is not there, or cannot be listed.
+        UsageError: web addresses, which have no listing.
+        CorpusError: a pattern that nothing fits, or a broken shard.
+    """
+    for place in [places] if isinstance(places, str) else places:
+        root = storage.normalize(place).rstrip("/")
+        found = False
+        for entry in _entries(storage, place):
+            found = True
+            if entry.uri.lower().endswith(TAR_SUFFIXES):
+                yield from _members(storage, entry.uri)
+            else:
+                below = entry.uri.startswith(f"{root}/")
+                yield (entry.uri[len(root) + 1 :] if below else entry.uri.rpartition("/")[2]), entry.uri
+        if not found:
+            raise CorpusError(f"{redact(place)}: nothing fits this pattern, so no image is there")
+
+
+def _entries(storage: Storage, place: str) -> Iterator[Entry]:
+    if is_pattern(place) and not storage.is_folder(place):
+        yield from storage.glob(place)
+    else:
+        yield from storage.list(place)
+
+
+def _members(storage: Storage, shard: str) -> Iterator[tuple[str, str]]:
+    try:
+        # A shard that is not packed is passed over from header to header.
+        with storage.open(shard) as file, tarfile.open(fileobj=file, mode="r:*") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # `tarfile` would keep them all
+                if member.isfile():
+                    yield member.name.removeprefix("./"), join_member(shard, member.name)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:  # a StorageError is none of these
+        raise CorpusError(f"{redact(shard)}: the shard is broken: {error}") from error

@@ -1,0 +1,159 @@
+"""What every reader of this room gives: one record an image, and a report of what was met on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+EXAMPLES = 3
+"""How many examples of each quirk a report keeps."""
+
+LEFT_OUT = {
+    "malformed": "of another form than their file's",
+    "nameless": "that name no image",
+    "blank": "without a word in them",
+    "repeated": "that their image has already, under the same caption id",
+    "unknown_image": "of an image id that the file does not declare",
+    "image_missing": "whose image is not there",
+    "image_ambiguous": "whose image's name fits several files",
+}
+"""Why a caption is in no record."""
+
+NOTED = {
+    "mended": "rows whose columns had run together, taken apart again",
+    "shared_id": "captions under an id that another caption of their image has",
+    "declared_twice": "images declared twice; the first name and split count, the captions are joined",
+    "two_splits": "images in two splits; the first counts",
+    "in_no_list": "images that are in no list of a split",
+    "listed_without_captions": "names in a list of a split that no caption names",
+    "without_captions": "images without captions",
+    "bad_image": "images declared without an id or a file name",
+    "odd_name": "images whose name has no ending of an image's",
+    "twice_there": "images that are there twice under one name; the first is taken",
+    "restval": "images of Karpathy's split restval, taken as train",
+    "several_lines": "captions written over several lines",
+    "not_utf8": "lines that are not UTF-8; what could not be read is �",
+    "byte_order_mark": "files that begin with a byte order mark",
+    "crlf": "lines that end as on Windows",
+}
+"""What is worth a look though no caption is lost by it."""
+
+_SPLITS = {"training": "train", "dev": "val", "valid": "val", "validation": "val", "testing": "test"}
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be understood as a whole. The message says which file, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image and what people said of it.
+
+    image: a full address, as `captionkit.storage` reads it (a member of a tar has one too). captions: one or more,
+    none blank, in the file's order. split: "train", "val", "test" or another word of the corpus; None where it has
+    none. key: how the corpus itself calls the image (a file name, or COCO's id).
+    """
+
+    image: str
+    captions: tuple[str, ...]
+    split: str | None
+    key: str
+
+
+class Item(NamedTuple):
+    """A piece of a corpus on its way to a record: it declares an image (`name`), or gives captions of one, or both.
+
+    captions: pairs of caption id ("" where there is none) and text.
+    """
+
+    key: str
+    name: str | None = None
+    split: str | None = None
+    captions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Report:
+    """What was read: every caption is either in a record or left out for a reason.
+
+    It is complete when the records have been read to the end; then
+    `rows == captions + left_out.total()`. `str()` is the report for people.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    rows: int = 0
+    """Captions met, those that could not be read included."""
+    records: int = 0
+    captions: int = 0
+    """Captions in records."""
+    splits: Counter[str | None] = field(default_factory=Counter)
+    """Records by split."""
+    per_image: Counter[int] = field(default_factory=Counter)
+    """Records by number of captions."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Captions that are in no record, by the kinds of `LEFT_OUT`."""
+    noted: Counter[str] = field(default_factory=Counter)
+    """What else was met, by the kinds of `NOTED`."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    checked: bool = False
+    """Whether the images were looked up in a listing."""
+
+    def leave_out(self, kind: str, example: str, count: int = 1) -> None:
+        """Count captions that go into no record. Raises KeyError for a kind that is not in `LEFT_OUT`."""
+        LEFT_OUT[kind]
+        self.left_out[kind] += count
+        self._keep(kind, example)
+
+    def bad_row(self, kind: str, example: str) -> None:
+        """Count a row that gives no caption."""
+        self.rows += 1
+        self.leave_out(kind, example)
+
+    def note(self, kind: str, example: str, count: int = 1) -> None:
+        """Count something odd. Raises KeyError for a kind that is not in `NOTED`."""
+        NOTED[kind]
+        self.noted[kind] += count
+        self._keep(kind, example)
+
+    def add(self, record: Record) -> None:
+        """Count a record."""
+        self.records += 1
+        self.captions += len(record.captions)
+        self.splits[record.split] += 1
+        self.per_image[len(record.captions)] += 1
+
+    def _keep(self, kind: str, example: str) -> None:
+        kept = self.examples.setdefault(kind, [])
+        if len(kept) < EXAMPLES:
+            kept.append(example if len(example) <= 100 else example[:99] + "…")
+
+    def __str__(self) -> str:
+        lines = list(self.sources)
+        lines.append(f"  {self.rows:,} captions met, {self.captions:,} kept, of {self.records:,} images")
+        if self.per_image:
+            each = ", ".join(f"{number}: {count:,}" for number, count in sorted(self.per_image.items()))
+            lines.append(f"  images by number of captions: {each}")
+            splits = sorted(self.splits.items(), key=lambda item: (-item[1], str(item[0])))
+            lines.append("  images by split: " + ", ".join(f"{name or 'none'} {count:,}" for name, count in splits))
+        if not self.checked:
+            lines.append("  whether the images are there was not looked up")
+        for title, kinds, counts in (("left out", LEFT_OUT, self.left_out), ("noticed", NOTED, self.noted)):
+            if counts:
+                lines.append(f"  {title}:")
+            for kind, count in counts.most_common():
+                captions = "captions " if kinds is LEFT_OUT else ""
+                examples = "; ".join(ascii_controls(example) for example in self.examples[kind])
+                lines.append(f"    {count:,} {captions}{kinds[kind]}, such as: {examples}")
+        return "\n".join(lines)
+
+
+def split_name(name: object) -> str | None:
+    """The usual word for a split ("dev", "valid" and "validation" are "val"); other words stay; None for a blank."""
+    text = str(name).strip() if name is not None else ""
+    return _SPLITS.get(text.lower(), text.lower() if text.lower() in ("train", "val", "test") else text) or None
+
+
+def ascii_controls(text: str) -> str:
+    """The text in one line, control characters escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

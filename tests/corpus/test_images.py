@@ -1,0 +1,105 @@
+"""Listing of images, and names looked up in it."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from captionkit.corpus import CorpusError, list_images, read_corpus
+from captionkit.storage import Storage, StorageError, UsageError
+from tests.corpus.reading import read_back
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def shard(path: Path, *names: str, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as out:  # type: ignore[call-overload]
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        out.addfile(folder)
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            out.addfile(member, io.BytesIO(name.encode()))
+    return path
+
+
+def test_folders_shards_and_patterns(tmp_path: Path) -> None:
+    touch(tmp_path / "f" / "a.jpg", tmp_path / "f" / "sub" / "b.jpg", tmp_path / "f" / ".hidden.jpg")
+    plain = shard(tmp_path / "f" / "s-0.tar", "./c.jpg", "x/d.jpg")
+    packed = shard(tmp_path / "s-1.tgz", "e.jpg", mode="w:gz")
+    storage = Storage()
+    assert sorted(list_images(storage, [f"{tmp_path}/f/", f"{tmp_path}/*.tgz"])) == [
+        ("a.jpg", f"{tmp_path}/f/a.jpg"),
+        ("c.jpg", f"{plain}#./c.jpg"),
+        ("e.jpg", f"{packed}#e.jpg"),
+        ("sub/b.jpg", f"{tmp_path}/f/sub/b.jpg"),
+        ("x/d.jpg", f"{plain}#x/d.jpg"),
+    ]
+    assert list(list_images(storage, f"{tmp_path}/f/a.jpg")) == [("a.jpg", f"{tmp_path}/f/a.jpg")]
+    assert storage.read(f"{plain}#./c.jpg") == b"./c.jpg"
+
+
+def test_places_that_are_not_there(tmp_path: Path) -> None:
+    storage = Storage()
+    with pytest.raises(StorageError, match="nothing at this address"):
+        list(list_images(storage, str(tmp_path / "no")))
+    with pytest.raises(CorpusError, match="nothing fits this pattern"):
+        list(list_images(storage, f"{tmp_path}/*.tar"))
+    (tmp_path / "torn.tar").write_bytes(b"not a tar" * 100)
+    with pytest.raises(CorpusError, match=r"torn\.tar: the shard is broken"):
+        list(list_images(storage, str(tmp_path / "torn.tar")))
+
+
+def test_names_are_looked_up_by_the_best_fit(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    touch(*(images / name for name in ("one/x.jpg", "two/x.jpg", "y.jpg", "deep/two/z.jpg", "w 1.jpg")))
+    twice = tmp_path / "again"
+    touch(twice / "y.jpg")
+    text = "\n".join(
+        ["image,caption"]
+        + [f"{name},A dog" for name in ("two/x.jpg", "x.jpg", "y.jpg", "/kaggle/input/two/z.jpg", "far/w 1.jpg")]
+        + [f"{name},A dog" for name in ("no.jpg", "s3://elsewhere/y.jpg", "./one/x.jpg", r"one\x.jpg", "..")]
+    )
+    records, report = read_back("lookup.csv", text, images=[str(images), str(twice)])
+    assert [record.image.removeprefix(f"{images}/") for record in records] == [
+        "two/x.jpg",
+        "y.jpg",
+        "deep/two/z.jpg",
+        "w 1.jpg",
+        "s3://elsewhere/y.jpg",
+        "one/x.jpg",
+        "one/x.jpg",
+    ]
+    assert report.left_out == {"image_ambiguous": 1, "image_missing": 2}
+    assert report.noted == {"twice_there": 1}
+
+
+def test_captions_whose_image_is_missing_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path / "a.jpg")
+    rows = "a.jpg#0\tA dog\n" + "".join(f"2258277193_586949ec62.jpg.1#{n}\tA cat\n" for n in range(5))
+    records, report = read_back("orphan.token.txt", rows, images=str(tmp_path))
+    assert [record.image for record in records] == [str(tmp_path / "a.jpg")]
+    assert report.left_out == {"image_missing": 5}
+    assert "5 captions whose image is not there, such as: 2258277193_586949ec62.jpg.1" in str(report)
+
+
+def test_without_a_look_names_are_joined() -> None:
+    records, report = read_back("join.csv", "image,caption\nb/a.jpg,A dog\n", images="s3://bucket/i/", check=False)
+    assert [record.image for record in records] == ["s3://bucket/i/b/a.jpg"]
+    assert not report.checked
+
+
+def test_what_cannot_be_looked_up(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="web addresses cannot be listed"):
+        read_back("web.csv", "image,caption\na.jpg,A dog\n", images="https://example.com/i/")
+    for images in (["a", "b"], "x.tar"):
+        with pytest.raises(UsageError, match="check=False takes one folder"):
+            read_corpus("x.csv", images=images, check=False)
+    with pytest.raises(UsageError, match="images names no place"):
+        read_corpus("x.csv", images=[])
