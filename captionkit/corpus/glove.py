@@ -1,0 +1,182 @@
+"""Word vectors from GloVe's text files, for the words of a vocabulary.
+
+Pennington, Socher and Manning 2014, "GloVe: Global Vectors for Word Representation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from captionkit.corpus.files import MAX_LINE, opened
+from captionkit.corpus.record import CorpusError
+from captionkit.storage import Storage, redact
+from captionkit.vocabulary import SPECIAL_WORDS
+
+_PAD = SPECIAL_WORDS[0]
+_LOOK_AHEAD = 1000
+"""Lines from which the dimension is read."""
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """Vectors for a list of words. `str()` is the report for people.
+
+    words: V of them. matrix: (V, D) float32. found: (V,) bool, whether a word's row is from the file; the other rows
+    are made up. tokens_found, tokens: of the words' occurrences, where counts were given. lines: of the file.
+    broken: lines for a wanted word that hold no D finite numbers. repeated: later lines for a word that has its row.
+    """
+
+    words: tuple[str, ...]
+    matrix: npt.NDArray[np.float32]
+    found: npt.NDArray[np.bool_]
+    source: str
+    lines: int = 0
+    broken: int = 0
+    repeated: int = 0
+    tokens: int = 0
+    tokens_found: int = 0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the words, special ones left out, whose vectors are from the file; 1 where there are no words."""
+        ordinary = [bool(hit) for word, hit in zip(self.words, self.found, strict=True) if word not in SPECIAL_WORDS]
+        return sum(ordinary) / len(ordinary) if ordinary else 1.0
+
+    def missing(self) -> list[str]:
+        """Words without a vector in the file, special ones left out, in the order of the words."""
+        pairs = zip(self.words, self.found, strict=True)
+        return [word for word, hit in pairs if not hit and word not in SPECIAL_WORDS]
+
+    def __str__(self) -> str:
+        ordinary = sum(word not in SPECIAL_WORDS for word in self.words)
+        missing = self.missing()
+        text = [
+            f"{self.source}: {self.lines:,} vectors of {self.matrix.shape[1]} numbers",
+            f"  {ordinary - len(missing):,} of {ordinary:,} words found ({self.coverage:.1%})",
+        ]
+        if self.tokens:
+            share = self.tokens_found / self.tokens
+            text.append(f"  which are {self.tokens_found:,} of {self.tokens:,} words of text ({share:.1%})")
+        if missing:
+            text.append(f"  without a vector: {', '.join(missing[:20])}{', …' if len(missing) > 20 else ''}")
+        if self.broken:
+            text.append(f"  {self.broken:,} lines could not be read")
+        if self.repeated:
+            text.append(f"  {self.repeated:,} lines came again for a word that has its vector; the first counts")
+        return "\n".join(text)
+
+
+def read_glove(
+    uri: str,
+    words: Sequence[str],
+    *,
+    counts: Mapping[str, int] | None = None,
+    dimension: int | None = None,
+    seed: int | None = 0,
+    storage: Storage | None = None,
+) -> WordVectors:
+    """Vectors of `words`, in their order, from a text file of `WORD NUMBER NUMBER …`, read once as a stream.
+
+    A word is what stands before the last D numbers of a line, so that those of `glove.840B.300d` with blanks in them
+    (". . .", "at name@domain.com") are told from ".", "at". Lines for other words are passed over unparsed. Only the
+    words' own vectors are held.
+
+    Args:
+        uri: text, also packed (.gz, or a .zip with one file in it), with or without word2vec's line of sizes.
+        words: such as `Vocabulary.words`. `<pad>` gets zeros.
+        counts: how often words occur, for the coverage of running text.
+        dimension: D; by itself what most of the first lines have.
+        seed: words without a vector get random ones, with the mean and standard deviation that the found ones have in
+            each dimension (so that they neither shout nor vanish); None gives them zeros.
+        storage: where its options are others than the environment's.
+
+    Raises:
+        CorpusError: not a file of word vectors, or of another dimension.
+        StorageError: storage that cannot be read.
+    """
+    place = {word.encode(): number for number, word in enumerate(words) if word != _PAD}
+    heads = {word.partition(b" ")[0] for word in place}
+    count = broken = repeated = 0
+    with opened(storage or Storage(), uri) as file:
+        lines = _lines(file)
+        first = list(islice(lines, _LOOK_AHEAD))
+        size = _dimension(uri, first, dimension)
+        if first and _is_header(first[0], size):
+            del first[0]
+        matrix = np.zeros((len(words), size), np.float32)
+        found = np.zeros(len(words), np.bool_)
+        for line in chain(first, lines):
+            count += 1
+            if line[: line.find(b" ")] not in heads:
+                continue
+            token, *numbers = line.rsplit(b" ", size)
+            row = place.get(token)
+            if row is None:
+                continue
+            if found[row]:
+                repeated += 1
+                continue
+            vector = _vector(numbers, size)
+            if vector is None:
+                broken += 1
+                continue
+            matrix[row], found[row] = vector, True
+    if seed is not None and found.any():
+        random = np.random.default_rng(seed)
+        drawn = random.normal(matrix[found].mean(axis=0), matrix[found].std(axis=0), matrix.shape)
+        made_up = ~found & np.array([word != _PAD for word in words], np.bool_)
+        matrix[made_up] = drawn[made_up]
+    tokens = dict(zip(words, found, strict=True)) if counts else {}
+    return WordVectors(
+        tuple(words),
+        matrix,
+        found,
+        redact(uri),
+        count,
+        broken,
+        repeated,
+        sum((counts or {}).values()),
+        sum(number for word, number in (counts or {}).items() if tokens.get(word)),
+    )
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(MAX_LINE):
+        if line := line.rstrip(b" \r\n"):
+            yield line
+
+
+def _dimension(uri: str, lines: Iterable[bytes], wanted: int | None) -> int:
+    """The number of numbers: what most of the lines have at their end, counted from the right."""
+    votes: dict[int, int] = {}
+    for line in lines:
+        fields = line.split(b" ")
+        numbers = len(fields) - 1
+        if numbers > 1:
+            votes[numbers] = votes.get(numbers, 0) + 1
+    size = max(votes, key=lambda number: (votes[number], -number)) if votes else 0
+    if size < 2:
+        raise CorpusError(f"{redact(uri)} holds no word vectors: a line is a word and numbers, parted by blanks")
+    if wanted is not None and wanted != size:
+        raise CorpusError(f"{redact(uri)} holds vectors of {size} numbers, not of {wanted}")
+    return size
+
+
+def _is_header(line: bytes, size: int) -> bool:
+    fields = line.split()
+    return len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]) == size
+
+
+def _vector(numbers: list[bytes], size: int) -> npt.NDArray[np.float32] | None:
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.array([float(number) for number in numbers]).astype(np.float32)
+    except ValueError:
+        return None
+    return vector if len(vector) == size and np.isfinite(vector).all() else None
