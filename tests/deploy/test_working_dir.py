@@ -20,10 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDED = {"captionkit", "jobs"}
 KNOWN = {
     *NEEDED, ".ci", ".github", ".gitattributes", ".gitignore", ".pre-commit-config.yaml", ".rayignore", "CHANGELOG.md",
-    "CITATION.cff", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "NOTICE", "README.md", "SECURITY.md",
+    "CITATION.cff", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "NOTICE", "README.md",
+    "SECURITY.md",
     "benchmarks", "cluster.yaml", "deploy", "docs", "examples", "mkdocs.yml", "pyproject.toml", "tests",
 }  # fmt: skip
-"""All that a clone may hold at its top. A name that is not here is either to be added, or to be kept from travelling."""
+"""All that a clone may hold at its top. Add what is not here yet, or keep it from travelling."""
 
 LIMIT = 12 * 2**20
 """Bytes of the packed folder. Ray warns from 10 MiB a file on and refuses from 100 MiB in all."""

@@ -1,0 +1,146 @@
+"""cluster.yaml and deploy/cluster.local.yaml for real, on hosts of the machine's own (the lab; root is needed).
+
+What is changed of the files is in `light`: sizes, since all hosts share this machine, and the set-up commands, since
+hosts have no internet but see this machine's virtual environment. All else is as people get it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.lab import ROOT, STATE, Lab, ec2_lab, missing, plain_lab
+from tests.pipeline.conftest import jpeg
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.skipif(bool(missing()), reason=str(missing()))]
+
+IMAGES = 300
+"""Three units of the manifest: more than one worker has something to do."""
+
+
+def light(name: str, **changes: Any) -> dict[str, Any]:
+    """A cluster file with machines as small as this test needs them."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    config |= {"setup_commands": [], **changes}
+    for kind, settings in config.get("available_node_types", {}).items():
+        settings["resources"] = {"CPU": 0 if kind == "head" else 2, "memory": 10**9, "object_store_memory": 2 * 10**8}
+        if "gpu" in kind:
+            settings["max_workers"] = 0  # no GPU here
+    return config
+
+
+def put_config(config: dict[str, Any]) -> str:
+    """Lay a cluster file on the operator's host."""
+    (STATE / "hosts/ctl/root/cluster.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return "~/cluster.yaml"
+
+
+def wait_until(done: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+        time.sleep(1)
+
+
+def clone(lab: Lab) -> str:
+    lab.run("ctl", "rm -rf ~/clone && git -c safe.directory='*' clone -q . ~/clone")
+    return "~/clone"
+
+
+def driver_exit_code(lab: Lab, log: str) -> int:
+    match = re.search(r"raysubmit_\w+", log)
+    assert match, log
+    code = (
+        "from ray.job_submission import JobSubmissionClient as C\n"
+        f"print('code', C('http://localhost:8265').get_job_info('{match.group()}').driver_exit_code)"
+    )
+    return int(re.findall(r"code (\d+)", python(lab, "ctl", code))[-1])
+
+
+# AWS
+
+
+ROLE = """
+import boto3, sys
+boto3.client("cloudformation").create_stack(
+    StackName="role", TemplateBody=open("deploy/aws-role.yaml").read(), Capabilities=["CAPABILITY_NAMED_IAM"],
+    Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in (
+        ("ReadBuckets", "arn:aws:s3:::archive/*"), ("WriteBuckets", "arn:aws:s3:::captions/*"),
+        ("ListBuckets", "arn:aws:s3:::archive,arn:aws:s3:::captions"))])
+s3 = boto3.client("s3")
+for name in ("archive", "captions"):
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+pictures = [open(f"/var/lib/cluster-lab/shared/{n}.jpg", "rb").read() for n in range(10)]
+for number in range(IMAGES):
+    s3.put_object(Bucket="archive", Key=f"in/{number:04}.jpg", Body=pictures[number % 10])
+"""
+
+COUNT = """
+from captionkit.pipeline.table import CaptionTable
+from captionkit.storage import Storage
+rows = list(CaptionTable(ADDRESS, Storage()).rows())
+print("rows", len(rows), "different", len({row["uri"] for row in rows}), "statuses", {row["status"] for row in rows})
+"""
+
+
+def pictures() -> None:
+    for number in range(10):
+        (STATE / "shared" / f"{number}.jpg").write_bytes(jpeg(number))
+
+
+def python(lab: Lab, host: str, code: str) -> str:
+    (STATE / "hosts" / host / "root" / "code.py").write_text(code)
+    return lab.run(host, "PYTHONPATH=$PWD python ~/code.py")
+
+
+@pytest.fixture
+def aws(tmp_path: Path) -> Iterator[tuple[Lab, Path]]:
+    log = tmp_path / "ec2.log"
+    with ec2_lab(Lab(), log) as lab:
+        pictures()
+        python(lab, "ctl", ROLE.replace("IMAGES", str(IMAGES)))
+        yield lab, log
+
+
+def running(state: Path = STATE) -> list[dict[str, Any]]:
+    return [i for i in json.loads((state / "run" / "ec2.json").read_text()) if i["state"] in ("running", "pending")]
+
+
+def test_aws_from_nothing_to_captions_to_nothing(aws: tuple[Lab, Path]) -> None:
+    lab, log = aws
+    config = put_config(light("cluster.yaml", idle_timeout_minutes=0.5))
+    lab.run("ctl", f"ray up -y --no-config-cache {config}", timeout=600)
+    assert [i["node_type"] for i in running()] == ["head"]
+
+    tunnel = lab.start("ctl", f"ray dashboard --no-config-cache {config}")
+    try:
+        wait_until(lambda: "{" in lab.run("ctl", "curl -s http://localhost:8265/api/version || true"), 90, "the tunnel")
+        job = lab.start(
+            "ctl",
+            f"cd {clone(lab)} && ray job submit --address http://localhost:8265 --working-dir . -- python jobs/caption.py"
+            " --input s3://archive/in/ --output s3://captions/out --actors 1:2 --batch-size 16 --progress-seconds 5",
+        )
+        types: set[str] = set()
+        while job.poll() is None:
+            types |= {i["node_type"] for i in running()}
+            time.sleep(1)
+        output = job.communicate()[0]
+        assert job.returncode == 0, output[-5000:]
+        assert f"captioned {IMAGES}, failed 0" in output
+        assert types == {"head", "cpu_spot"}
+        assert driver_exit_code(lab, output) == 0
+        counted = python(lab, "ctl", COUNT.replace("ADDRESS", "'s3://captions/out'"))
+        assert f"rows {IMAGES} different {IMAGES} statuses {{'captioned'}}" in counted
+        wait_until(lambda: [i["node_type"] for i in running()] == ["head"], 180, "workers go when they are idle")
+    finally:
+        tunnel.kill()
+    lab.run("ctl", f"ray down -y --no-config-cache {config}", timeout=180)
+    wait_until(lambda: not running(), 60, "ray down leaves nothing")
+    print(log.read_text())
