@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,6 +18,8 @@ from captionkit.pipeline.table import CAPTIONED, FAILED, MODEL_ERROR, schema_wit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from captionkit.model.captioner import Captioner, Hypothesis
 
 TRANSIENT = [
     pa.field("total", pa.int64()),
@@ -59,13 +62,14 @@ class Describe:
         torch.set_num_threads(options.threads)
         self.captioner = Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
         self.options = options
+        self.part: int | None = None  # images at once, where memory held no whole batch
         self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()
         pixels = pixels_of(batch.column("pixels"), self.captioner.preprocessing.size)
-        words = self.options.words
-        found = iter(self.captioner.describe(pixels, self.options.search, banned=words.banned, prefix=words.prefix))
+        each, self.part = describe_in_parts(self.captioner, pixels, self.options.search, self.options.words, self.part)
+        found, part = iter(each), min(self.part or len(pixels), len(pixels))
         seconds = (time.perf_counter() - start) / max(1, len(pixels))
         same = {
             "model": self.captioner.fingerprint,
@@ -76,14 +80,16 @@ class Describe:
         for row in batch.drop_columns("pixels").to_pylist():
             row.update(same)
             if row["error_kind"] is None:
-                best, *others = next(found)
-                row.update(caption_s=seconds, batch=len(pixels))
-                if best.text:
+                hypotheses = next(found)
+                row.update(caption_s=seconds, batch=part)
+                if not hypotheses:
+                    row.update(error_kind=MODEL_ERROR, error="out of memory over this one image")
+                elif (best := hypotheses[0]).text:
                     row.update(
                         status=CAPTIONED,
                         caption=best.text,
                         score=best.score,
-                        alternatives=[{"caption": other.text, "score": other.score} for other in others],
+                        alternatives=[{"caption": other.text, "score": other.score} for other in hypotheses[1:]],
                     )
                 else:
                     row.update(error_kind=MODEL_ERROR, error="the captioner said nothing")
@@ -91,6 +97,46 @@ class Describe:
                 row["status"] = FAILED
             rows.append(row)
         return pa.Table.from_pylist(rows, self.schema)
+
+
+def describe_in_parts(
+    captioner: Captioner, pixels: NDArray[np.uint8], search: SearchOptions, words: WordOptions, part: int | None
+) -> tuple[list[list[Hypothesis]], int | None]:
+    """Captions of each picture, with the batch halved as often as memory does not suffice.
+
+    Args:
+        part: Pictures at once; None for all.
+
+    Returns:
+        For each picture its captions (none where memory does not suffice for it even alone), and the part that held.
+    """
+    found: list[list[Hypothesis]] = []
+    while len(found) < len(pixels):
+        some = pixels[len(found) :][:part]
+        try:
+            found += captioner.describe(some, search, banned=words.banned, prefix=words.prefix)
+        except (MemoryError, RuntimeError) as err:
+            if not _is_out_of_memory(err):
+                raise
+            _free_memory()
+            if len(some) == 1:
+                found.append([])
+            else:
+                part = len(some) // 2
+    return found, part
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError of a GPU is a RuntimeError; of a CPU torch has none of its own.
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()  # the failed batch hangs in the error's frames
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def pixels_of(column: pa.ChunkedArray, size: int) -> NDArray[np.uint8]:

@@ -120,7 +120,7 @@ class TrainJob:
         vocabulary = corpus.vocabulary(self.options.corpus.min_count)
         vectors = None
         config: dict[str, Any] = {
-            name: int(value) if float(value).is_integer() and name.endswith(("size", "layers", "length")) else value
+            name: int(value) if float(value).is_integer() and name.endswith(("size", "layers", "length", "positions")) else value
             for name, value in network.decoder_options.items()
         }
         if self.options.corpus.glove is not None:
