@@ -24,6 +24,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.skipif(bo
 IMAGES = 300
 """Three units of the manifest: more than one worker has something to do."""
 
+MANY = 1500
+"""Enough to lose two hosts of three in the middle."""
+
+DASHBOARD = "http://localhost:8265"
+
 
 def light(name: str, **changes: Any) -> dict[str, Any]:
     """A cluster file with machines as small as this test needs them."""
@@ -124,7 +129,7 @@ def test_aws_from_nothing_to_captions_to_nothing(aws: tuple[Lab, Path]) -> None:
         wait_until(lambda: "{" in lab.run("ctl", "curl -s http://localhost:8265/api/version || true"), 90, "the tunnel")
         job = lab.start(
             "ctl",
-            f"cd {clone(lab)} && ray job submit --address http://localhost:8265 --working-dir . -- python jobs/caption.py"
+            f"cd {clone(lab)} && ray job submit --address {DASHBOARD} --working-dir . -- python jobs/caption.py"
             " --input s3://archive/in/ --output s3://captions/out --actors 1:2 --batch-size 16 --progress-seconds 5",
         )
         types: set[str] = set()
@@ -144,3 +149,66 @@ def test_aws_from_nothing_to_captions_to_nothing(aws: tuple[Lab, Path]) -> None:
     lab.run("ctl", f"ray down -y --no-config-cache {config}", timeout=180)
     wait_until(lambda: not running(), 60, "ray down leaves nothing")
     print(log.read_text())
+
+
+# Machines at hand
+
+
+@pytest.fixture
+def local() -> Iterator[Lab]:
+    with plain_lab(3, Lab()) as lab:
+        folder = STATE / "shared" / "in"
+        folder.mkdir()
+        for number in range(10):
+            picture = jpeg(number, 320)
+            for turn in range(MANY // 10):
+                (folder / f"{turn:04}-{number}.jpg").write_bytes(picture)
+        yield lab
+
+
+def alive(lab: Lab) -> int:
+    code = "import ray; ray.init('auto', logging_level='ERROR'); print('alive', sum(n['Alive'] for n in ray.nodes()))"
+    return int(re.findall(r"alive (\d+)", python(lab, "h1", code))[-1])
+
+
+def test_local_machines_lose_one_to_power_and_one_to_the_cable(local: Lab) -> None:
+    lab = local
+    provider = {"type": "local", "head_ip": "10.77.0.1", "worker_ips": ["10.77.0.2", "10.77.0.3"]}
+    changes = light(
+        "deploy/cluster.local.yaml", provider=provider, auth={"ssh_user": "root", "ssh_private_key": "~/.ssh/id_lab"}
+    )
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        small = "ray start --object-store-memory=200000000 "
+        changes[commands] = [command.replace("ray start ", small) for command in changes[commands]]
+    config = put_config(changes)
+    lab.run("ctl", f"ray up -y --no-config-cache {config}", timeout=600)
+    wait_until(lambda: alive(lab) == 3, 240, "both workers are there")
+
+    tunnel = lab.start("ctl", f"ray dashboard --no-config-cache {config}")
+    try:
+        wait_until(lambda: "{" in lab.run("ctl", "curl -s http://localhost:8265/api/version || true"), 90, "the tunnel")
+        lab.run("ctl", f"cd {clone(lab)} && ray job submit --no-wait --submission-id night --address {DASHBOARD}"
+                " --working-dir . -- python jobs/caption.py --input /mnt/cluster_storage/in"
+                " --output /mnt/cluster_storage/out --actors 1:2 --batch-size 16 --progress-seconds 1")  # fmt: skip
+        wait_until(lambda: "captioning: " in logs(lab), 300, "the first captions")
+        lab.tool("poweroff", "h2")
+        lab.tool("cut", "h3")
+        assert not finished(lab), "the job was done before hosts were lost; give it more images"
+        wait_until(lambda: finished(lab), 900, "the job ends without its workers")
+        assert f"captioned {MANY}, failed 0" in logs(lab), logs(lab)[-4000:]
+        counted = python(lab, "h1", COUNT.replace("ADDRESS", "'/mnt/cluster_storage/out'"))
+        assert f"rows {MANY} different {MANY} statuses {{'captioned'}}" in counted
+    finally:
+        tunnel.kill()
+    lab.tool("heal", "h3")
+    lab.run("ctl", f"ray down -y --no-config-cache {config}", timeout=180)
+
+
+def logs(lab: Lab) -> str:
+    return lab.run("ctl", f"ray job logs --address {DASHBOARD} night")
+
+
+def finished(lab: Lab) -> bool:
+    return (
+        re.search("succeeded|failed|stopped", lab.run("ctl", f"ray job status --address {DASHBOARD} night")) is not None
+    )
