@@ -159,7 +159,7 @@ def leftovers(table: CaptionTable) -> dict[str, list[str]]:
         with table.storage.open(uri) as stream:
             try:
                 metadata = pq.read_metadata(stream).metadata or {}
-            except pa.ArrowInvalid:
+            except (pa.ArrowInvalid, OSError):
                 continue  # whoever opens the table says so
         left = [there[old] for old in json.loads(metadata.get(REPLACES, b"[]")) if old in there]
         if left:

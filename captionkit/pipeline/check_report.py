@@ -1,0 +1,90 @@
+"""What `check` finds, as data and in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+EXAMPLES = 5
+
+MEANINGS = {
+    "unreadable": "table files cannot be read: move them elsewhere, and the next run captions what is missing",
+    "schema": "table files have other columns than the caption table",
+    "rules": "rows are neither a caption nor a failure with its kind",
+    "footers": "table files whose footer counts another number of rows of a shard than they hold",
+    "duplicates": "rows too many, of addresses that have one already: `captionkit compact` takes them out",
+    "replaced": "files that `captionkit compact` had merged when it died: the same command again deletes them",
+    "models": "models or search options in one table, though no run asked for --mixed",
+    "missing": "inputs have no row: the same `captionkit caption` command does what is missing",
+    "unfinished": "shards and Parquet files are not in the table to their end: the same",
+    "coverage": "inputs could not be listed, so that nobody can tell what of them is missing",
+    "changed": "inputs have changed since they were captioned; the next run captions them anew",
+    "extra": "rows of addresses that are no longer among the inputs",
+    "blank": "rows of lists without an address",
+    "writing": "run is writing to the table at this moment; check again when it has ended",
+}
+"""What each finding is about, as the end of a sentence that begins with their number."""
+
+
+@dataclass
+class Finding:
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, examples: tuple[str, ...], count: int) -> None:
+        self.count += count
+        self.examples += examples[: EXAMPLES - len(self.examples)]
+
+
+@dataclass
+class CheckReport:
+    """What `check` found."""
+
+    table: str
+    files: int = 0
+    rows: int = 0
+    captioned: int = 0
+    failed: int = 0
+    models: list[str] = field(default_factory=list)
+    listed: int | None = None
+    """Images, shards and Parquet files among the inputs; None where these were not listed."""
+    problems: dict[str, Finding] = field(default_factory=dict)
+    """What breaks the promise, by the keys of `MEANINGS`."""
+    notes: dict[str, Finding] = field(default_factory=dict)
+    """What does not, and is worth knowing."""
+
+    def problem(self, name: str, *examples: str, count: int = 1) -> None:
+        """Count something that breaks the promise."""
+        self.problems.setdefault(name, Finding()).add(examples, count)
+
+    def note(self, name: str, *examples: str, count: int = 1) -> None:
+        """Count something worth knowing."""
+        self.notes.setdefault(name, Finding()).add(examples, count)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """For `json.dumps`: the fields, the verdict as `ok`, and what each finding means."""
+        fields = {"ok": self.ok, **asdict(self)}
+        for finding in (fields["problems"], fields["notes"]):
+            for name in finding:
+                finding[name]["means"] = MEANINGS[name]
+        return fields
+
+    def text(self) -> str:
+        """For a person: what was found, and the verdict last."""
+        rows = f"{self.rows:,} rows: {self.captioned:,} captioned, {self.failed:,} failed"
+        lines = [f"{self.table}: {self.files:,} files, {rows}"]
+        for kind, found in (("note", self.notes), ("problem", self.problems)):
+            for name, finding in found.items():
+                lines.append(f"{kind}: {finding.count:,} {MEANINGS[name]}")
+                lines += [f"  {example}" for example in finding.examples]
+        if not self.ok:
+            lines.append("not ok")
+        elif self.listed is None:
+            lines.append("ok: the table is sound; its inputs were not listed")
+        else:
+            lines.append(f"ok: {self.listed:,} inputs listed, and each has exactly one row (a shard, all of its)")
+        return "\n".join(lines)
