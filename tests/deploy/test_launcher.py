@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import subprocess
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from ray.autoscaler._private.node_provider_availability_tracker import (
     NodeAvailabilityRecord,
     NodeAvailabilitySummary,
 )
+from ray.autoscaler._private.resource_demand_scheduler import ResourceDemandScheduler
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
+from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILES = ["cluster.yaml", "deploy/cluster.local.yaml", "deploy/cluster.gcp.yaml"]
@@ -159,30 +162,56 @@ def summary(**available: bool) -> NodeAvailabilitySummary:
     )
 
 
+def launched(demand: dict[str, int], summary: NodeAvailabilitySummary) -> list[str]:
+    """The node types that Ray's older autoscaler would start for a demand on an empty cluster of cluster.yaml."""
+    config = prepare_config(load("cluster.yaml"))
+    scheduler = ResourceDemandScheduler(
+        None, config["available_node_types"], config["max_workers"], config["head_node_type"], config["upscaling_speed"]
+    )
+    to_add, _ = scheduler.get_nodes_to_launch([], {"head": 1}, [demand], {}, [], {}, [], summary)
+    return [name for name, count in to_add.items() if count]
+
+
+@pytest.fixture
+def as_cluster_yaml_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the head's start command gives the autoscaler."""
+    command = " ".join(load("cluster.yaml")["head_start_ray_commands"])
+    settings = dict(re.findall(r"(\w+)=([^\s;]+)", command[: command.index("ray start")]))
+    assert settings["RAY_enable_autoscaler_v2"] == "0"
+    assert settings["PYTHONPATH"] == "$HOME/deploy"
+    monkeypatch.syspath_prepend(str(ROOT / "deploy"))
+    monkeypatch.setenv("RAY_AUTOSCALER_UTILIZATION_SCORER", settings["RAY_AUTOSCALER_UTILIZATION_SCORER"])
+
+
+@pytest.mark.usefixtures("as_cluster_yaml_says")
 @pytest.mark.parametrize(
     ("demand", "failed", "best"),
     [
-        ({"GPU": 1}, {}, "gpu_spot"),
-        ({"GPU": 1}, {"gpu_spot": False}, "gpu_on_demand"),
-        ({"GPU": 1}, {"gpu_spot": True}, "gpu_spot"),
-        ({"GPU": 1}, {"gpu_spot": False, "gpu_on_demand": False}, "gpu_spot"),
-        ({"CPU": 1}, {}, "cpu_spot"),
-        ({"CPU": 1}, {"cpu_spot": False}, "cpu_spot"),  # never a GPU machine for what needs none
-        ({"GPU": 9}, {}, None),
+        ({"GPU": 1}, {}, ["gpu_spot"]),
+        ({"GPU": 1}, {"gpu_spot": False}, ["gpu_on_demand"]),
+        ({"GPU": 1}, {"gpu_spot": True}, ["gpu_spot"]),
+        ({"GPU": 1}, {"gpu_spot": False, "gpu_on_demand": False}, ["gpu_spot"]),
+        ({"CPU": 1}, {}, ["cpu_spot"]),
+        ({"CPU": 1}, {"cpu_spot": False}, ["cpu_spot"]),  # never a GPU machine for what needs none
+        ({"GPU": 9}, {}, []),
     ],
 )
-def test_spot_is_first_and_on_demand_steps_in(
-    demand: dict[str, int], failed: dict[str, bool], best: str | None
-) -> None:
-    spec = spec_from_file_location("spot_first", ROOT / "deploy" / "spot_first.py")
-    assert spec is not None
-    assert spec.loader is not None
-    spot_first = module_from_spec(spec)
-    spec.loader.exec_module(spot_first)
-    scores = {
-        name: spot_first.score(kind["resources"], [demand], name, node_availability_summary=summary(**failed))
-        for name, kind in load("cluster.yaml")["available_node_types"].items()
-        if name != "head"
-    }
-    fitting = {name: score for name, score in scores.items() if score is not None}
-    assert max(fitting, key=lambda name: fitting[name], default=None) == best
+def test_spot_first_then_on_demand(demand: dict[str, int], failed: dict[str, bool], best: list[str]) -> None:
+    assert launched(demand, summary(**failed)) == best
+
+
+def test_ray_s_own_scorer_takes_no_note_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day this fails, Ray has learnt it, and deploy/spot_first.py can go."""
+    monkeypatch.delenv("RAY_AUTOSCALER_UTILIZATION_SCORER", raising=False)
+    assert launched({"GPU": 1}, summary()) == launched({"GPU": 1}, summary(gpu_spot=False)) == ["gpu_spot"]
+
+
+def test_nor_does_the_newer_autoscaler() -> None:
+    """It lowers a type whose machines came and never ran Ray, not one that the cloud has none of."""
+    monitor = CloudResourceMonitor()
+    event = InstanceUpdateEvent(instance_type="gpu_spot", new_instance_status=Instance.ALLOCATION_FAILED)
+    monitor.notify([event])
+    assert monitor.get_recoverable_resource_availabilities() == {}
+    event.new_instance_status = Instance.ALLOCATION_TIMEOUT
+    monitor.notify([event])
+    assert monitor.get_recoverable_resource_availabilities() == {"gpu_spot": 0.0}
