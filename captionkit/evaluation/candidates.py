@@ -1,0 +1,147 @@
+"""The captions to judge: made by a captioner, in several ways at once, or taken from a caption table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from captionkit.images import ImageError, Limits, decode
+from captionkit.model.captioner import Captioner
+from captionkit.model.search.entry import search
+from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.progress import Meter
+from captionkit.pipeline.table import CAPTIONED, CaptionTable
+from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.vocabulary import BOS, EOS, PAD, UNK
+
+READERS = 8
+"""Threads that fetch and decode."""
+
+
+@dataclass
+class Candidates:
+    """One caption for each image, in one way or several. An image without one has the empty caption in all of them."""
+
+    captions: dict[str, dict[str, str]]
+    """[name of the way][address of the image]."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Images without a caption, and why."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds that each way's search took in all; what all share, pictures and features, is not in it."""
+
+
+def make_captions(
+    captioner: Captioner,
+    images: Sequence[str],
+    ways: Mapping[str, SearchOptions],
+    storage: Storage,
+    batch_size: int = 64,
+) -> Candidates:
+    """Caption images in several ways. Features are computed once, and searched in each way in turn.
+
+    Raises:
+        StorageError: storage fails in a way that would fail every image alike.
+    """
+    made = Candidates({name: {} for name in ways}, seconds=dict.fromkeys(ways, 0.0))
+    with (
+        ThreadPoolExecutor(READERS, thread_name_prefix="captionkit-read") as pool,
+        Meter("captioning", "images", len(images)) as meter,
+    ):
+
+        def read_batch(start: int) -> list[Future[NDArray[np.uint8] | str]]:
+            batch = images[start : start + batch_size]
+            return [pool.submit(_read, image, captioner, storage) for image in batch]
+
+        reading = read_batch(0)
+        try:
+            for start in range(0, len(images), batch_size):
+                batch, reading = [future.result() for future in reading], read_batch(start + batch_size)
+                names = images[start : start + batch_size]
+                _caption_batch(captioner, dict(zip(names, batch, strict=True)), ways, made)
+                meter.update(min(start + batch_size, len(images)))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return made
+
+
+def _caption_batch(
+    captioner: Captioner,
+    batch: Mapping[str, NDArray[np.uint8] | str],
+    ways: Mapping[str, SearchOptions],
+    made: Candidates,
+) -> None:
+    for captions in made.captions.values():
+        captions |= dict.fromkeys(batch, "")
+    made.missing |= {name: read for name, read in batch.items() if isinstance(read, str)}
+    pixels = {name: read for name, read in batch.items() if not isinstance(read, str)}
+    if not pixels:
+        return
+    features = captioner.encode(np.stack(list(pixels.values())))
+    for way, options in ways.items():
+        start = time.perf_counter()
+        made.captions[way] |= dict(zip(pixels, search_captions(captioner, features, options), strict=True))
+        made.seconds[way] += time.perf_counter() - start
+
+
+@torch.inference_mode()
+def search_captions(captioner: Captioner, features: torch.Tensor, options: SearchOptions) -> list[str]:
+    """The best caption for each image's features, (N, D) or (N, P, D), as `Captioner.describe` finds them."""
+    found = search(captioner.decoder, features, options, bos=BOS, eos=EOS, pad=PAD, banned=[UNK])
+    rows = zip(found.tokens[:, 0].tolist(), found.lengths[:, 0].tolist(), strict=True)
+    return [captioner.vocabulary.decode(ids[:length]) for ids, length in rows]
+
+
+def _read(image: str, captioner: Captioner, storage: Storage) -> NDArray[np.uint8] | str:
+    """The picture, or why there is none."""
+    try:
+        return decode(storage.read(image), captioner.preprocessing, Limits()).pixels
+    except (ImageError, StorageError) as error:
+        if isinstance(error, StorageError) and error.hopeless:
+            raise
+        return f"{error.kind}: {error}"
+
+
+def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table") -> Candidates:
+    """Take captions from a table: an image's row has its address, or else, alone in the table, its file name.
+
+    Raises:
+        UsageError: no row fits, or an image's file name fits rows of several addresses.
+    """
+    wanted = dict.fromkeys(images)
+    by_name: dict[str, list[str]] = {}
+    for image in wanted:
+        by_name.setdefault(_file_name(image), []).append(image)
+    exact: dict[str, tuple[str, str]] = {}
+    similar: dict[str, dict[str, tuple[str, str]]] = {}
+    for row in table.rows(["uri", "status", "caption", "error_kind", "error"]):
+        said = row["caption"] or "" if row["status"] == CAPTIONED else ""
+        why = "" if said else f"{row['error_kind']}: {row['error']}" if row["error_kind"] else "an empty caption"
+        if row["uri"] in wanted:
+            exact[row["uri"]] = (said, why)
+        elif _file_name(row["uri"]) in by_name:
+            similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = (said, why)
+    made = Candidates({name: dict.fromkeys(wanted, "")})
+    for image in wanted:
+        fitting = {} if image in exact else similar.get(_file_name(image), {})
+        if len(fitting) > 1 or (fitting and len(by_name[_file_name(image)]) > 1):
+            raise UsageError(
+                f"{table.uri}: rows cannot be told apart by file name: {_file_name(image)!r} is {', '.join(fitting)} "
+                f"there and {', '.join(by_name[_file_name(image)])} in the corpus"
+            )
+        said, why = exact.get(image) or next(iter(fitting.values()), ("", "not in the table"))
+        made.captions[name][image] = said
+        if why:
+            made.missing[image] = why
+    if len(made.missing) == len(wanted):
+        raise UsageError(f"{table.uri} has no caption for any image of the corpus, such as {next(iter(wanted))}")
+    return made
+
+
+def _file_name(address: str) -> str:
+    return address.rpartition("#")[2].rpartition("/")[2]
