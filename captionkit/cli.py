@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,19 @@ class GalleryOptions:
     """Address of the page to write."""
     limit: int = 200
     """Pictures on the page; of a larger table a spread sample, the same every time."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class StatusOptions:
+    """Say how far a caption job is, from anywhere: what its run record tells."""
+
+    output: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    all: bool = False
+    """All runs, not only the latest."""
+    json: bool = False
+    """JSON lines, for programs."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
 
 
@@ -94,6 +108,28 @@ def train(args: Sequence[str]) -> int:
     bundle = TrainJob(options).run()
     say(f"bundle: {bundle}")
     say(f"curve:  {options.result.output}/curve.png")
+    return OK
+
+
+def status(args: Sequence[str]) -> int:
+    """Say how far a caption job is, from anywhere: what its run record tells."""
+    options = _parse(StatusOptions, "status", args)
+    from captionkit.pipeline.status import read_status
+
+    runs = read_status(options.output, Storage(options.storage))
+    for run in runs[: None if options.all else 1]:
+        print(json.dumps(run.record | {"state": run.state, "age_seconds": round(run.age)}) if options.json else run)
+    return OK
+
+
+def plan(args: Sequence[str]) -> int:
+    """Say how long an archive will take and what it will cost, before anything is spent."""
+    from captionkit.pipeline.plan import PlanOptions, make_plan
+
+    options = _parse(PlanOptions, "plan", args)
+    with Meter("listing", "inputs") as meter:
+        found = make_plan(options, meter.update)
+    print(json.dumps(found.to_json()) if options.budget.json else found)
     return OK
 
 
@@ -163,7 +199,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "caption": caption,
     "demo": demo,
     "gallery": gallery,
+    "plan": plan,
     "scenes": scenes,
+    "status": status,
     "train": train,
 }
 

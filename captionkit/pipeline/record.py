@@ -42,8 +42,12 @@ class RunRecord:
     """running, succeeded, too_many_failed, stopped or broken."""
     error: str | None = None
     started_at: str = field(default_factory=now)
+    renewed_at: str = field(default_factory=now)
+    """When this record was last written; a run that lives writes it every half minute."""
     ended_at: str | None = None
     versions: dict[str, str] = field(default_factory=versions)
+    total: int | None = None
+    """Images to caption in this run, as far as known; None where shards have yet to be counted."""
     counts: dict[str, int] = field(default_factory=dict)
     """listed, containers, duplicates, done before, replaced; captioned and failed by this run."""
     failures: dict[str, int] = field(default_factory=dict)
@@ -80,6 +84,11 @@ class RunRecord:
         for stage in ("fetch", "decode", "caption"):
             self.spend(stage, pc.sum(rows[f"{stage}_s"]).as_py() or 0.0)
 
+    def measure(self, since: float, rows: int) -> None:
+        """Work out the steady rate: of the rows after the first `rows`, which had come by `since` (monotonic)."""
+        if self.rows > rows:
+            self.images_per_second = round((self.rows - rows) / max(1e-9, time.monotonic() - since), 2)
+
     def spend(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 3)
 
@@ -90,6 +99,7 @@ class RunRecord:
 
     def write(self, storage: Storage, uri: str) -> None:
         self.seconds["wall"] = round(time.monotonic() - self._began, 3)
+        self.renewed_at = now()
         storage.write(uri, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
 

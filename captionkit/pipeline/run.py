@@ -23,7 +23,9 @@ from captionkit.pipeline.describe import Describe, DescribeOptions
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.flow import flow
 from captionkit.pipeline.inputs import Inputs
+from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
+from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.record import RunRecord, now
@@ -33,6 +35,8 @@ from captionkit.pipeline.writer import TableWriter, stored_columns
 from captionkit.storage import Storage, UsageError
 
 RUNS = "_runs"
+RENEW_SECONDS = 30.0
+"""Time between two writings of a living run's record."""
 
 
 class CaptionJob:
@@ -79,13 +83,15 @@ class CaptionJob:
         """List, caption, write. Returns the run record, which also lies at `record_uri`.
 
         Raises:
-            UsageError: an input does not exist or holds no image (before Ray starts).
+            UsageError: an input does not exist or holds no image, or another run is writing to the table (before Ray
+            starts).
             StorageError: storage fails in a way that would fail every row alike.
             Stopped: after what was captioned by then is written.
         """
         record, manifest = self.record, None
         try:
-            with stoppable():
+            with stoppable(), Lease(self.table.uri, self.storage, self.run_id) as self.lease:
+                self._reopen()
                 manifest = self._list()
                 if manifest.units:
                     self._caption(manifest)
@@ -106,6 +112,11 @@ class CaptionJob:
                 delete_manifest(manifest.units, self.storage)
         return record
 
+    def _reopen(self) -> None:
+        """Look at the table again, now that no other run can write to it: one may have ended since."""
+        self.table = CaptionTable(self.table.uri, self.storage)
+        _check_table(self.table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+
     def _list(self) -> Manifest:
         start = time.monotonic()
         inputs = Inputs(self.options.inputs, self.storage)
@@ -113,6 +124,7 @@ class CaptionJob:
             manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)
         self.carry = dict(inputs.carry_types)
         _check_carry(self.table, self.carry)
+        self.lease.check()
         replace_changed(manifest, self.table)
         self.record.spend("listing", time.monotonic() - start)
         self.record.counts |= {
@@ -177,14 +189,17 @@ class CaptionJob:
             stored_columns(self.carry),
             flush_rows=options.flush_rows,
             flush_seconds=options.flush_minutes * 60,
+            before_write=self.lease.check,
         )
-        total = None if manifest.unknown else manifest.images
-        start = first = time.monotonic()
+        record.total = total = None if manifest.unknown else manifest.images
+        metrics = RunMetrics(self.run_id)
+        start = first = renewed = time.monotonic()
         first_rows = 0
         try:
             with Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter:
                 for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                     record.add(rows)
+                    metrics.add(rows)
                     if not first_rows:
                         first, first_rows = time.monotonic(), len(rows)
                         record.spend("waiting", first - start)
@@ -192,8 +207,10 @@ class CaptionJob:
                     with _spending(record, "writing"):
                         writer.add(rows)
                     meter.update(record.rows, _failed_note(record))
-                    if len(writer.files) > written:
-                        record.files = writer.files
+                    metrics.level(None if total is None else total - record.rows, writer.unwritten)
+                    if len(writer.files) > written or time.monotonic() - renewed > RENEW_SECONDS:
+                        record.files, renewed = writer.files, time.monotonic()
+                        record.measure(first, first_rows)
                         record.write(self.storage, self.record_uri)
         finally:
             # Whatever ended this, captions that are there are kept.
@@ -201,8 +218,7 @@ class CaptionJob:
                 writer.flush()
             record.files = writer.files
             record.spend("captioning", time.monotonic() - start)
-            if record.rows > first_rows:
-                record.images_per_second = round((record.rows - first_rows) / (time.monotonic() - first), 2)
+            record.measure(first, first_rows)
 
 
 @contextmanager

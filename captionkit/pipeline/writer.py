@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ class TableWriter:
         footer: What every file of this run says of itself.
         columns: The stored columns; others of the added rows are dropped.
         name: What the files' names begin with.
+        before_write: Called before each file; raises where this run may not write any more.
     """
 
     def __init__(
@@ -28,9 +30,11 @@ class TableWriter:
         flush_rows: int,
         flush_seconds: float,
         name: str = "captions",
+        before_write: Callable[[], None] = lambda: None,
     ) -> None:
         self._table, self._run_id, self._footer, self._columns = table, run_id, footer, columns
         self._flush_rows, self._flush_seconds, self._name = flush_rows, flush_seconds, name
+        self._before_write = before_write
         self._buffer: list[pa.Table] = []
         self._buffered = 0
         self._containers: dict[str, Container] = {}
@@ -44,6 +48,11 @@ class TableWriter:
         self._buffered += len(rows)
         if self._buffered >= self._flush_rows or time.monotonic() - self._last >= self._flush_seconds:
             self.flush()
+
+    @property
+    def unwritten(self) -> int:
+        """Rows that wait for their file."""
+        return self._buffered
 
     def _count_containers(self, rows: pa.Table) -> None:
         for row in rows.select(["uri", "version", "total"]).to_pylist():
@@ -61,7 +70,9 @@ class TableWriter:
         uri = f"{self._table.uri}/{self._name}-{self._run_id}-{len(self.files):05d}.parquet"
         rows = pa.concat_tables(self._buffer)
         footer = Footer(self._footer.model, self._footer.search, self._footer.carry, self._containers)
-        self._table.storage.write(uri, to_parquet(rows, footer))
+        data = to_parquet(rows, footer)
+        self._before_write()
+        self._table.storage.write(uri, data)
         self.files.append(uri)
         self._buffer, self._buffered, self._containers = [], 0, {}
         self._last = time.monotonic()

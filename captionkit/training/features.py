@@ -31,6 +31,7 @@ from captionkit.pipeline.describe import pixels_of
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.flow import flow
 from captionkit.pipeline.inputs import Inputs, Item
+from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.manifest import delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.progress import Meter, say
@@ -108,47 +109,41 @@ def make_features(
         StorageError: storage fails in a way that would fail every image alike.
     """
     key = f"pixels-{_digest(spec.preprocessing.to_json())}" if pixels else spec.fingerprint()
-    table = CaptionTable(f"{folder.rstrip('/')}/{key}", storage)
-    run_id = secrets.token_hex(4)
-    manifest = make_manifest(_Wanted(images, storage), table, f"{table.uri}/_{run_id}.manifest")
-    try:
-        replace_changed(manifest, table)
-        if manifest.units:
-            fetch = FetchOptions(
-                storage=storage.options,
-                preprocessing=spec.preprocessing,
-                limits=Limits(),
-                threads=16,
-                image_column=None,
-                carry=(),
-                done=ray.put(table.ids_within(manifest.partial)) if manifest.partial else None,
-            )
-            arguments = (None if pixels else ray.put(spec), pool.device, pool.threads)
-            rows = flow(manifest.units, fetch, pool, _Encode, arguments, batch_size)
-            size = int(np.prod(_shape(spec, pixels))) * (1 if pixels else 2)
-            writer = TableWriter(
-                table,
-                run_id,
-                Footer(key, {}, {}),
-                STORED,
-                flush_rows=max(1, FILE_BYTES // size),
-                flush_seconds=600.0,
-                name="features",
-            )
-            total = None if manifest.unknown else manifest.images
-            with Meter("features" if not pixels else "pixels", "images", total, progress_seconds) as meter:
-                try:
-                    count = 0
-                    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-                        writer.add(batch)
-                        count += len(batch)
-                        meter.update(count)
-                finally:
-                    writer.flush()
-        else:
-            say(f"features: all {len(images):,} are there ({key})")
-    finally:
-        delete_manifest(manifest.units, storage)
+    uri, run_id = f"{folder.rstrip('/')}/{key}", secrets.token_hex(4)
+    with Lease(uri, storage, run_id) as lease:
+        table = CaptionTable(uri, storage)
+        manifest = make_manifest(_Wanted(images, storage), table, f"{table.uri}/_{run_id}.manifest")
+        try:
+            replace_changed(manifest, table)
+            if manifest.units:
+                fetch = FetchOptions(
+                    storage=storage.options,
+                    preprocessing=spec.preprocessing,
+                    limits=Limits(),
+                    threads=16,
+                    image_column=None,
+                    carry=(),
+                    done=ray.put(table.ids_within(manifest.partial)) if manifest.partial else None,
+                )
+                arguments = (None if pixels else ray.put(spec), pool.device, pool.threads)
+                size = int(np.prod(_shape(spec, pixels))) * (1 if pixels else 2)
+                writer = TableWriter(
+                    table,
+                    run_id,
+                    Footer(key, {}, {}),
+                    STORED,
+                    flush_rows=max(1, FILE_BYTES // size),
+                    flush_seconds=600.0,
+                    name="features",
+                    before_write=lease.check,
+                )
+                total = None if manifest.unknown else manifest.images
+                with Meter("pixels" if pixels else "features", "images", total, progress_seconds) as meter:
+                    _write(flow(manifest.units, fetch, pool, _Encode, arguments, batch_size), writer, meter)
+            else:
+                say(f"features: all {len(images):,} are there ({key})")
+        finally:
+            delete_manifest(manifest.units, storage)
     table = CaptionTable(table.uri, storage)
     failed = {
         row["uri"]: f"{row['error_kind']}: {row['error']}"
@@ -163,6 +158,17 @@ def make_features(
         key=key,
         failed=failed,
     )
+
+
+def _write(rows: ray.data.Dataset, writer: TableWriter, meter: Meter) -> None:
+    count = 0
+    try:
+        for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+            writer.add(batch)
+            count += len(batch)
+            meter.update(count)
+    finally:
+        writer.flush()
 
 
 def _shape(spec: EncoderSpec, pixels: bool) -> tuple[int, ...]:

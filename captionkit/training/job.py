@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from captionkit.model.decoders import DECODERS, Decoder, build_decoder
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
 from captionkit.pipeline.cluster import connect, plan_pool
 from captionkit.pipeline.config import to_config
+from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.progress import say
 from captionkit.pipeline.record import now, versions
@@ -40,6 +42,8 @@ from captionkit.training.worker import train_worker
 from captionkit.vocabulary import Vocabulary
 
 RECORD = "training.json"
+WHOLE = ("size", "layers", "length", "positions")
+"""Endings of the names of decoders' arguments that are whole numbers; the command line has one type for all."""
 FREE = ("cluster", "result", "config", "storage")
 """Options that may change from one start of a training to the next."""
 
@@ -86,12 +90,13 @@ class TrainJob:
             f"{len(self.vocabulary):,} words come {options.corpus.min_count} times or more"
         )
         self._write_record()
-        ours = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
-        try:
-            self._train(corpus)
-        finally:
-            if ours:
-                ray.shutdown()
+        with Lease(self.output, self.storage, f"training-{secrets.token_hex(3)}"):
+            ours = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
+            try:
+                self._train(corpus)
+            finally:
+                if ours:
+                    ray.shutdown()
         self.record.update(status="succeeded", ended_at=now())
         self._write_record()
         return self.storage.join(self.output, "bundle")
@@ -120,7 +125,7 @@ class TrainJob:
         vocabulary = corpus.vocabulary(self.options.corpus.min_count)
         vectors = None
         config: dict[str, Any] = {
-            name: int(value) if float(value).is_integer() and name.endswith(("size", "layers", "length", "positions")) else value
+            name: int(value) if float(value).is_integer() and name.endswith(WHOLE) else value
             for name, value in network.decoder_options.items()
         }
         if self.options.corpus.glove is not None:
@@ -198,7 +203,7 @@ class TrainJob:
         per_worker = options.cluster.gpus_per_worker
         per_worker = float(gpus > 0) if per_worker is None else per_worker
         # A core is left for the tasks that read the features; the network's threads take every core meanwhile idle.
-        work = Work(**{**work.__dict__, "threads": max(1, math.floor(cpus / workers))})
+        work = Work(**{**work.__dict__, "threads": options.cluster.threads or max(1, math.floor(cpus / workers))})
         resources = {"CPU": min(1.0, cpus / (workers + 1)), **({"GPU": per_worker} if per_worker else {})}
         path, filesystem = self._checkpoints()
         logging.getLogger("ray.train").setLevel(logging.WARNING)

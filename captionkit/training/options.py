@@ -150,6 +150,8 @@ class WorkerOptions:
     """Training workers; each has a share of every batch."""
     gpus_per_worker: float | None = None
     """By itself 1 where the cluster has a GPU, else 0."""
+    threads: int | None = None
+    """CPU threads of each worker; by itself the cluster's cores divided by the workers."""
     max_failures: int = 3
     """Times that workers are started again from the last checkpoint after one died."""
     address: str | None = None

@@ -155,7 +155,7 @@ class Worker:
 
     def _backward(self, loss: Tensor) -> None:
         # DDP takes the mean over workers, and the shares are to be added.
-        (loss * self.world).backward()  # type: ignore[no-untyped-call]
+        (loss * self.world).backward()
 
     def _totals(self, batch: NDArray[np.int64]) -> Totals:
         length = self._padded_length

@@ -1,0 +1,223 @@
+"""A plan before the money: what is there to caption, what one image takes, what that comes to on a cluster.
+
+It lists the inputs, fetches and decodes a sample of them, captions a few batches, and does the arithmetic. Nothing is
+written and no Ray is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.resources import files as package_files
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from captionkit.model.captioner import Captioner
+from captionkit.pipeline.plan_sample import Archive, BudgetOptions, PlanOptions, Sample, list_archive, measure
+from captionkit.storage import Storage, StorageError, UsageError
+
+STARTING_SECONDS = 240.0
+"""What a cloud machine takes to come up, measured from its request; in every estimate."""
+CORES_KEPT = 1
+"""Cores of a node that neither decode nor caption: Ray's own."""
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A kind of machine, as the price file has it."""
+
+    cpus: int
+    gpus: int
+    dollars: float
+    spot: float | None = None
+    memory_gb: float | None = None
+    gpu: str | None = None
+    gpu_speed: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One row of the plan."""
+
+    node_type: str
+    nodes: int
+    images_per_second: float
+    hours: float
+    dollars: float
+    spot_dollars: float | None
+    bound: str
+    """What the machine is short of: "decode" or "captions"."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer. `str()` is for people, `to_json` for programs."""
+
+    archive: Archive
+    sample: Sample
+    estimates: list[Estimate]
+    advice: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "archive": asdict(self.archive),
+            "sample": asdict(self.sample),
+            "decode_per_core_second": round(self.sample.decode_rate, 2),
+            "captions_per_second": round(self.sample.caption_rate, 2),
+            "estimates": [asdict(estimate) for estimate in self.estimates],
+            "advice": self.advice,
+        }
+
+    def __str__(self) -> str:
+        archive, sample = self.archive, self.sample
+        kinds = ", ".join(f"{count:,} × {kind or 'no suffix'}" for kind, count in archive.kinds.most_common(6))
+        lines = [f"{archive.images:,} images ({kinds})"]
+        if archive.shards:
+            lines[0] += f", those in {archive.shards:,} shards estimated from their size"
+        if sample.images:
+            sides = sorted(int(pixels**0.5) for pixels in sample.pixels)
+            lines.append(
+                f"sample of {sample.images:,}: {sample.bytes / sample.images / 1e3:,.0f} kB each, "
+                f"{_typical(sides)}, {sample.failed.total():,} failed"
+                + "".join(f", {count} × {kind}" for kind, count in sample.failed.most_common(5))
+            )
+            unit = "GPU" if sample.device == "cuda" else "core"
+            lines.append(
+                f"one core fetches and decodes {sample.decode_rate:,.0f} images/s; one {unit} captions "
+                f"{sample.caption_rate:,.1f} images/s; "
+                f"one read takes {1e3 * sample.wait_seconds / sample.images:,.0f} ms"
+            )
+        if self.estimates:
+            lines += ["", f"{'machines':<22}{'images/s':>10}{'hours':>9}{'dollars':>10}{'on spot':>10}  short of"]
+        for row in self.estimates:
+            spot = "" if row.spot_dollars is None else f"{row.spot_dollars:,.2f}"
+            lines.append(
+                f"{f'{row.nodes} × {row.node_type}':<22}{row.images_per_second:>10,.0f}{row.hours:>9,.2f}"
+                f"{row.dollars:>10,.2f}{spot:>10}  {row.bound}"
+            )
+        return "\n".join([*lines, *([""] if self.advice else []), *self.advice])
+
+
+def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: None) -> Plan:
+    """List, sample, measure, reckon.
+
+    Raises:
+        UsageError: inputs, captioner or prices that cannot be used.
+        StorageError: storage that cannot be read at all.
+    """
+    storage = Storage(options.storage)
+    types = read_prices(options.budget.prices, storage)
+    captioner = Captioner.load(options.captioner.model, dtype=options.captioner.dtype, storage=storage)
+    archive, chosen = list_archive(options, storage, progress)
+    sample = measure(options, storage, captioner, archive, chosen)
+    estimates = estimate(options.budget, archive, sample, types)
+    return Plan(archive, sample, estimates, advise(options, sample, estimates, types))
+
+
+def read_prices(uri: str | None, storage: Storage) -> dict[str, NodeType]:
+    """Kinds of machines by name.
+
+    Raises:
+        UsageError: no such file, or not of the form that the package's own has.
+    """
+    try:
+        if uri is None:
+            text = (package_files("captionkit") / "assets" / "prices.yaml").read_bytes()
+        else:
+            text = storage.read(storage.normalize(uri))
+        return TypeAdapter(dict[str, NodeType]).validate_python(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError, StorageError) as err:
+        raise UsageError(f"--prices {uri}: {err}") from err
+
+
+def estimate(budget: BudgetOptions, archive: Archive, sample: Sample, types: dict[str, NodeType]) -> list[Estimate]:
+    """Hours and dollars for each kind and number of machines whose rate is known.
+
+    Raises:
+        UsageError: a kind of machine that the price file does not have, or one whose GPUs nobody has measured.
+    """
+    unknown = [name for name in budget.node_types if name not in types]
+    if unknown:
+        raise UsageError(f"--node-types {' '.join(unknown)}: the price file has {', '.join(types)}")
+    if not sample.captioned:
+        return []
+    found = []
+    for name in budget.node_types or types:
+        rates = _rates(types[name], sample, budget.gpu_rate)
+        if rates is None:
+            if budget.node_types:
+                raise UsageError(
+                    f"--node-types {name}: how fast its GPU captions is not known. Run plan on such a machine, or give "
+                    "--gpu-rate (images a second; captionkit's run records tell)"
+                )
+            continue
+        bound, rate = min(rates.items(), key=lambda pair: pair[1])
+        for nodes in budget.nodes:
+            hours = (archive.images / (rate * nodes) + STARTING_SECONDS) / 3600
+            spot = types[name].spot
+            found.append(
+                Estimate(
+                    name,
+                    nodes,
+                    rate * nodes,
+                    hours,
+                    hours * nodes * types[name].dollars,
+                    None if spot is None else hours * nodes * spot,
+                    bound,
+                )
+            )
+    return found
+
+
+def _rates(node: NodeType, sample: Sample, gpu_rate: float | None) -> dict[str, float] | None:
+    """Images a second of one machine, by what could hold it up; None where its GPUs' rate is not known."""
+    cores = max(0.5, node.cpus - CORES_KEPT)
+    if not node.gpus:
+        if sample.device == "cuda":
+            return None
+        return {"cores": cores / (1 / sample.decode_rate + 1 / sample.caption_rate)}
+    rate = gpu_rate
+    if rate is None and sample.device == "cuda":
+        speed = 1.0 if node.gpu and node.gpu in sample.gpu.split() else node.gpu_speed
+        rate = None if speed is None else sample.caption_rate * speed
+    if rate is None:
+        return None
+    return {"decode": cores * sample.decode_rate, "captions": node.gpus * rate}
+
+
+def advise(options: PlanOptions, sample: Sample, estimates: list[Estimate], types: dict[str, NodeType]) -> list[str]:
+    """The settings that follow from the figures."""
+    if not sample.captioned:
+        return ["No image of the sample could be captioned; look at the failures above first."]
+    rate = options.budget.gpu_rate or (sample.caption_rate if sample.device == "cuda" else None)
+    advice = []
+    if rate is not None:
+        cores = rate / sample.decode_rate
+        advice.append(
+            f"One GPU wants {cores:,.1f} cores that fetch and decode; add CPU workers in cluster.yaml for what its own "
+            "machine lacks."
+        )
+        advice.append("On the cluster: --actors 1:N with N the number of GPUs (--gpus-per-actor 1).")
+    else:
+        advice.append(
+            "No GPU was measured: run plan on a machine that has one, or give --gpu-rate, to compare GPU machines."
+        )
+        advice.append("On the cluster: --gpus-per-actor 0 --actors 1:N with N the number of cores less one.")
+    share = sample.failed.total() / max(1, sample.images)
+    if share > 0.01:
+        advice.append(f"{share:.1%} of the sample failed; the job ends with exit code 3 above --max-failed.")
+    if estimates:
+        best = min(estimates, key=lambda row: row.dollars)
+        advice.append(
+            f"Cheapest here: {best.nodes} × {best.node_type}, {best.hours:,.2f} h, {best.dollars:,.2f} dollars."
+        )
+    return advice
+
+
+def _typical(sides: list[int]) -> str:
+    if not sides:
+        return "none could be read"
+    middle, largest = sides[len(sides) // 2], sides[-1]
+    return f"about {middle:,} × {middle:,} pixels (the largest {largest:,} × {largest:,})"
