@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, VocabularyError, WordCounts, tokenize
@@ -47,6 +47,7 @@ def test_build_orders_by_count_then_alphabet() -> None:
         Vocabulary.build(["x"], min_count=0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abcé .,", max_size=20), max_size=12), st.integers(1, 4))
 def test_build_keeps_the_frequent_words_whatever_the_captions(captions: list[str], min_count: int) -> None:
     occurrences = [word for caption in captions for word in tokenize(caption)]
@@ -58,6 +59,7 @@ def test_build_keeps_the_frequent_words_whatever_the_captions(captions: list[str
     assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=6), st.text(max_size=30))
 def test_encoding_and_decoding_gives_the_words_back_or_unknown(captions: list[str], caption: str) -> None:
     vocabulary = Vocabulary.build(captions, min_count=1)

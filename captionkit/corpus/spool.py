@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from captionkit.corpus.record import CorpusError, Item, Report
@@ -88,27 +89,26 @@ class Spool:
         """The images that have captions, in the order in which they were declared; odd things are noted."""
         self._flush()
         run, report = self._database.execute, self._report
-        run("CREATE INDEX caption_by_key ON caption (key)")
         self._note("declared_twice", "SELECT key FROM image WHERE declared > 1")
         self._note("two_splits", "SELECT key FROM image WHERE clash UNION ALL SELECT name FROM listed WHERE clash")
-        undeclared = "FROM caption WHERE NOT EXISTS (SELECT 1 FROM image WHERE image.key = caption.key)"
-        for key, count in run(f"SELECT key, count(*) {undeclared} GROUP BY key"):
-            report.leave_out("unknown_image", key, count)
         listed = run("SELECT 1 FROM listed").fetchone() is not None
-        # The order of the tables is fixed by CROSS, so that this walks along both indices and sorts nothing.
+        last = 0
+        # A merge sort on disk: an index on the captions instead would fetch each of them from another place there.
         rows = run(
-            "SELECT image.rowid, image.key, name, split, id, text FROM image CROSS JOIN caption USING (key) "
-            "ORDER BY image.rowid, caption.rowid"
+            "SELECT image.rowid, CASE WHEN image.rowid IS NULL THEN caption.key END, id, text "
+            "FROM caption LEFT JOIN image ON image.key = caption.key ORDER BY image.rowid, caption.rowid"
         )
-        for _, group in groupby(rows, key=lambda row: row[0]):
-            members = list(group)
-            _, key, name, split, _, _ = members[0]
-            captions = self._captions(key, [(row[4], row[5]) for row in members])
+        for number, members in groupby(rows, key=itemgetter(0)):
+            if number is None:  # comes first
+                for _, key, _, text in members:
+                    report.leave_out("unknown_image", f"{key}: {text}")
+                continue
+            key, name, split = run("SELECT key, name, split FROM image WHERE rowid = ?", (number,)).fetchone()
+            self._note_silent(last + 1, number - 1)
+            last = number
+            captions = self._captions(key, [(row[2], row[3]) for row in members])
             yield Gathered(key, name, self._listed_split(name, split) if listed else split, captions)
-        self._note(
-            "without_captions",
-            "SELECT key FROM image WHERE NOT EXISTS (SELECT 1 FROM caption WHERE caption.key = image.key)",
-        )
+        self._note_silent(last + 1, 1 << 62)
         self._note("listed_without_captions", "SELECT name FROM listed WHERE NOT met")
 
     def find(self, name: str) -> list[str]:
@@ -158,8 +158,13 @@ class Spool:
         self._report.note("in_no_list", name)
         return split
 
-    def _note(self, kind: str, query: str) -> None:
-        for (example,) in self._database.execute(query):
+    def _note_silent(self, first: int, last: int) -> None:
+        """Note the images with these numbers, of which nobody says a word."""
+        if first <= last:
+            self._note("without_captions", "SELECT key FROM image WHERE rowid BETWEEN ? AND ?", first, last)
+
+    def _note(self, kind: str, query: str, *values: int) -> None:
+        for (example,) in self._database.execute(query, values):
             self._report.note(kind, example)
 
 
