@@ -1,7 +1,7 @@
 """Spot first, and on demand where there is no spot: a scorer for Ray's autoscaler, which has none that does this.
 
 Ray's autoscaler notes which node types fail to launch, and asks for the same again all the same: neither its older
-version's own scorer nor its newer version looks at the note (Ray 2.60; tests/deploy/test_autoscaler.py shows it). The
+version's own scorer nor its newer version looks at the note (Ray 2.60; tests/deploy/test_launcher.py shows it). The
 older version lets one name a better scorer, as the head's start command in cluster.yaml does:
 
     RAY_enable_autoscaler_v2=0 RAY_AUTOSCALER_UTILIZATION_SCORER=spot_first.score PYTHONPATH=~/deploy ray start --head …
