@@ -7,6 +7,7 @@ costs the whole block. Only what would fail every row alike (no such bucket, wro
 from __future__ import annotations
 
 import gzip
+import os
 import tarfile
 import time
 import zlib
@@ -19,20 +20,24 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from captionkit.images import ImageError, Limits, Preprocessing, decode
+from captionkit.images import DECODE_SECONDS, DECODER, ImageError, Limits, Preprocessing, Sandbox, shared_sandbox
 from captionkit.pipeline.ids import Ids, image_id
 from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column
 from captionkit.pipeline.manifest import Unit, read_unit
 from captionkit.storage import Storage, StorageError, StorageOptions, join_member
 
 CHUNK = 64
-"""Rows yielded at once; also how many a task reads ahead of what it has yielded."""
+"""Rows yielded at once, at most; also how many a task reads ahead of what it has yielded."""
+
+CHUNK_BYTES = 64 * 2**20
+"""Encoded bytes of a chunk aimed at: where images are large, chunks have fewer rows (one a thread at least)."""
 
 PIXELS = [
     pa.field("uri", pa.string()),
@@ -46,7 +51,7 @@ PIXELS = [
     pa.field("version", pa.string()),
     pa.field("bytes", pa.int64()),
     pa.field("fetch_s", pa.float32()),
-    pa.field("decode_s", pa.float32()),
+    pa.field("decode_s", pa.float32()),  # of processor time
 ]
 """What travels from fetch to captioner; carried columns follow."""
 
@@ -63,6 +68,10 @@ class FetchOptions:
     carry: tuple[tuple[str, pa.DataType], ...]
     done: ray.ObjectRef | None
     """Sorted ids of the rows that stand already of containers to be read again."""
+    decode_seconds: float = DECODE_SECONDS
+    """Time limit of one image's decoding."""
+    decoder: str = DECODER
+    """What decodes, as "module:function"."""
 
 
 class _Source(NamedTuple):
@@ -121,17 +130,37 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
         done: Ids = np.empty(0, np.int64) if options.done is None else ray.get(options.done)
         read = _tar if rows[0]["kind"] == "tar" else _row_group
         sources = read(rows[0], storage, options, done)
-    with ThreadPoolExecutor(options.threads) as pool:
-        left = iter(sources)
+    # Ray gives a worker process one task at a time: the next one finds this child running.
+    sandbox = shared_sandbox(
+        options.preprocessing,
+        options.limits,
+        min(options.threads, _cores()),
+        options.decode_seconds,
+        options.decoder,
+    )
+    length = min(CHUNK, options.threads)  # until it is known how large images are here
+    left = iter(sources)
+    # Two decode by turns, so that the child has the next chunk when it has finished one.
+    with ThreadPoolExecutor(options.threads) as readers, ThreadPoolExecutor(2) as decoders:
 
-        def submit() -> list[Future[dict[str, Any]]]:
-            return [pool.submit(_decode, item, options) for item in islice(left, CHUNK)]
+        def submit() -> Future[pa.Table] | None:
+            reads = [readers.submit(_fetch, item) for item in islice(left, length)]
+            return decoders.submit(_decode, reads, sandbox, options) if reads else None
 
         ahead = submit()
         while ahead:
             # Ahead by one chunk: while one waits downstream the next is being read.
             current, ahead = ahead, submit()
-            yield _table([future.result() for future in current], options)
+            table = current.result()
+            del current  # the table is downstream's to free
+            mean = pc.mean(table["bytes"]).as_py() or 0
+            length = max(min(CHUNK, options.threads), min(CHUNK, int(CHUNK_BYTES / max(1, mean))))
+            yield table
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Failure(NamedTuple):
@@ -262,7 +291,8 @@ def _read(storage: Storage, uri: str, size: int | None, limits: Limits) -> bytes
     return storage.read(uri)
 
 
-def _decode(item: _Source | _Failure, options: FetchOptions) -> dict[str, Any]:
+def _fetch(item: _Source | _Failure) -> tuple[dict[str, Any], bytes | None]:
+    """A row as far as it goes without pixels, and its image's bytes where they could be had."""
     row: dict[str, Any] = {
         "uri": item.uri,
         "image_id": item.image_id,
@@ -270,7 +300,7 @@ def _decode(item: _Source | _Failure, options: FetchOptions) -> dict[str, Any]:
         "total": item.total,
     }
     if isinstance(item, _Failure):
-        return {**row, "error_kind": item.kind, "error": item.error}
+        return {**row, "error_kind": item.kind, "error": item.error}, None
     row.update(item.carried)
     start = time.perf_counter()
     try:
@@ -278,17 +308,26 @@ def _decode(item: _Source | _Failure, options: FetchOptions) -> dict[str, Any]:
     except (StorageError, ImageError) as err:
         if isinstance(err, StorageError) and err.hopeless:
             raise
-        return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}
-    fetched = time.perf_counter()
-    row.update(bytes=len(data), fetch_s=fetched - start)
-    try:
-        image = decode(data, options.preprocessing, options.limits)
-    except ImageError as err:
-        row.update(error_kind=err.kind, error=str(err))
-    else:
-        row.update(pixels=image.pixels.tobytes(), width=image.width, height=image.height)
-    row["decode_s"] = time.perf_counter() - fetched
-    return row
+        return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
+    row.update(bytes=len(data), fetch_s=time.perf_counter() - start)
+    return row, data
+
+
+def _decode(
+    reads: list[Future[tuple[dict[str, Any], bytes | None]]], sandbox: Sandbox, options: FetchOptions
+) -> pa.Table:
+    """A chunk's table, once all of it is read."""
+    rows = [future.result() for future in reads]
+    reads.clear()
+    read = [(row, data) for row, data in rows if data is not None]
+    for (row, _), outcome in zip(read, sandbox.decode_many([data for _, data in read]), strict=True):
+        if isinstance(outcome, ImageError):
+            row.update(error_kind=outcome.kind, error=str(outcome))
+        else:
+            # A view: Arrow makes the copy.
+            row.update(pixels=outcome.pixels.data.cast("B"), width=outcome.width, height=outcome.height)
+        row["decode_s"] = outcome.seconds
+    return _table([row for row, _ in rows], options)
 
 
 def _table(rows: list[dict[str, Any]], options: FetchOptions) -> pa.Table:
