@@ -7,7 +7,7 @@ What comes out, for every picture alike:
 
 - **Limits first.** Bytes and the header's pixel count are checked before a pixel is decoded. Some of Pillow's
   readers (GIF, WebP, TIFF) also hold to its own limit, `2 * PIL.Image.MAX_IMAGE_PIXELS`. Running out of
-  memory while decoding fails that picture as "too_many_pixels".
+  memory while decoding fails that picture as "too_many_pixels". In a sandbox large pictures wait for each other.
 - **Whole pictures only.** A file that ends early fails as "truncated", never as a picture that is half grey.
 - **Upright.** EXIF orientation (or XMP's where EXIF has none) is applied, all eight; width and height are
   those of the upright picture.
@@ -23,9 +23,13 @@ What comes out, for every picture alike:
 - **32-bit** integer and float greys (TIFF) have no range of their own: lowest value black, highest white,
   NaN and infinities black.
 - **Colour profiles** (ICC) are not applied.
+
+`decode` works in the caller's process. Strangers' files by the million are better decoded in a `Sandbox`: there a
+decoder that crashes or hangs costs the one picture ("decoder_crashed", "decode_timeout"), and memory is bounded.
 """
 
 from captionkit.images.decoding import decode, prepare
+from captionkit.images.sandbox import DECODE_SECONDS, DECODER, Sandbox, shared_sandbox
 from captionkit.images.types import (
     ERROR_KINDS,
     IMAGENET_MEAN,
@@ -38,6 +42,8 @@ from captionkit.images.types import (
 )
 
 __all__ = [
+    "DECODER",
+    "DECODE_SECONDS",
     "ERROR_KINDS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
@@ -46,6 +52,8 @@ __all__ = [
     "ImageError",
     "Limits",
     "Preprocessing",
+    "Sandbox",
     "decode",
     "prepare",
+    "shared_sandbox",
 ]

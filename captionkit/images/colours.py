@@ -49,8 +49,24 @@ def _from_16_bits(greys: NDArray[np.generic], clear: object) -> Image.Image:
 
 def _stretched(values: NDArray[np.generic]) -> Image.Image:
     """Numbers without a known range → "L": lowest black, highest white; NaN and infinities black."""
-    numbers = values.astype(np.float64)
-    finite = np.isfinite(numbers)
-    low, high = (numbers[finite].min(), numbers[finite].max()) if finite.any() else (0.0, 0.0)
-    scaled = np.where(finite, numbers - low, 0.0) * (255.0 / (high - low) if high > low else 0.0)
-    return Image.fromarray(np.round(scaled).astype(np.uint8))
+    low, high = np.inf, -np.inf
+    for band in _bands(values):
+        numbers = band.astype(np.float64)
+        finite = numbers[np.isfinite(numbers)]
+        if finite.size:
+            low, high = min(low, finite.min()), max(high, finite.max())
+    greys = np.zeros(values.shape, np.uint8)
+    if high > low:
+        for band, grey in zip(_bands(values), _bands(greys), strict=True):
+            numbers = band.astype(np.float64)
+            finite = np.isfinite(numbers)
+            np.subtract(numbers, low, out=numbers, where=finite)
+            numbers *= 255.0 / (high - low)
+            grey[finite] = np.round(numbers[finite]).astype(np.uint8)
+    return Image.fromarray(greys)
+
+
+def _bands(values: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+    """Views of at most a million numbers or one row each: as float64 the whole would take many times the picture."""
+    rows = max(1, 1_000_000 // max(1, values.shape[1]))
+    return [values[top : top + rows] for top in range(0, len(values), rows)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from io import BytesIO
 
 import numpy as np
@@ -63,22 +63,28 @@ _UNSUPPORTED_WORDS = (
     "unknown pixel mode",
 )
 
+_OUT_OF_MEMORY_WORDS = ("out of memory", "insufficient memory")
+
 _DEFAULT_LIMITS = Limits()
 
+Admit = Callable[[int], AbstractContextManager[object]]
+"""Called with the number of pixels before they are decoded; held while they are."""
 
-def decode(data: bytes, preprocessing: Preprocessing, limits: Limits = _DEFAULT_LIMITS) -> Decoded:
+
+def decode(
+    data: bytes, preprocessing: Preprocessing, limits: Limits = _DEFAULT_LIMITS, admit: Admit = nullcontext
+) -> Decoded:
     """The picture in these bytes, at the model's geometry. Safe to call from many threads at once.
+
+    `admit` can make large pictures wait for each other; by itself they do not.
 
     Raises ImageError and, for any bytes whatever, nothing else.
     """
-    if not data:
-        raise ImageError("empty", "the file has no bytes")
-    if len(data) > limits.max_bytes:
-        raise ImageError("too_many_bytes", f"{len(data)} bytes, the limit is {limits.max_bytes}")
+    check_bytes(data, limits)
     name = identify(data)
     with _quiet():
         try:
-            return _decode(name, data, preprocessing, limits)
+            return _decode(name, data, preprocessing, limits, admit)
         except ImageError:
             raise
         # Broad on purpose: on damaged bytes Pillow's readers raise OSError, SyntaxError, ValueError,
@@ -86,6 +92,14 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: Limits = _DEFAULT_
         # more, and one bad file must not cost a batch its other pictures.
         except Exception as error:
             raise _explain(name, data, error) from error
+
+
+def check_bytes(data: bytes, limits: Limits) -> None:
+    """Raises ImageError "empty" or "too_many_bytes"."""
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    if len(data) > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{len(data)} bytes, the limit is {limits.max_bytes}")
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -101,19 +115,29 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
             raise _explain(image.format or "image", b"", error) from error
 
 
-def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded:
-    if name == "WebP":
-        _check_pixels(webp_size(data), limits)
+def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
+    canvas = webp_size(data) if name == "WebP" else None
+    _check_pixels(canvas, limits)
     check_structure(name, data)
-    image = _READERS[name](BytesIO(data))
-    _check_pixels(image.size, limits)
+    with ExitStack() as admitted:
+        if canvas is not None:
+            admitted.enter_context(admit(canvas[0] * canvas[1]))
+        image = _READERS[name](BytesIO(data))
+        _check_pixels(image.size, limits)
+        if canvas is None:
+            admitted.enter_context(admit(_pixels_held(image, preprocessing)))
+        return _load(image, len(data), preprocessing)
+
+
+def _load(image: ImageFile, length: int, preprocessing: Preprocessing) -> Decoded:
+    """Decodes and renders. `length`: of the whole file, in bytes."""
     stored, scale = image.size, 1.0
     if isinstance(image, JpegImageFile):
         wanted = geometry.jpeg_scale(*stored, preprocessing)
         drafted = image.draft(None, (stored[0] // wanted, stored[1] // wanted)) if wanted > 1 else None
         if drafted is not None:
             scale = stored[0] / drafted[1][2]
-        image.decodermaxblock = len(data)  # all bytes are here already; don't feed them in 64 KiB pieces
+        image.decodermaxblock = length  # all bytes are here already; don't feed them in 64 KiB pieces
     elif isinstance(image, TiffImageFile):
         _refuse_raw_photo(image)
     elif isinstance(image, PpmImageFile) and image.tile[0][0] != "raw":
@@ -156,6 +180,14 @@ def _check_pixels(size: tuple[int, int] | None, limits: Limits) -> None:
         raise ImageError("too_many_pixels", f"{size[0]} × {size[1]} pixels, the limit is {limits.max_pixels} in all")
 
 
+def _pixels_held(image: ImageFile, preprocessing: Preprocessing) -> int:
+    """How many pixels are in memory at once while it is decoded: fewer than it has, where it is scaled on the way."""
+    width, height = image.size
+    if isinstance(image, JpegImageFile) and not image.info.get("progressive"):
+        return width * height // geometry.jpeg_scale(width, height, preprocessing) ** 2
+    return width * height
+
+
 def _refuse_raw_photo(image: TiffImageFile) -> None:
     """Camera raw files are TIFFs whose first picture is a small preview: not what their owner means."""
     tags = image.tag_v2
@@ -177,7 +209,7 @@ def _explain(name: str, data: bytes, error: Exception) -> ImageError:
     """The ImageError that says what a reader's exception means."""
     said = " ".join(str(error).split())[:200] or type(error).__name__
     words = said.lower()
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(word in words for word in _OUT_OF_MEMORY_WORDS):
         # Raised for absurd sizes inside a file too, so it is said of the picture and not of the machine.
         return ImageError("too_many_pixels", f"decoding this {name} needs more memory than there is")
     if isinstance(error, Image.DecompressionBombError):
