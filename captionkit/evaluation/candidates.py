@@ -83,6 +83,8 @@ def _caption_batch(
     if not pixels:
         return
     features = captioner.encode(np.stack(list(pixels.values())))
+    # The device works on features until someone asks, and is slow the first time: neither is the first way's doing.
+    search_captions(captioner, features[:1], SearchOptions(beam=1))
     for way, options in ways.items():
         start = time.perf_counter()
         made.captions[way] |= dict(zip(pixels, search_captions(captioner, features, options), strict=True))

@@ -17,7 +17,7 @@ from captionkit.metrics.errors import MetricError
 from captionkit.metrics.java import LOCALE, last_line
 from captionkit.metrics.reference import meteor
 
-START_SECONDS = 300.0
+START_SECONDS = 900.0
 """Patience for Java to load METEOR's paraphrases; 5 to 20 seconds are usual."""
 
 IMAGE_SECONDS = 0.5
