@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import tyro
 from ray.exceptions import RayTaskError
 
 import captionkit
+from captionkit.cli_options import parse
+from captionkit.cli_tables import check, compact, failures, plan, status
+from captionkit.corpus import CorpusError
+from captionkit.evaluation.options import EvaluateOptions
 from captionkit.gallery import write_gallery
-from captionkit.pipeline.config import read_config
+from captionkit.metrics import MetricError
 from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
 from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.stopping import Stopped
@@ -30,8 +33,6 @@ EXIT_CODES = f"""exit codes:
   {TOO_MANY_FAILED}    a larger share of rows failed than --max-failed allows; the table stands all the same
   {STOPPED}  stopped (SIGTERM, Ctrl-C); what was captioned by then is kept"""
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class GalleryOptions:
@@ -43,19 +44,6 @@ class GalleryOptions:
     """Address of the page to write."""
     limit: int = 200
     """Pictures on the page; of a larger table a spread sample, the same every time."""
-    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
-
-
-@dataclass(frozen=True)
-class StatusOptions:
-    """Say how far a caption job is, from anywhere: what its run record tells."""
-
-    output: tyro.conf.Positional[str]
-    """Address of the caption table."""
-    all: bool = False
-    """All runs, not only the latest."""
-    json: bool = False
-    """JSON lines, for programs."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
 
 
@@ -73,7 +61,7 @@ class DemoOptions:
 
 def caption(args: Sequence[str]) -> int:
     """Caption images into a Parquet table, one row per image."""
-    return run_job(_parse(CaptionOptions, "caption", args))
+    return run_job(parse(CaptionOptions, "caption", args))
 
 
 def run_job(options: CaptionOptions) -> int:
@@ -102,40 +90,35 @@ def run_job(options: CaptionOptions) -> int:
 
 def train(args: Sequence[str]) -> int:
     """Train a captioner on a corpus of captioned images."""
-    options = _parse(TrainOptions, "train", args)
+    options = parse(TrainOptions, "train", args)
+    from ray.train import TrainingFailedError
+
     from captionkit.training.job import TrainJob
 
-    bundle = TrainJob(options).run()
+    try:
+        bundle = TrainJob(options).run()
+    except TrainingFailedError as err:
+        lines = [line for line in str(err).splitlines() if line.strip()]
+        return _complain(BROKEN, f"{lines[-1].strip()}; the same command goes on from the last checkpoint")
     say(f"bundle: {bundle}")
     say(f"curve:  {options.result.output}/curve.png")
     return OK
 
 
-def status(args: Sequence[str]) -> int:
-    """Say how far a caption job is, from anywhere: what its run record tells."""
-    options = _parse(StatusOptions, "status", args)
-    from captionkit.pipeline.status import read_status
+def evaluate(args: Sequence[str]) -> int:
+    """Judge a captioner, or a caption table, by what people said of the same images."""
+    options = parse(EvaluateOptions, "evaluate", args)
+    from captionkit.evaluation.job import evaluate as judge
 
-    runs = read_status(options.output, Storage(options.storage))
-    for run in runs[: None if options.all else 1]:
-        print(json.dumps(run.record | {"state": run.state, "age_seconds": round(run.age)}) if options.json else run)
-    return OK
-
-
-def plan(args: Sequence[str]) -> int:
-    """Say how long an archive will take and what it will cost, before anything is spent."""
-    from captionkit.pipeline.plan import PlanOptions, make_plan
-
-    options = _parse(PlanOptions, "plan", args)
-    with Meter("listing", "inputs") as meter:
-        found = make_plan(options, meter.update)
-    print(json.dumps(found.to_json()) if options.budget.json else found)
+    judged = judge(options)
+    say(f"score card: {judged.markdown_uri}")
+    say(f"page:       {judged.page_uri}")
     return OK
 
 
 def gallery(args: Sequence[str]) -> int:
     """Show a caption table as a page: one HTML file with pictures, captions and failures."""
-    options = _parse(GalleryOptions, "gallery", args)
+    options = parse(GalleryOptions, "gallery", args)
     _gallery(options.table, options.page, options.limit, Storage(options.storage))
     say(f"page: {options.page}")
     return OK
@@ -152,7 +135,7 @@ def _gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) 
 
 def demo(args: Sequence[str]) -> int:
     """Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine."""
-    options = _parse(DemoOptions, "demo", args)
+    options = parse(DemoOptions, "demo", args)
     images = f"{options.output}/scenes"
     _draw(images, options.count, options.seed)
     # Two files that are no pictures, to see what becomes of such: a row with its reason, and nothing else.
@@ -169,7 +152,7 @@ def demo(args: Sequence[str]) -> int:
 
 def scenes(args: Sequence[str]) -> int:
     """Draw scenes into a folder, as many as you like."""
-    options = _parse(ScenesOptions, "scenes", args)
+    options = parse(ScenesOptions, "scenes", args)
     _draw(options.output, options.count, options.seed, options.size)
     say(f"{options.count:,} scenes in {options.output}")
     return OK
@@ -197,7 +180,11 @@ class ScenesOptions:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "caption": caption,
+    "check": check,
+    "compact": compact,
     "demo": demo,
+    "evaluate": evaluate,
+    "failures": failures,
     "gallery": gallery,
     "plan": plan,
     "scenes": scenes,
@@ -217,9 +204,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return OK if name in ("--help", "-h") else USAGE
     try:
         return COMMANDS[name](rest)
-    except UsageError as err:
+    except (UsageError, CorpusError) as err:
         return _complain(USAGE, str(err))
-    except StorageError as err:
+    except (StorageError, MetricError) as err:
         return _complain(BROKEN, str(err))
     except RayTaskError as err:
         cause = _cause(err)
@@ -255,34 +242,6 @@ def _cause(error: BaseException) -> BaseException:
         if not isinstance(inner, BaseException) or inner is error:
             return error
         error = inner
-
-
-def _parse(kind: type[T], command: str, args: Sequence[str]) -> T:
-    """Options from the command line, over those of `--config` where the command knows it, over the defaults."""
-    default: dict[str, Any] = {}
-    config = _config_argument(args)
-    if config is not None and kind in (CaptionOptions, TrainOptions):
-        default["default"] = read_config(kind, config)
-    try:
-        parsed: T = tyro.cli(
-            kind,
-            prog=f"captionkit {command}",
-            args=list(args),
-            config=(tyro.conf.OmitSubcommandPrefixes,),
-            **default,
-        )
-        return parsed
-    except ValueError as err:  # raised by an options class that checks itself
-        raise UsageError(str(err)) from err
-
-
-def _config_argument(args: Sequence[str]) -> str | None:
-    for index, arg in enumerate(args):
-        if arg == "--config" and index + 1 < len(args):
-            return args[index + 1]
-        if arg.startswith("--config="):
-            return arg.partition("=")[2]
-    return None
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from torchvision.models.resnet import BasicBlock
 
 SIZE: Final = 96
 """Side of the images it is made for, in pixels."""
-FEATURES: Final = 384
-"""Length of its feature vectors."""
+FEATURES: Final = 346
+"""Length of its feature vectors, each value between 0 and 1: as many as `captionkit.training.attributes` has facts."""
 _WIDTHS: Final = (32, 64, 128, 160)
 _CELLS: Final = 3
 """Features are read off this many rows and columns of the last map, so that they tell where things are."""
@@ -19,6 +19,7 @@ _CELLS: Final = 3
 class TinyResNet(nn.Module):
     """ResNet-10 (He et al. 2016), narrow, that sees patches of four pixels: (N, 3, H, W) → logits (N, num_classes).
 
+    Its features are attributes: before its last layer stands a sigmoid, so that each can mean how sure something is.
     Dense 3 × 3 convolutions, where networks made for phones have depthwise ones: at equal time for a training step
     on a CPU they do several times the arithmetic.
     """
@@ -35,7 +36,9 @@ class TinyResNet(nn.Module):
         self.layer3 = _halving(_WIDTHS[1], _WIDTHS[2])
         self.layer4 = _halving(_WIDTHS[2], _WIDTHS[3])
         self.pool = nn.AdaptiveAvgPool2d(_CELLS)
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(_WIDTHS[3] * _CELLS**2, FEATURES), nn.ReLU())
+        self.features = nn.Sequential(
+            nn.Flatten(), nn.Linear(_WIDTHS[3] * _CELLS**2, 384), nn.ReLU(), nn.Linear(384, FEATURES), nn.Sigmoid()
+        )
         self.fc = nn.Linear(FEATURES, num_classes)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from ray.data.datasource import ReadTask
 
 from captionkit.images import DECODE_SECONDS, DECODER, ImageError, Limits, Preprocessing, Sandbox, shared_sandbox
 from captionkit.pipeline.ids import Ids, image_id
-from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column
+from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, Item, image_column
 from captionkit.pipeline.manifest import Unit, read_unit
 from captionkit.storage import Storage, StorageError, StorageOptions, join_member
 
@@ -156,6 +156,24 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
             mean = pc.mean(table["bytes"]).as_py() or 0
             length = max(min(CHUNK, options.threads), min(CHUNK, int(CHUNK_BYTES / max(1, mean))))
             yield table
+
+
+def encoded_images(item: Item, options: FetchOptions) -> Iterator[bytes]:
+    """An input's images as they are stored, one by one: for a look at what there is.
+
+    Raises:
+        ImageError: too large to be read.
+        StorageError: it cannot be read, or its container has broken.
+    """
+    storage = Storage(options.storage)
+    if item.kind == "image":
+        yield _read(storage, item.uri, item.size, options.limits)
+        return
+    row = {"uri": item.uri, "version": item.version, "row_group": 0, "first_row": 0, "total": sum(item.row_groups)}
+    for source in (_tar if item.kind == "tar" else _row_group)(row, storage, options, np.empty(0, np.int64)):
+        if isinstance(source, _Failure):
+            raise StorageError(source.kind, source.error)
+        yield source.get()
 
 
 def _cores() -> int:

@@ -36,6 +36,8 @@ class InputOptions:
     """Images of more megapixels than this become failed rows; told from the header, before any pixel is read."""
     max_megabytes: float = 256.0
     """The same for the size of the encoded image, in MB."""
+    decode_seconds: float = 30.0
+    """The longest that decoding one image may take; a slower one becomes a failed row."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class OutputOptions:
     """The folder of the caption table. A rerun on the same folder captions what is missing or changed."""
     mixed: bool = False
     """Allow a table whose rows come from several models or search options (each row names its model)."""
+    retry_failed: bool = False
+    """Also caption anew the images whose rows have failed."""
     max_failed: float = 0.05
     """The largest share of failed rows (0 to 1) with which the job still succeeds. Past it the exit code is 3; the
     table stands all the same."""

@@ -62,8 +62,8 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "archive": asdict(self.archive),
-            "sample": asdict(self.sample),
+            "archive": {**vars(self.archive), "kinds": dict(self.archive.kinds)},
+            "sample": {**vars(self.sample), "failed": dict(self.sample.failed)},
             "decode_per_core_second": round(self.sample.decode_rate, 2),
             "captions_per_second": round(self.sample.caption_rate, 2),
             "estimates": [asdict(estimate) for estimate in self.estimates],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from captionkit.images import ImageError, Limits, decode
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
-from captionkit.pipeline.fetch import encoded_images
+from captionkit.pipeline.fetch import FetchOptions, encoded_images
 from captionkit.pipeline.inputs import Inputs, Item
 from captionkit.pipeline.options import InputOptions, ModelOptions, WordOptions
 from captionkit.storage import Storage, StorageError, StorageOptions, split_member
@@ -128,13 +128,23 @@ def measure(
     sample = Sample(device=captioner.device.type)
     limits = Limits(int(options.inputs.max_megabytes * 1e6), int(options.inputs.max_megapixels * 1e6))
     pictures: list[NDArray[np.uint8]] = []
-    inside = 0
+    inside = members = 0
     start = time.perf_counter()
-    for in_container, data in islice(_bytes(options, storage, chosen, limits, sample), options.budget.sample):
+    fetch = FetchOptions(
+        storage=storage.options,
+        preprocessing=captioner.preprocessing,
+        limits=limits,
+        threads=1,
+        image_column=options.inputs.image_column,
+        carry=(),
+        done=None,
+    )
+    for in_container, data in islice(_bytes(fetch, chosen, options.budget.sample, sample), options.budget.sample):
         sample.wait_seconds += time.perf_counter() - start
         sample.images += 1
         sample.bytes += len(data)
         inside += len(data) * in_container
+        members += in_container
         began = time.thread_time()
         try:
             image = decode(data, captioner.preprocessing, limits)
@@ -144,22 +154,19 @@ def measure(
             sample.failed[err.kind] += 1
         sample.decode_seconds += time.thread_time() - began
         start = time.perf_counter()
-    if archive.shards and inside:
+    if archive.shards and members:
         # A member takes its bytes and a header of 512; what else a shard holds (texts) makes this an upper bound.
-        members = sum(1 for item in chosen if item.kind == "tar") and sample.images
         archive.images += round(archive.shard_bytes / (inside / members + 512))
     _caption(options, captioner, pictures, sample)
     return sample
 
 
-def _bytes(
-    options: PlanOptions, storage: Storage, chosen: list[Item], limits: Limits, sample: Sample
-) -> Iterator[tuple[bool, bytes]]:
+def _bytes(fetch: FetchOptions, chosen: list[Item], wanted: int, sample: Sample) -> Iterator[tuple[bool, bytes]]:
     """Encoded images of the sample, and whether they lie in a tar shard; a few of each container."""
-    each = max(8, options.budget.sample // max(1, len(chosen)))
+    each = max(8, wanted // max(1, len(chosen)))
     for item in chosen:
         try:
-            for data in islice(encoded_images(item, storage, limits, options.inputs.image_column), each):
+            for data in islice(encoded_images(item, fetch), each):
                 yield item.kind == "tar", data
         except (StorageError, ImageError) as err:
             if isinstance(err, StorageError) and err.hopeless:

@@ -18,8 +18,10 @@ from captionkit.images import Limits
 from captionkit.model.bundle import BundleError, read_files
 from captionkit.model.captioner import Captioner
 from captionkit.pipeline.cluster import Pool, connect, plan_pool
+from captionkit.pipeline.compact import recover
 from captionkit.pipeline.config import to_config
 from captionkit.pipeline.describe import Describe, DescribeOptions
+from captionkit.pipeline.failures import failed_rows
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.flow import flow
 from captionkit.pipeline.inputs import Inputs
@@ -115,11 +117,17 @@ class CaptionJob:
     def _reopen(self) -> None:
         """Look at the table again, now that no other run can write to it: one may have ended since."""
         self.table = CaptionTable(self.table.uri, self.storage)
+        if recover(self.table):  # a compaction that died left rows twice
+            self.table = CaptionTable(self.table.uri, self.storage)
         _check_table(self.table, self.fingerprint, self.search, mixed=self.options.table.mixed)
 
     def _list(self) -> Manifest:
         start = time.monotonic()
         inputs = Inputs(self.options.inputs, self.storage)
+        retried = 0
+        if self.options.table.retry_failed:
+            # Taken out, they are missing, and come again like all that is.
+            retried = self.table.drop(failed_rows(self.table))
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
             manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)
         self.carry = dict(inputs.carry_types)
@@ -135,6 +143,7 @@ class CaptionJob:
             "done_before": manifest.done,
             "containers_done_before": manifest.finished_containers,
             "replaced": manifest.replaced,
+            "retried": retried,
         }
         say(_describe_manifest(manifest, inputs))
         return manifest
@@ -164,6 +173,7 @@ class CaptionJob:
             limits=Limits(max_bytes=int(inputs.max_megabytes * 1e6), max_pixels=int(inputs.max_megapixels * 1e6)),
             threads=options.cluster.fetch_threads,
             image_column=inputs.image_column,
+            decode_seconds=inputs.decode_seconds,
             carry=tuple(self.carry.items()),
             done=ray.put(self.table.ids_within(manifest.partial)) if manifest.partial else None,
         )
@@ -279,8 +289,8 @@ def _check(options: CaptionOptions) -> None:
             "--flush-minutes and --flush-rows: more than 0",
         ),
         (
-            options.inputs.max_megapixels > 0 and options.inputs.max_megabytes > 0,
-            "--max-megapixels and --max-megabytes: more than 0",
+            min(options.inputs.max_megapixels, options.inputs.max_megabytes, options.inputs.decode_seconds) > 0,
+            "--max-megapixels, --max-megabytes and --decode-seconds: more than 0",
         ),
     ):
         if not fine:

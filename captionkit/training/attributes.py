@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from captionkit.scenes.scene import Scene
@@ -21,6 +22,8 @@ _PLACES: Final = (None, *PLACES)
 _CHOICES: Final = (len(_COLOURS), MOST, len(_SIZES), len(_PLACES))
 """For a kind of thing that is there: which colour, how many, which size, where."""
 _SURROUNDINGS: Final = (len(BACKGROUNDS), len(TIMES))
+FACTS: Final = len(_KINDS) * (1 + sum(_CHOICES)) + sum(_SURROUNDINGS)
+"""Values that tell a scene: for each kind whether it is there and what may be said of it; then the surroundings."""
 
 
 def facts(scene: Scene) -> list[int]:
@@ -36,27 +39,29 @@ def facts(scene: Scene) -> list[int]:
     return [*found, tuple(BACKGROUNDS).index(scene.background), TIMES.index(scene.time)]
 
 
-class AttributeHead(nn.Module):
-    """Reads the facts of a scene off an encoder's features (N, D). Used in training only."""
+def fact_loss(features: Tensor, targets: Tensor) -> Tensor:
+    """Nats a scene: of what is there, and of colour, count, size, place of that which is; of the surroundings.
 
-    def __init__(self, feature_size: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(feature_size, len(_KINDS) * (1 + sum(_CHOICES)) + sum(_SURROUNDINGS))
+    Args:
+        features: (N, FACTS) between 0 and 1, an encoder's.
+        targets: (N, …) int64, rows as `facts` gives them.
 
-    def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Nats a scene: of what is there, and of colour, count, size, place of that which is; of the surroundings.
-
-        Args:
-            targets: (N, …) int64, rows as `facts` gives them.
-        """
-        logits = self.output(features)
-        kinds, surroundings = logits.split([len(_KINDS) * (1 + sum(_CHOICES)), sum(_SURROUNDINGS)], dim=1)
-        present, *choices = kinds.reshape(len(kinds), len(_KINDS), -1).split([1, *_CHOICES], dim=2)
-        things = targets[:, : len(_KINDS) * len(_CHOICES)].reshape(len(targets), len(_KINDS), -1)
-        there = things[:, :, 0] >= 0
-        loss = binary_cross_entropy_with_logits(present.squeeze(2), there.float(), reduction="sum")
-        for place, choice in enumerate(choices):
-            loss = loss + cross_entropy(choice[there], things[:, :, place][there], reduction="sum")
-        for part, target in zip(surroundings.split(_SURROUNDINGS, dim=1), targets[:, -2:].unbind(1), strict=True):
-            loss = loss + cross_entropy(part, target, reduction="sum")
-        return loss / len(features)
+    Raises:
+        ValueError: features of another length.
+    """
+    if features.shape[1] != FACTS:
+        raise ValueError(f"an encoder with {FACTS} features is needed, one for each fact, not {features.shape[1]}")
+    # Beyond that a sigmoid's fp32 value tells no difference.
+    logits = features.clamp(1e-6, 1 - 1e-6).logit()
+    kinds, surroundings = logits[:, : -sum(_SURROUNDINGS)], logits[:, -sum(_SURROUNDINGS) :]
+    present, *choices = torch.split(kinds.reshape(len(kinds), len(_KINDS), -1), [1, *_CHOICES], dim=2)
+    things = targets[:, : len(_KINDS) * len(_CHOICES)].reshape(len(targets), len(_KINDS), -1)
+    there = things[:, :, 0] >= 0
+    loss = binary_cross_entropy_with_logits(present.squeeze(2), there.float(), reduction="sum")
+    for place, choice in enumerate(choices):
+        loss = loss + cross_entropy(choice[there], things[:, :, place][there], reduction="sum")
+    for part, target in zip(
+        torch.split(surroundings, list(_SURROUNDINGS), dim=1), targets[:, -2:].unbind(1), strict=True
+    ):
+        loss = loss + cross_entropy(part, target, reduction="sum")
+    return loss / len(features)

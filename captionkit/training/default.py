@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from captionkit.images import Preprocessing, decode
@@ -28,7 +28,7 @@ from captionkit.model.captioner import Captioner
 from captionkit.model.decoders.show_tell import ShowTell
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.scenes import Scene, captions, draw, judge, random_scene
-from captionkit.training.attributes import AttributeHead, facts
+from captionkit.training.attributes import fact_loss, facts
 from captionkit.training.loop import LoopOptions, Point, fit, pad_tokens, teacher_forcing
 from captionkit.vocabulary import Vocabulary
 
@@ -49,24 +49,24 @@ class DefaultOptions:
     """Judge on this many held-out scenes."""
     model: str | None = None
     """Judge this bundle; by itself the one just trained, or the embedded one."""
-    scenes: int = 40_000
+    scenes: int = 75_000
     """Scenes to draw for training; each is also used mirrored."""
     encoder: str = "tiny_resnet"
     """Convolutional network, by name, trained from random weights."""
     size: int = 96
     """Side of the pictures that the network sees, in pixels."""
-    encoder_steps: int = 14_000
+    encoder_steps: int = 16_500
     """Batches of 64 that the encoder learns facts from."""
     encoder_rate: float = 2e-3
     """Its highest learning rate."""
-    decoder_steps: int = 1200
+    decoder_steps: int = 4000
     """Batches of 128 that the decoder learns captions from."""
     decoder_rate: float = 3e-3
     """Its highest learning rate."""
     embed_size: int = 192
     hidden_size: int = 256
-    dropout: float = 0.1
-    label_smoothing: float = 0.02
+    dropout: float = 0.05
+    label_smoothing: float = 0.0
     seed: int = 0
     """Of weights, batches and phrasings."""
 
@@ -215,10 +215,9 @@ def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) ->
         pictures = draw_pictures(options.scenes, preprocessing)
     scenes = [random_scene(seed) for seed in range(options.scenes)]
     encoder = build_encoder(options.encoder, weights="none", preprocessing=preprocessing)
-    head = AttributeHead(encoder.feature_size)
     fit(
-        nn.ModuleList([encoder, head]),
-        lambda pixels, targets: head.loss(encoder(pixels), targets),
+        encoder,
+        lambda pixels, targets: fact_loss(encoder(pixels), targets),
         _fact_batches(pictures, scenes, options),
         LoopOptions(options.encoder_steps, options.encoder_rate, weight_decay=0.02),
         _report("encoder", options.encoder_steps),

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -6,17 +7,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionkit.images import Limits, Preprocessing
+from captionkit.images import Limits, Preprocessing, decode
+from captionkit.pipeline import fetch as fetch_module
+from captionkit.pipeline.cluster import Pool
 from captionkit.pipeline.describe import pixels_of
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
+from captionkit.pipeline.flow import flow
 from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.manifest import make_manifest
 from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage, StorageOptions
-from tests.pipeline.conftest import Folder, tar_bytes
+from tests import hostile_decoder as hostile
+from tests.pipeline.conftest import Folder, jpeg, tar_bytes
 
 SIZE = 32
+SMALL = Preprocessing(size=SIZE, resize=SIZE)
 
 
 def fetch(tmp_path: Path, *addresses: str, limits: Limits | None = None, **options: Any) -> list[dict[str, Any]]:
@@ -26,7 +32,7 @@ def fetch(tmp_path: Path, *addresses: str, limits: Limits | None = None, **optio
     manifest = make_manifest(inputs, CaptionTable(str(tmp_path / "t"), storage), str(tmp_path / "manifest"))
     fetching = FetchOptions(
         storage=StorageOptions(),
-        preprocessing=Preprocessing(size=SIZE, resize=SIZE),
+        preprocessing=SMALL,
         limits=limits or Limits(),
         threads=4,
         image_column=options.get("image_column"),
@@ -122,3 +128,49 @@ def test_pixels_survive_the_columns(folder: Folder, tmp_path: Path) -> None:
     for picture, row in zip(pixels, rows, strict=True):
         assert np.array_equal(picture.reshape(-1), np.frombuffer(row["pixels"], np.uint8))
     assert pixels_of(pa.chunked_array([pa.array([None], pa.binary())]), SIZE).shape == (0, SIZE, SIZE, 3)
+
+
+def test_chunks_of_large_images_are_short(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "CHUNK_BYTES", 5 * len(pictures[0]))
+    lengths = []
+    monkeypatch.setattr(fetch_module, "_table", lambda rows, *rest: lengths.append(len(rows)) or table_of(rows, *rest))
+    shard = folder.add("s.tar", tar_bytes([(f"{n:03}.jpg", pictures[n % 12]) for n in range(60)]))
+    rows = fetch(tmp_path, shard)
+    assert [row["uri"] for row in rows] == [f"{shard}#{n:03}.jpg" for n in range(60)]
+    assert {row["error_kind"] for row in rows} == {None}
+    assert all(row["decode_s"] > 0 for row in rows)
+    assert lengths[:2] == [4, 4]  # one a thread, until it is known how large they are
+    assert set(lengths[2:-1]) <= {4, 5, 6, 7}
+    assert sum(lengths) == 60
+
+
+table_of = fetch_module._table
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_three_hostile_files_among_sixty_cost_three_rows(folder: Folder, tmp_path: Path) -> None:
+    marks = {11: hostile.CRASH, 30: hostile.HANG, 31: hostile.HOG}
+    files = [jpeg(n) + marks.get(n, b"") for n in range(63)]
+    for n, data in enumerate(files):
+        folder.add(f"{n:02}.jpg", data)
+    storage = Storage()
+    inputs = Inputs(InputOptions(input=(str(folder.path),)), storage)
+    manifest = make_manifest(inputs, CaptionTable(str(tmp_path / "t"), storage), str(tmp_path / "manifest"))
+    limits = Limits(max_bytes=2**20, max_pixels=1_000_000)
+    fetching = FetchOptions(StorageOptions(), SMALL, limits, 4, None, (), None, 5.0, hostile.NAME)
+
+    class Keep:
+        def __call__(self, table: pa.Table) -> pa.Table:
+            return table.append_column("pid", pa.array([os.getpid()] * len(table)))
+
+    pool = Pool(low=1, high=1, gpus=0, cpus=0.5, fetch_cpus=1, threads=1)
+    rows = sorted(flow(manifest.units, fetching, pool, Keep, (), 16).take_all(), key=lambda row: row["uri"])
+    assert [Path(row["uri"]).name for row in rows] == [f"{n:02}.jpg" for n in range(63)]
+    failed = {n: row["error_kind"] for n, row in enumerate(rows) if row["error_kind"]}
+    assert failed == {11: "decoder_crashed", 30: "decode_timeout", 31: "too_many_pixels"}
+    assert {row["pid"] for row in rows} != {os.getpid()}
+    for n, row in enumerate(rows):
+        assert (row["pixels"] is None) == (n in marks)
+        assert n in marks or row["pixels"] == decode(files[n], SMALL).pixels.tobytes()
