@@ -143,7 +143,8 @@ def measure(
         sample.wait_seconds += time.perf_counter() - start
         sample.images += 1
         sample.bytes += len(data)
-        inside += len(data) * in_container
+        # A tar's member takes a header and whole blocks, of 512 bytes each.
+        inside += in_container * 512 * (1 - -len(data) // 512)
         members += in_container
         began = time.thread_time()
         try:
@@ -155,8 +156,8 @@ def measure(
         sample.decode_seconds += time.thread_time() - began
         start = time.perf_counter()
     if archive.shards and members:
-        # A member takes its bytes and a header of 512; what else a shard holds (texts) makes this an upper bound.
-        archive.images += round(archive.shard_bytes / (inside / members + 512))
+        # What else a shard holds (texts) makes this an upper bound.
+        archive.images += round(archive.shard_bytes / (inside / members))
     _caption(options, captioner, pictures, sample)
     return sample
 

@@ -70,7 +70,8 @@ def test_a_plan_of_a_mixed_archive(
     assert main(args) == OK
     plan = json.loads(capsys.readouterr().out)
     assert plan["archive"]["kinds"] == {".jpg": 7, ".tar": 1}
-    assert 10 <= plan["archive"]["images"] <= 12
+    # 7 and 4; a tar this small is mostly the padding at its end.
+    assert 11 <= plan["archive"]["images"] <= 14
     assert plan["sample"]["failed"] == {"not_an_image": 1}
     assert [row["nodes"] for row in plan["estimates"]] == [1, 2]
     assert not (folder.path / "_runs").exists()
