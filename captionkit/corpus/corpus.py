@@ -122,7 +122,7 @@ def read_corpus(
         print(corpus.report)
 
     Nothing is read until one iterates. Files are then read once (COCO's twice) into a temporary database on the
-    local disk, and records come out of that: memory stays the same however large the corpus (some 60 MB). What is
+    local disk, and records come out of that: memory stays the same however large the corpus (some 20 MB). What is
     odd in a file is counted in the report, with examples; no caption is dropped without being counted.
 
     Args:

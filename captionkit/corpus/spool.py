@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from captionkit.corpus.record import CorpusError, Item, Report
 
-CACHE_KIB = 32 * 1024
+CACHE_KIB = 8 * 1024
 """What SQLite may hold in memory."""
 
 _BATCH = 1000

@@ -158,4 +158,4 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
 
     held(10)  # what is loaded once
     assert held(1500) < held(250) + 150_000  # the captions alone are 300 kB more, and as objects 600 kB
-    assert CACHE_KIB <= 64 * 1024
+    assert CACHE_KIB <= 32 * 1024
