@@ -1,0 +1,128 @@
+"""Whatever dies, and whenever: one row per input after the same command again, and the captions of a quiet run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from captionkit.pipeline.check import check
+from captionkit.storage import Storage
+from tests.pipeline.conftest import Folder, tar_bytes
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+VICTIMS = {
+    "driver": None,
+    "actor": "ray::MapWorker(MapBatches(Describe)",
+    "fetch": "ray::ReadFetchAndDecode",
+    "decoder": "captionkit.images.child",
+}
+"""What is killed, by what its processes are called."""
+
+
+@pytest.fixture
+def archive(folder: Folder, pictures: list[bytes]) -> tuple[Path, int]:
+    """Loose pictures, broken ones and a shard; and how many rows that makes."""
+    for number in range(280):
+        folder.add(f"loose/{number:03d}.jpg", pictures[number % len(pictures)])
+    for number in range(10):
+        folder.add(f"loose/broken-{number}.jpg", b"no picture")
+    folder.add("shard.tar", tar_bytes([(f"{number}.jpg", pictures[number % 12]) for number in range(60)]))
+    return folder.path, 350
+
+
+def command(archive: Path, output: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "captionkit", "caption", "--input", str(archive), "--output", str(output)),
+        *("--actors", "1", "--beam", "1", "--batch-size", "16", "--flush-rows", "40", "--fetch-threads", "2"),
+    ]
+
+
+def start(archive: Path, output: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    return subprocess.Popen(command(archive, output), env=environment, stderr=subprocess.PIPE)
+
+
+def victims(name: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if line.startswith(name) or f"-m {name}" in line:
+            yield process
+
+
+def kill(victim: str, driver: subprocess.Popen[bytes], dice: random.Random) -> None:
+    name = VICTIMS[victim]
+    if name is None:
+        driver.send_signal(signal.SIGKILL)
+        return
+    found = list(victims(name))
+    if found:
+        dice.choice(found).kill()
+
+
+def captions(output: Path) -> dict[str, tuple[str, str | None]]:
+    rows = pq.read_table(output, columns=["uri", "status", "caption"]).to_pylist()
+    assert len({row["uri"] for row in rows}) == len(rows)
+    return {row["uri"]: (row["status"], row["caption"]) for row in rows}
+
+
+def run_through_deaths(archive: Path, output: Path, kills: list[tuple[str, float]], dice: random.Random) -> int:
+    """Run the command, killing something at each of the moments, until it comes to its end. The runs it took."""
+    runs = 0
+    kills = list(kills)
+    while True:
+        runs += 1
+        process = start(archive, output)
+        while kills and process.poll() is None:
+            victim, delay = kills.pop(0)
+            try:
+                process.wait(delay)
+            except subprocess.TimeoutExpired:
+                kill(victim, process, dice)
+        code, said = process.wait(300), (process.stderr.read() if process.stderr else b"").decode()
+        if code == 0 and not kills:
+            return runs
+        assert code in (0, -signal.SIGKILL), said[-3000:]
+        if code == 0:
+            # It was too quick for the rest: they get a table of their own to fall upon.
+            for file in output.glob("*.parquet"):
+                file.unlink()
+        assert runs < 100
+
+
+def hold(archive: tuple[Path, int], output: Path, quiet: Path) -> None:
+    folder, rows = archive
+    assert start(folder, quiet).wait(300) == 0
+    found = captions(output)
+    assert len(found) == rows
+    assert found == captions(quiet)
+    report = check(str(output), Storage())
+    assert report.ok, report.text()
+
+
+def test_a_driver_an_actor_and_a_fetch_worker_die(archive: tuple[Path, int], tmp_path: Path) -> None:
+    kills = [("actor", 9.0), ("driver", 3.0), ("fetch", 8.0)]
+    run_through_deaths(archive[0], tmp_path / "out", kills, random.Random(0))
+    hold(archive, tmp_path / "out", tmp_path / "quiet")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_five_deaths_at_random(archive: tuple[Path, int], tmp_path: Path) -> None:
+    seed = int(os.environ.get("CAPTIONKIT_SEED", time.time_ns() % 10**6))
+    print(f"seed {seed}: CAPTIONKIT_SEED={seed} repeats it")
+    dice = random.Random(seed)
+    kills = [(dice.choice(list(VICTIMS)), dice.uniform(0.5, 14.0)) for _ in range(25)]
+    run_through_deaths(archive[0], tmp_path / "out", kills, dice)
+    hold(archive, tmp_path / "out", tmp_path / "quiet")
