@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from captionkit.cli import STOPPED
 from captionkit.pipeline.check import check
 from captionkit.storage import Storage
 from tests.pipeline.conftest import Folder, tar_bytes
@@ -45,7 +47,20 @@ def archive(folder: Folder, pictures: list[bytes]) -> tuple[Path, int]:
 def command(archive: Path, output: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "captionkit", "caption", "--input", str(archive), "--output", str(output)),
-        *("--actors", "1", "--beam", "1", "--batch-size", "16", "--flush-rows", "40", "--fetch-threads", "2"),
+        *(
+            "--actors",
+            "1",
+            "--max-failed",
+            "0.1",
+            "--beam",
+            "1",
+            "--batch-size",
+            "16",
+            "--flush-rows",
+            "40",
+            "--fetch-threads",
+            "2",
+        ),
     ]
 
 
@@ -115,6 +130,24 @@ def test_a_driver_an_actor_and_a_fetch_worker_die(archive: tuple[Path, int], tmp
     kills = [("actor", 9.0), ("driver", 3.0), ("fetch", 8.0)]
     run_through_deaths(archive[0], tmp_path / "out", kills, random.Random(0))
     hold(archive, tmp_path / "out", tmp_path / "quiet")
+
+
+def test_a_stopped_run_keeps_what_it_has(archive: tuple[Path, int], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(archive[0], output)
+    deadline = time.monotonic() + 200
+    while not list(output.glob("*.parquet")):
+        assert process.poll() is None, "it ended before it could be stopped"
+        assert time.monotonic() < deadline, "no table file in 200 s"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(100) == STOPPED
+    (record,) = [json.loads(file.read_text()) for file in (output / "_runs").glob("*.json")]
+    assert record["status"] == "stopped"
+    assert len(captions(output)) == record["counts"]["captioned"] + record["counts"]["failed"] > 0
+    assert not list((output / "_runs").glob("*.arrow"))
+    assert start(archive[0], output).wait(300) == 0
+    assert len(captions(output)) == archive[1]
 
 
 @pytest.mark.slow
