@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate
 
 from captionkit.images import Preprocessing, decode
 from captionkit.model.captioner import Captioner
-from captionkit.model.decoders.show_tell import ShowTell
+from captionkit.model.decoders import build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.scenes import Scene, captions, draw, judge, random_scene
 from captionkit.training.attributes import fact_loss, facts
@@ -63,8 +63,11 @@ class DefaultOptions:
     """Batches of 128 that the decoder learns captions from."""
     decoder_rate: float = 3e-3
     """Its highest learning rate."""
-    embed_size: int = 192
-    hidden_size: int = 256
+    decoder: str = "par_inject"
+    """Decoder family. It sees the picture's attributes at every word; Show and Tell's LSTM, which sees them once at the
+    start, mixes up those of two kinds of things."""
+    embed_size: int = 64
+    hidden_size: int = 192
     dropout: float = 0.05
     label_smoothing: float = 0.0
     seed: int = 0
@@ -225,12 +228,9 @@ def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) ->
     )
     texts = [[captions(s, s.seed, PHRASINGS) for s in side] for side in (scenes, [s.mirrored() for s in scenes])]
     vocabulary = Vocabulary.build((text for side in texts for phrases in side for text in phrases), min_count=1)
-    decoder = ShowTell(
-        vocab_size=len(vocabulary),
-        feature_size=encoder.feature_size,
-        embed_size=options.embed_size,
-        hidden_size=options.hidden_size,
-        dropout=options.dropout,
+    config = {"embed_size": options.embed_size, "hidden_size": options.hidden_size, "dropout": options.dropout}
+    decoder = build_decoder(
+        options.decoder, {"vocab_size": len(vocabulary), "feature_size": encoder.feature_size, **config}
     )
     ids = [[[vocabulary.encode(text) for text in phrases] for phrases in side] for side in texts]
     curve = fit(
