@@ -56,9 +56,7 @@ def test_a_wrong_captioner_would_be_found_out() -> None:
 
 
 def test_training_runs_from_pictures_to_captions() -> None:
-    options = DefaultOptions(
-        scenes=16, encoder_steps=2, decoder_steps=3, size=64, embed_size=16, hidden_size=16
-    )
+    options = DefaultOptions(scenes=16, encoder_steps=2, decoder_steps=3, size=64, embed_size=16, hidden_size=16)
     pictures = draw_pictures(16, Preprocessing(size=64, resize=64, mode="squash"))
     assert pictures.shape == (16, 64, 64, 3)
     assert np.array_equal(pictures, draw_pictures(16, Preprocessing(size=64, resize=64, mode="squash")))

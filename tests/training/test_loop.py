@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captionkit.model.decoders import ShowTell
-from captionkit.training.loop import LoopOptions, Point, _rate, caption_loss, fit, pad_tokens, teacher_forcing
+from captionkit.training.loop import LoopOptions, Point, caption_loss, fit, pad_tokens, rate_at, teacher_forcing
 from captionkit.vocabulary import BOS, EOS, PAD
 
 
@@ -27,7 +27,7 @@ def test_padding_does_not_count() -> None:
 
 def test_the_learning_rate_rises_and_falls() -> None:
     options = LoopOptions(steps=100, warmup=0.1)
-    rates = [_rate(step, options) for step in range(100)]
+    rates = [rate_at(step, options.steps, options.warmup) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == pytest.approx(1.0)
     assert rates[10:] == sorted(rates[10:], reverse=True)
