@@ -29,6 +29,9 @@ from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
 
+LISTED_BY = ("input", "format", "uri_column", "image_column", "stat_listed")
+"""The options that decide what the inputs of a run are."""
+
 
 def check(
     output: str,
@@ -199,11 +202,10 @@ def _runs(table: CaptionTable) -> list[dict[str, Any]]:
 
 def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The newest run, and those earlier ones that came to their end; of those that had the same inputs, one."""
-    names = [each.name for each in fields(InputOptions)]
     found: dict[str, dict[str, Any]] = {}
     for number, run in enumerate(runs):
         if not number or run.get("status") in ("succeeded", "too_many_failed"):
-            inputs = {name: run["options"].get(name) for name in names}
+            inputs = {name: run["options"].get(name) for name in LISTED_BY}
             found.setdefault(json.dumps(inputs, sort_keys=True), run)
     return list(found.values())
 
