@@ -71,7 +71,8 @@ class CaptionJob:
         self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
         self.record = RunRecord(
             self.run_id,
-            to_config(options),
+            # Addresses in full, so that the record means the same wherever it is read.
+            to_config(options) | {"input": [self.storage.normalize(uri) for uri in options.inputs.input]},
             {"fingerprint": self.fingerprint, "uri": options.captioner.model, "note": captioner.note},
         )
         if captioner.note:
@@ -127,6 +128,7 @@ class CaptionJob:
         retried = 0
         if self.options.table.retry_failed:
             # Taken out, they are missing, and come again like all that is.
+            self.lease.check()
             retried = self.table.drop(failed_rows(self.table))
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
             manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)

@@ -134,7 +134,7 @@ class CaptionTable:
         with self.storage.open(uri) as stream:
             try:
                 metadata = pq.read_metadata(stream)
-            except pa.ArrowInvalid as err:
+            except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 raise UsageError(f"{uri} in the output folder is not a readable Parquet file: {err}") from err
         return TableFile(uri, metadata.num_rows, Footer.from_metadata(metadata.metadata, uri))
 
@@ -190,9 +190,12 @@ class CaptionTable:
                 self.storage.delete(file.uri)
                 self.files.remove(file)
                 continue
-            lost = Counter(container_of(uri) for uri in table.filter(pa.array(gone)).column("uri").to_pylist())
+            uris = table.filter(pa.array(gone)).column("uri").to_pylist()
+            lost = Counter(map(container_of, uris))
             for key, container in file.footer.containers.items():
                 container.rows -= lost[key]
+                if key in uris:  # the row of a shard that broke: how many images it has was a guess
+                    container.total = None
             self.storage.write(file.uri, to_parquet(kept, file.footer))
             self.files[self.files.index(file)] = TableFile(file.uri, len(kept), file.footer)
         return dropped

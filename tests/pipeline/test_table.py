@@ -135,3 +135,15 @@ def test_carried_columns_follow_and_may_not_clash() -> None:
     assert schema_with({"label": pa.int64()}).names == [*SCHEMA.names, "label"]
     with pytest.raises(UsageError, match="--carry caption"):
         schema_with({"caption": pa.string()})
+
+
+def test_a_broken_shards_row_taken_out_leaves_its_length_unknown(tmp_path: Path) -> None:
+    # Seven images and the shard's own failed row: eight in all, as far as could be told.
+    shard = "/a.tar"
+    table = write(tmp_path, rows([f"{shard}#{number}.jpg" for number in range(7)]), rows([shard], total=8), every=100)
+    assert table.finished(shard, "v1")
+    (file,) = table.files
+    table.drop([(file, np.array([image_id(shard, "v1")], np.int64))])
+    table = write(tmp_path, rows([f"{shard}#7.jpg"]), run="later")
+    assert len(table) == 8
+    assert not table.finished(shard, "v1")
