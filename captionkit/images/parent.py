@@ -227,6 +227,7 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "PYTHONSAFEPATH": "1",  # no module of the current folder in the place of a library's
         "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which decoding has no use for
+        "OMP_NUM_THREADS": "1",
     }
     with _spawner_lock:
         _spawner = _spawner or ThreadPoolExecutor(1, "captionkit-spawner")
@@ -248,4 +249,5 @@ def _forget() -> None:
     _spawner, _spawner_lock = None, threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
