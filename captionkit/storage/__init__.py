@@ -8,11 +8,14 @@ closed set) or `UsageError` (what cannot work as written).
 """
 
 from captionkit.storage.addresses import is_pattern, join_member, split_member
-from captionkit.storage.errors import STORAGE_ERROR_KINDS, StorageError, UsageError, redact
+from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, StorageError, UsageError
 from captionkit.storage.options import Entry, StorageOptions
+from captionkit.storage.retrying import retry_counts
+from captionkit.storage.secrecy import public, redact
 from captionkit.storage.store import Storage
 
 __all__ = [
+    "FAULTS",
     "STORAGE_ERROR_KINDS",
     "Entry",
     "Storage",
@@ -21,6 +24,8 @@ __all__ = [
     "UsageError",
     "is_pattern",
     "join_member",
+    "public",
     "redact",
+    "retry_counts",
     "split_member",
 ]

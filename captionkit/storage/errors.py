@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-STORAGE_ERROR_KINDS: tuple[str, ...] = ("not_found", "permission", "timeout", "unreachable", "read_error")
+from captionkit.storage.secrecy import redact
+
+__all__ = ["FAULTS", "STORAGE_ERROR_KINDS", "StorageError", "UsageError", "redact"]
+
+STORAGE_ERROR_KINDS: tuple[str, ...] = (
+    "not_found",
+    "permission",
+    "forbidden",
+    "timeout",
+    "unreachable",
+    "read_error",
+)
 """The closed set of reasons for which an address gives no bytes."""
+
+FAULTS: tuple[str, ...] = ("slow_down", "server_error", "timeout", "unreachable", "broken")
+"""What passes by itself, and so is tried again: the server is busy, the server failed, no answer in time, no
+connection, and a connection that broke, in the middle of an answer perhaps."""
 
 
 class UsageError(ValueError):
@@ -22,15 +37,22 @@ class StorageError(Exception):
     kind: one of `STORAGE_ERROR_KINDS`, or "write_error" where writing failed for another reason than these.
     hopeless: whether every other address would fail alike (no such bucket, wrong credentials, a full disk …),
     so that going on would only fail a million rows in the same way.
+    fault: one of `FAULTS` for what may pass by itself, "" for what will not. Whoever sees such an error sees it after
+    it has been tried again for as long as the options say.
+    after: seconds for which the server asked to be left alone.
     """
 
-    def __init__(self, kind: str, message: str, hopeless: bool = False) -> None:
-        super().__init__(kind, message, hopeless)  # all in args, so that the error survives pickling
+    def __init__(self, kind: str, message: str, hopeless: bool = False, fault: str = "", after: float = 0.0) -> None:
+        super().__init__(kind, message, hopeless, fault, after)  # all in args, so that the error survives pickling
         if kind not in (*STORAGE_ERROR_KINDS, "write_error"):
             raise ValueError(f"unknown storage error kind {kind!r}")
+        if fault not in ("", *FAULTS):
+            raise ValueError(f"unknown fault {fault!r}")
         self.kind = kind
         self.message = message
         self.hopeless = hopeless
+        self.fault = fault
+        self.after = after
 
     def __str__(self) -> str:
         return self.message
@@ -50,27 +72,45 @@ def explained(address: str, explain: Explain) -> Iterator[None]:
     # Broad on purpose: each storage library raises its own kinds, often several layers of them, and each of
     # them means that this address could not be had. Keep nothing but such calls inside.
     except Exception as error:
-        raise explain(error, address) from error
+        # Not `from error`: a traceback prints the words of causes too, and theirs hold signed addresses.
+        raise explain(error, address) from Cause.of(error)
 
 
-def failure(kind: str, address: str, cause: str, hint: str = "", hopeless: bool = False) -> StorageError:
+class Cause(Exception):
+    """What a foreign exception was and said, secrets hidden, with the places in the code that it came from."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Cause:
+        said = [f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"]
+        below = error.__cause__ or error.__context__
+        if below is not None:
+            said.append(f"{type(below).__name__}: {' '.join(str(below).split())[:500]}")
+        return cls(redact("; of ".join(said))).with_traceback(error.__traceback__)
+
+
+def failure(
+    kind: str, address: str, cause: str, hint: str = "", hopeless: bool = False, fault: str = "", after: float = 0.0
+) -> StorageError:
     """A StorageError about an address: what is the matter, then what to do."""
     text = f"{redact(address)}: {redact(' '.join(cause.split()))[:300]}"
-    return StorageError(kind, f"{text}; {hint}" if hint else text, hopeless)
+    return StorageError(kind, f"{text}; {hint}" if hint else text, hopeless, fault, after)
 
 
+# errno: (kind, fault)
 _ERRNO_KINDS = {
-    errno.ENOENT: "not_found",
-    errno.ENOTDIR: "not_found",
-    errno.ENAMETOOLONG: "not_found",
-    errno.ELOOP: "not_found",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
-    errno.ETIMEDOUT: "timeout",
-    errno.ECONNREFUSED: "unreachable",
-    errno.ECONNRESET: "unreachable",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
+    errno.ENOENT: ("not_found", ""),
+    errno.ENOTDIR: ("not_found", ""),
+    errno.ENAMETOOLONG: ("not_found", ""),
+    errno.ELOOP: ("not_found", ""),
+    errno.EACCES: ("permission", ""),
+    errno.EPERM: ("permission", ""),
+    errno.ETIMEDOUT: ("timeout", "timeout"),
+    errno.ECONNREFUSED: ("unreachable", "unreachable"),
+    errno.EHOSTUNREACH: ("unreachable", "unreachable"),
+    errno.ENETUNREACH: ("unreachable", "unreachable"),
+    errno.ECONNRESET: ("unreachable", "broken"),
+    errno.ECONNABORTED: ("unreachable", "broken"),
+    errno.EPIPE: ("unreachable", "broken"),
 }
 
 # What stops every write to this disk, not just this one.
@@ -85,48 +125,53 @@ def explain_os_error(error: Exception, address: str) -> StorageError:
     """For the local disk, and for whatever a storage library without words of its own raises."""
     number = getattr(error, "errno", None)
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, socket.gaierror):
+        return no_such_host(error, address)
     if number in _FULL:
-        return failure("write_error", address, _FULL[number], hopeless=True)
+        return failure("write_error", address, _FULL[number], "make room, or choose another place", hopeless=True)
+    if number == errno.EFBIG:
+        return failure("write_error", address, "files there may not become so large", "see `ulimit -f`")
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-        return failure("timeout", address, "no answer in time")
+        return failure("timeout", address, "no answer in time", fault="timeout")
     if isinstance(error, FileNotFoundError):
         return failure("not_found", address, "there is nothing at this address")
     if isinstance(error, PermissionError):
         return failure("permission", address, "access denied")
     if isinstance(error, ValueError) and "null" in said:
         return failure("not_found", address, "no address can hold a zero byte")
+    status = next((code for name in ("status", "code", "status_code") if (code := getattr(error, name, None))), None)
+    if isinstance(status, int) and (fault := fault_of(status)):
+        return failure("timeout" if fault == "timeout" else "read_error", address, said, fault=fault)
     if isinstance(error, OSError):
-        return failure(_ERRNO_KINDS.get(number or 0, "read_error"), address, said)
+        kind, fault = _ERRNO_KINDS.get(number or 0, ("read_error", ""))
+        return failure(kind, address, said, fault=fault)
     return failure("read_error", address, f"{type(error).__name__}: {said}")
 
 
-# `user:password@` and `token@` before a host. A slash in an unquoted password is taken as part of it: rather
-# too much of an address hidden in a message than too little of a secret.
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s/@:]*:[^\s@]*@|[^\s/@]+@)(?:[^\s/@]*@)*")
-_PARAMETERS = re.compile(
-    r"""(?ix)
-    ( (?: (?<![a-z0-9])
-          (?: x-amz-(?:signature|credential|security-token) | x-goog-(?:signature|credential)
-            | awsaccesskeyid | (?:aws_)?(?:secret_access_key|access_key_id|session_token)
-            | (?:access|auth|refresh)_?token | api_?key | token | signature | sig | secret | password
-            | passwd | authorization )
-          ["']? \s* [=:]
-        | [?&] key = )
-      \s* ["']? (?: (?:bearer|basic) \s+ )?
-    )
-    [^\s&;,"'<>#)]+ """
-)
-_ACCESS_KEY_IDS = re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b")
+def fault_of(status: int) -> str:
+    """The fault that an HTTP status stands for; "" for one that will not pass by itself."""
+    if status in (429, 503):
+        return "slow_down"
+    if status in (408, 504):
+        return "timeout"
+    return "server_error" if status in (500, 502, *range(520, 528)) else ""
+
+
+def retry_after(value: object) -> float:
+    """Seconds of a header `Retry-After`; 0 where it is missing, or a date."""
+    text = str(value or "").strip()
+    return float(text) if text.isdecimal() and len(text) < 7 else 0.0
+
+
+def no_such_host(error: BaseException, address: str, hint: str = "", hopeless: bool = False) -> StorageError:
+    """A name that does not exist, which no waiting will change; or a name server that does not answer, which will."""
+    if getattr(error, "errno", None) in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
+        return failure("unreachable", address, "there is no host of this name", hint, hopeless)
+    return failure("unreachable", address, "the host's name could not be looked up", hint, fault="unreachable")
 
 
 def explain_write_error(error: Exception, address: str) -> StorageError:
-    """As `explain_os_error`, in words for writing."""
+    """As `explain_os_error`, in words for writing. Who may not write one file of an output may write none."""
     found = explain_os_error(error, address)
-    return StorageError("write_error", found.message) if found.kind == "read_error" else found
-
-
-def redact(text: str) -> str:
-    """The same text without passwords, signatures, tokens and keys."""
-    text = _USER_INFO.sub("***@", text)
-    text = _PARAMETERS.sub(r"\1***", text)
-    return _ACCESS_KEY_IDS.sub("***", text)
+    kind = "write_error" if found.kind == "read_error" else found.kind
+    return StorageError(kind, found.message, found.hopeless or kind == "permission", found.fault, found.after)

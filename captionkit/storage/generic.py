@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.registry import known_implementations
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.storage.addresses import Pattern, is_hidden
-from captionkit.storage.backends import GuardedFile
 from captionkit.storage.errors import (
+    Explain,
     UsageError,
     explain_os_error,
     explain_write_error,
@@ -21,7 +22,11 @@ from captionkit.storage.errors import (
     failure,
     redact,
 )
-from captionkit.storage.options import Entry
+from captionkit.storage.options import Entry, StorageOptions
+from captionkit.storage.ranges import ResumedFile, buffered
+from captionkit.storage.retrying import Retries
+
+T = TypeVar("T")
 
 # Which package brings a scheme, where its name does not say so.
 _PACKAGES = {
@@ -65,7 +70,7 @@ def missing_package(scheme: str) -> UsageError:
 class GenericBackend:
     """One scheme's filesystem, as fsspec makes it from its defaults and the environment."""
 
-    def __init__(self, scheme: str) -> None:
+    def __init__(self, scheme: str, options: StorageOptions) -> None:
         if scheme in _WRAPPERS:
             raise UsageError(f"{scheme}:// cannot stand alone; use {_COMMON}")
         try:
@@ -74,41 +79,46 @@ class GenericBackend:
             raise missing_package(scheme) from error
         except ValueError as error:
             raise UsageError(f"unknown kind of address {scheme}://; use {_COMMON}") from error
+        self._retries = Retries(options.retries, options.retry_seconds)
 
     def read(self, address: str) -> bytes:
         fs, path = self._place(address)
-        with explained(address, explain_os_error):
-            data: bytes = fs.cat_file(path)
+        data: bytes = self._patiently(address, lambda: fs.cat_file(path))
         return data
 
     def open(self, address: str) -> BinaryIO:
         fs, path = self._place(address)
-        with explained(address, explain_os_error):
-            file = fs.open(path, "rb")
-        return io.BufferedReader(GuardedFile(file, address, explain_os_error), 1 << 20)
+        return buffered(ResumedFile(address, lambda: fs.open(path, "rb"), explain_os_error, self._retries))
 
     def write(self, address: str, data: bytes) -> None:
         fs, path = self._place(address)
-        with explained(address, explain_write_error):
+
+        def put() -> None:
             try:
                 fs.pipe_file(path, data)
             except FileNotFoundError:  # storage with real folders wants them made first
                 fs.makedirs(fs._parent(path), exist_ok=True)
                 fs.pipe_file(path, data)
 
+        self._patiently(address, put, explain_write_error)
+
     def delete(self, address: str) -> None:
         fs, path = self._place(address)
-        with explained(address, explain_write_error):
-            try:
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
                 fs.rm_file(path)
-            except FileNotFoundError:
-                return
+
+        self._patiently(address, remove, explain_write_error)
 
     def stat(self, address: str) -> Entry:
         fs, path = self._place(address)
-        with explained(address, explain_os_error):
+
+        def ask() -> Any:
             fs.invalidate_cache()
-            info = fs.info(path)
+            return fs.info(path)
+
+        info = self._patiently(address, ask)
         if info["type"] == "directory":
             raise failure("not_found", address, "a folder, not a file")
         return _entry(address, info)
@@ -119,8 +129,14 @@ class GenericBackend:
 
     def is_folder(self, address: str) -> bool:
         fs, path = self._place(address)
-        with explained(address, explain_os_error):
-            return bool(fs.isdir(path))
+
+        def ask() -> bool:
+            try:
+                return bool(fs.info(path)["type"] == "directory")  # fs.isdir takes a broken connection for a no
+            except FileNotFoundError:
+                return False
+
+        return self._patiently(address, ask)
 
     def list(self, folder: str) -> Iterator[Entry]:
         if not self.is_folder(folder):
@@ -142,16 +158,23 @@ class GenericBackend:
         """Everything below a folder (with its slash), folder by folder, spelled as the folder is."""
         fs, root = self._place(start)
         root = root.rstrip("/")
-        with explained(start, explain_os_error):
-            fs.invalidate_cache()
-            steps = fs.walk(root, detail=True, on_error="raise")
-        while True:
-            with explained(start, explain_os_error):
-                step = next(steps, None)
-            if step is None:
-                return
-            for info in step[2].values():
-                yield _entry(start + info["name"][len(root) :].lstrip("/"), info)
+        fs.invalidate_cache()
+        folders = [root]
+        while folders:
+            folder = folders.pop()
+            for info in self._patiently(start, partial(fs.ls, folder, detail=True)):
+                name = info["name"].rstrip("/")
+                if info["type"] != "directory":
+                    yield _entry(start + info["name"][len(root) :].lstrip("/"), info)
+                elif name != folder:
+                    folders.append(name)
+
+    def _patiently(self, address: str, action: Callable[[], T], explain: Explain = explain_os_error) -> T:
+        def explained_action() -> T:
+            with explained(address, explain):
+                return action()
+
+        return self._retries.call(explained_action)
 
     def _place(self, address: str) -> tuple[Any, str]:
         with explained(address, explain_os_error):

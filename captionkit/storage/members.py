@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captionkit.storage.errors import StorageError, UsageError, failure
+from captionkit.storage.errors import Cause, StorageError, UsageError, failure, redact
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "img", "image_bytes", "bytes", "content", "data")
 
@@ -23,7 +23,7 @@ def read_member(file: BinaryIO, base: str, member: str, column: str | None = Non
             return _read_row(file, base, member, column)
         return _read_tar(file, base, member)
     except (tarfile.TarError, EOFError, pa.ArrowInvalid, OSError) as error:
-        raise failure("read_error", f"{base}#{member}", f"the archive is broken: {error}") from error
+        raise failure("read_error", f"{base}#{member}", f"the archive is broken: {error}") from Cause.of(error)
 
 
 def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str:
@@ -35,13 +35,13 @@ def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str
     holds: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
     if column is not None:
         if column not in holds:
-            raise UsageError(f"{base} has no column {column!r} of bytes; it has {', '.join(holds) or 'none'}")
+            raise UsageError(f"{redact(base)} has no column {column!r} of bytes; it has {', '.join(holds) or 'none'}")
         return column
     usual = [name for name in _IMAGE_COLUMNS if name in holds]
     if usual:
         return usual[0]
     if len(holds) != 1:
-        raise UsageError(f"{base}: which column holds the images? There are {', '.join(holds) or 'none'}")
+        raise UsageError(f"{redact(base)}: which column holds the images? There are {', '.join(holds) or 'none'}")
     return holds[0]
 
 

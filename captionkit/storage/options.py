@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from captionkit.storage.errors import UsageError, redact
 
+_SCHEME_NAME = re.compile(r"[a-z][a-z0-9+.\-]*")
+
 
 @dataclass(frozen=True)
 class StorageOptions:
-    """Where object storage is, in the words S3 users know. Never secrets.
+    """Where storage is, in the words S3 users know, and how to deal with it. Never secrets.
 
     Keys come from where every S3 tool looks for them: environment, profile, role. What is not set here is
     taken from the environment and from ~/.aws (AWS_ENDPOINT_URL, AWS_PROFILE, AWS_REGION …).
-
-    anonymous: sign nothing, for public buckets. path_style: http://endpoint/bucket/key rather than
-    http://bucket.endpoint/key; with an endpoint of one's own this is what happens anyway.
     """
 
     endpoint_url: str | None = None
+    """Address of an S3 server other than Amazon's."""
     region: str | None = None
+    """Region of the buckets."""
     profile: str | None = None
+    """Profile of ~/.aws to take keys and settings from."""
     anonymous: bool = False
+    """Sign nothing, for public buckets."""
     path_style: bool = False
+    """Ask for http://endpoint/bucket/key rather than http://bucket.endpoint/key; with an endpoint of one's own this
+    is what happens anyway."""
+    retries: int = 30
+    """How often at most a read, write or listing is tried again after a fault that passes (timeouts, broken
+    connections, a busy or failing server)."""
+    retry_seconds: float = 120.0
+    """For how long it is tried again: an outage of half of this is always survived."""
+    timeout_seconds: float = 30.0
+    """Seconds without an answer after which a connection is given up."""
+    schemes: tuple[str, ...] = ()
+    """The only kinds of address allowed (s3, https, file …; file stands for local paths too). By itself all."""
 
     def __post_init__(self) -> None:
         endpoint = self.endpoint_url
@@ -33,6 +48,11 @@ class StorageOptions:
             raise UsageError(f"endpoint_url must begin with http:// or https://, not {redact(endpoint)!r}")
         if endpoint is not None and redact(endpoint) != endpoint:
             raise UsageError("endpoint_url must not hold credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        if self.retries < 0 or self.retry_seconds < 0 or self.timeout_seconds <= 0:
+            raise UsageError("retries and retry_seconds must not be negative, and timeout_seconds more than 0")
+        for scheme in self.schemes:
+            if not _SCHEME_NAME.fullmatch(scheme):
+                raise UsageError(f"schemes: {redact(scheme)!r} is not one; name them as in s3, https, file")
         if self.anonymous and self.profile is not None:
             raise UsageError("anonymous and profile exclude each other")
 
@@ -46,7 +66,10 @@ class StorageOptions:
         unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise UsageError(f"unknown storage option: {', '.join(sorted(unknown))}")
-        return cls(**fields)
+        given = dict(fields)
+        if "schemes" in given:
+            given["schemes"] = tuple(given["schemes"])
+        return cls(**given)
 
 
 @dataclass(frozen=True)

@@ -1,147 +1,159 @@
 """Object storage that speaks S3, through s3fs.
 
 Addresses are split here and handed on as bucket and key, so that a key may hold anything: spaces, `#`, `?`, `%`,
-`*`, empty folders. s3fs brings the session, its credentials and retries, and one thread for all connections.
+`*`, empty folders. s3fs brings the session, its credentials, and one thread for all connections.
 """
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from typing import Any, BinaryIO, TypeVar
 
 from fsspec.asyn import sync
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.storage.addresses import Pattern, is_hidden, split_scheme
-from captionkit.storage.backends import GuardedFile
-from captionkit.storage.errors import (
-    StorageError,
-    UsageError,
-    explain_os_error,
-    explained,
-    failure,
-    redact,
-)
+from captionkit.storage.errors import StorageError, UsageError, explained, failure, redact
 from captionkit.storage.options import Entry, StorageOptions
+from captionkit.storage.ranges import Body, Changed, RangeFile, buffered, changed, cut_short
+from captionkit.storage.retrying import Retries
+from captionkit.storage.s3_access import Access
+from captionkit.storage.s3_errors import error_status, explain_s3_error, explain_s3_write_error
+from captionkit.storage.s3_session import filesystem
 
-_NEEDS_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; for a public bucket, read anonymously"
-_NEEDS_ENDPOINT = "check the endpoint: AWS_ENDPOINT_URL or the option endpoint_url"
+T = TypeVar("T")
 
-# S3's error codes: (kind, cause, hint, hopeless).
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-_WRONG_KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE and the endpoint they are for"
-_OLD_KEYS = "log in again or renew AWS_SESSION_TOKEN"
-_OTHER_REGION = "set AWS_REGION or the option region"
-_CODES: dict[str, tuple[str, str, str, bool]] = {
-    "NoSuchKey": ("not_found", "there is no such object", "", False),
-    "404": ("not_found", "there is no such object", "", False),
-    "NoSuchBucket": (
-        "not_found",
-        "there is no such bucket",
-        "check its name and the endpoint: AWS_ENDPOINT_URL or the option endpoint_url",
-        True,
-    ),
-    "AccessDenied": ("permission", "access denied", "check what these credentials may read", False),
-    "AllAccessDisabled": ("permission", "access to this bucket is disabled", "", True),
-    "403": ("permission", "access denied", "check what these credentials may read", False),
-    "InvalidAccessKeyId": ("permission", "the access key is not known there", _WRONG_KEYS, True),
-    "SignatureDoesNotMatch": ("permission", "the secret key is wrong", _WRONG_KEYS, True),
-    "InvalidToken": ("permission", "the session token is wrong", _OLD_KEYS, True),
-    "ExpiredToken": ("permission", "the session token has expired", _OLD_KEYS, True),
-    "TokenRefreshRequired": ("permission", "the session token has expired", _OLD_KEYS, True),
-    "RequestTimeTooSkewed": ("permission", "this machine's clock is wrong", "set the clock", True),
-    "PermanentRedirect": ("read_error", "the bucket is in another region", _OTHER_REGION, True),
-    "AuthorizationHeaderMalformed": ("read_error", "the region is wrong", _OTHER_REGION, True),
-    "InvalidBucketName": ("not_found", "no bucket can have this name", "", False),
-    "InvalidObjectState": ("read_error", "the object is archived", "restore it first", False),
-    "RequestTimeout": ("timeout", "no answer in time", "", False),
-    "SlowDown": ("read_error", "the server asks to slow down", "fewer at a time", False),
-}
-
-# botocore's own exceptions, by name, so that botocore is not imported before S3 is needed.
-_EXCEPTIONS: dict[str, tuple[str, str, str, bool]] = {
-    "NoCredentialsError": ("permission", "no credentials found", _NEEDS_KEYS, True),
-    "PartialCredentialsError": ("permission", "half of the credentials is missing", _NEEDS_KEYS, True),
-    "CredentialRetrievalError": ("permission", "credentials could not be fetched", _NEEDS_KEYS, True),
-    "SSOTokenLoadError": ("permission", "not logged in", "aws sso login", True),
-    "UnauthorizedSSOTokenError": ("permission", "the login has expired", "aws sso login", True),
-    "TokenRetrievalError": ("permission", "the login has expired", "aws sso login", True),
-    "EndpointConnectionError": ("unreachable", "nothing answers there", _NEEDS_ENDPOINT, True),
-    "ConnectTimeoutError": ("unreachable", "nothing answers there in time", _NEEDS_ENDPOINT, True),
-    "ProxyConnectionError": ("unreachable", "the proxy does not answer", "check HTTPS_PROXY", True),
-    "SSLError": ("unreachable", "the certificate is not trusted", _NEEDS_ENDPOINT, True),
-    "ParamValidationError": ("not_found", "no bucket can have this name", "", False),
-    "ReadTimeoutError": ("timeout", "no answer in time", "", False),
-    "ConnectionClosedError": ("read_error", "the connection was closed", "", False),
-}
+PART = 50 << 20
+"""Bytes of one part of a multipart upload."""
+ASK_S = 10.0
 
 
 class S3Backend:
     """Buckets of one endpoint, as `options` and the environment say."""
 
-    def __init__(self, scheme: str, options: StorageOptions) -> None:
-        from s3fs import S3FileSystem  # here, as it takes a second that local work need not wait for
+    # For what speaks to the server in other words than these here: see `_fs`.
+    _explain = staticmethod(explain_s3_error)
+    _explain_write = staticmethod(explain_s3_write_error)
 
-        self._scheme = scheme
-        # AWS_REGION is what most S3 tools read; botocore itself knows only AWS_DEFAULT_REGION.
-        region = options.region or os.environ.get("AWS_REGION")
-        config: dict[str, Any] = {"max_pool_connections": 128, "connect_timeout": 10, "read_timeout": 60}
-        if options.path_style:
-            config["s3"] = {"addressing_style": "path"}
-        self._fs = S3FileSystem(
-            anon=options.anonymous,
-            endpoint_url=options.endpoint_url,
-            client_kwargs={"region_name": region} if region else {},
-            config_kwargs=config,
-            use_listings_cache=False,
-            skip_instance_cache=True,  # its own cache does not see when AWS_… variables change
-            max_concurrency=1,  # else each read begins with a HEAD, to see whether parts would pay
-            default_block_size=8 << 20,
-            default_fill_cache=False,
-            **({"profile": options.profile} if options.profile else {}),
-        )
+    def __init__(self, scheme: str, options: StorageOptions) -> None:
+        self._scheme, self._options = scheme, options
+        self._retries = Retries(options.retries, options.retry_seconds)
+        self._access = Access()
+        self._plain = filesystem(options, retries=False)  # but for ours: see `retrying`
+
+    @cached_property
+    def _fs(self) -> Any:
+        """For callers whose calls are not retried here, with the libraries' own retries."""
+        return filesystem(self._options, retries=True)
+
+    def call(self, address: str, method: str, **arguments: Any) -> dict[str, Any]:
+        """One of S3's operations as botocore names it, on the bucket of an address; retried and explained."""
+        writes = method.startswith(("put", "delete", "create", "upload", "complete", "abort"))
+        bucket, _ = self._split(address)
+        act = partial(self._plain.call_s3, method, Bucket=bucket, **arguments)
+        found: dict[str, Any] = self._patiently(address, act, writes=writes)
+        return found
 
     def read(self, address: str) -> bytes:
-        bucket, key = self._split(address, object_needed=True)
-        with explained(address, self._explain):
-            data: bytes = self._fs.cat_file(f"{bucket}/{key}")
-        return data
+        self._split(address, object_needed=True)
+        return self._body(address, Body(patience=self._options.timeout_seconds))
 
     def open(self, address: str) -> BinaryIO:
-        bucket, key = self._split(address, object_needed=True)
-        size = self.stat(address).size
-        with explained(address, self._explain):
-            file = self._fs.open(f"{bucket}/{key}", "rb", size=size)
-        return io.BufferedReader(GuardedFile(file, address, self._explain), 1 << 20)
+        entry = self.stat(address)
+
+        def fetch(start: int, end: int) -> bytes:
+            return self._body(address, Body(start, end, entry.version, self._options.timeout_seconds))
+
+        return buffered(RangeFile(entry.size or 0, fetch))
+
+    def _body(self, address: str, body: Body) -> bytes:
+        bucket, key = self._split(address)
+        fixed = bool(body.version)
+
+        def receive() -> None:
+            if body.done:  # the last try broke after the last byte
+                return
+            try:
+                sync(self._plain.loop, self._receive, bucket, key, body)
+            except Changed:
+                raise changed(address, fixed) from None
+            if not body.whole:
+                raise cut_short(address)
+
+        self._patiently(address, receive, progress=lambda: len(body.data))
+        self._access.given(bucket)
+        return bytes(body.data)
+
+    async def _receive(self, bucket: str, key: str, body: Body) -> None:
+        more = {"Range": body.range} if body.range else {}
+        answer = await self._plain._call_s3("get_object", Bucket=bucket, Key=key, **more)
+        stream = answer["Body"]
+        try:
+            place = answer.get("ContentRange") or f"bytes 0-/{answer['ContentLength']}"
+            first, total = place.removeprefix("bytes ").split("-")[0], place.rpartition("/")[2]
+            body.begin(_bare(answer.get("ETag")), int(first), int(total) if total.isdecimal() else None)
+            while not body.done and (chunk := await stream.read(1 << 20)):
+                body.add(chunk)
+        finally:
+            stream.close()
 
     def write(self, address: str, data: bytes) -> None:
         """One PUT, whole or absent; beyond 100 MB a multipart upload, which appears whole at its end."""
-        bucket, key = self._split(address, object_needed=True)
-        with explained(address, self._explain_write):
-            self._fs.pipe_file(f"{bucket}/{key}", data)
+        _, key = self._split(address, object_needed=True)
+        if len(data) < 2 * PART:
+            self.call(address, "put_object", Key=key, Body=data)
+            return
+        upload = {"Key": key, "UploadId": self.call(address, "create_multipart_upload", Key=key)["UploadId"]}
+        try:
+            parts = []
+            for number, start in enumerate(range(0, len(data), PART), 1):
+                part = data[start : start + PART]
+                made = self.call(address, "upload_part", **upload, PartNumber=number, Body=part)
+                parts.append({"PartNumber": number, "ETag": made["ETag"]})
+            self._complete(address, upload, parts, len(data))
+        except BaseException:
+            with contextlib.suppress(Exception):  # what is there of it would be paid for, unseen, for ever
+                self._plain.call_s3("abort_multipart_upload", Bucket=self._split(address)[0], **upload)
+            raise
+
+    def _complete(self, address: str, upload: dict[str, str], parts: list[dict[str, Any]], size: int) -> None:
+        try:
+            self.call(address, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+        except StorageError as error:
+            # A try whose answer was lost may have completed it, and the next one finds no such upload.
+            if error.kind != "not_found" or error.hopeless:
+                raise
+            entry = self.stat(address)
+            if entry.size != size or not entry.version.endswith(f"-{len(parts)}"):
+                raise
 
     def delete(self, address: str) -> None:
-        bucket, key = self._split(address, object_needed=True)
-        with explained(address, self._explain_write):
-            self._fs.call_s3("delete_object", Bucket=bucket, Key=key)
+        _, key = self._split(address, object_needed=True)
+        self.call(address, "delete_object", Key=key)
 
     def stat(self, address: str) -> Entry:
         bucket, key = self._split(address, object_needed=True)
-        with explained(address, self._explain):
+
+        def ask() -> Any:
             try:
-                head = self._fs.call_s3("head_object", Bucket=bucket, Key=key)
-            except OSError:
+                return self._plain.call_s3("head_object", Bucket=bucket, Key=key)
+            except OSError as error:
                 # The answer to a HEAD has no body and so no reason; a GET tells a missing bucket from a
                 # missing object, and wrong credentials from a forbidden object.
-                sync(self._fs.loop, self._ask_why, bucket, key)
+                if 400 <= error_status(error) < 500:
+                    sync(self._plain.loop, self._read_a_byte, bucket, key)
                 raise
+
+        head = self._patiently(address, ask)
+        self._access.given(bucket)
         return Entry(address, head["ContentLength"], _bare(head.get("ETag")))
 
-    async def _ask_why(self, bucket: str, key: str) -> None:
-        response = await self._fs._call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
-        response["Body"].close()
+    async def _read_a_byte(self, bucket: str, key: str) -> None:
+        answer = await self._plain._call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+        answer["Body"].close()
 
     def arrow(self, address: str) -> tuple[str, Any]:
         return address.partition("://")[2], PyFileSystem(FSSpecHandler(self._fs))
@@ -175,8 +187,7 @@ class S3Backend:
         """All objects whose key begins with `prefix`, page by page of a thousand; the listing is never held."""
         more: dict[str, str] = {}
         while True:
-            with explained(address, self._explain):
-                page = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+            page = self.call(address, "list_objects_v2", Prefix=prefix, **more)
             for item in page.get("Contents", ()):
                 if item["Key"].endswith("/") and item["Size"] == 0:
                     continue  # what consoles write to show an empty folder
@@ -186,45 +197,72 @@ class S3Backend:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def _patiently(
+        self,
+        address: str,
+        action: Callable[[], T],
+        writes: bool = False,
+        progress: Callable[[], int] = lambda: 0,
+    ) -> T:
+        bucket, key = self._split(address)
+
+        def explained_action() -> T:
+            with explained(address, self._explain_write if writes else self._explain):
+                return action()
+
+        try:
+            return self._retries.call(explained_action, progress, lambda: self._answers(bucket))
+        except StorageError as error:
+            denied = error.kind == "permission" and not error.hopeless and bool(key) and not error.fault
+            if denied and self._access.closed(bucket, lambda: self._others(bucket, key)):
+                message = f"{error.message}; so is every other object of this bucket that was asked for"
+                raise StorageError(error.kind, message, hopeless=True) from error.__cause__
+            raise
+
+    def _answers(self, bucket: str) -> bool:
+        """Whether the server has anything but a fault to say."""
+        try:
+            with explained(bucket, self._explain):
+                sync(self._plain.loop, self._page, bucket, "", 1)
+        except StorageError as error:
+            return not error.fault
+        return True
+
+    def _others(self, bucket: str, key: str) -> bool | None:
+        """Whether any object beside this one can be read: some of its folder and some of the bucket are tried."""
+        keys: set[str] = set()
+        denied = 0
+        try:
+            for prefix in {key[: key.rfind("/") + 1], ""}:
+                keys |= sync(self._plain.loop, self._page, bucket, prefix, 5)
+            for other in sorted(keys - {key}):
+                try:
+                    sync(self._plain.loop, self._read_a_byte, bucket, other)
+                    return True
+                except OSError as error:
+                    if error_status(error) == 416:  # it is empty
+                        return True
+                    denied += error_status(error) == 403
+        except Exception:  # whatever it was: nothing is known then
+            return None
+        return None if denied < len(keys - {key}) else False
+
+    async def _page(self, bucket: str, prefix: str, count: int) -> set[str]:
+        asked = self._plain._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=count)
+        page = await asyncio.wait_for(asked, ASK_S)
+        return {item["Key"] for item in page.get("Contents", ())}
+
     def _split(self, address: str, object_needed: bool = False) -> tuple[str, str]:
         bucket, _, key = split_scheme(address)[1].partition("/")
         if not bucket:
-            raise UsageError(f"names no bucket: {address}")
+            raise UsageError(f"names no bucket: {redact(address)}")
         if "@" in bucket or ":" in bucket:
             raise UsageError(
                 f"{redact(address)}: keys do not belong in addresses; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         if object_needed and not key:
-            raise UsageError(f"names a bucket, not an object in it: {address}")
+            raise UsageError(f"names a bucket, not an object in it: {redact(address)}")
         return bucket, key
-
-    def _explain(self, error: Exception, address: str) -> StorageError:
-        for layer in (error, error.__cause__, error.__context__):
-            response = getattr(layer, "response", None)
-            if isinstance(response, dict):
-                code = str(response.get("Error", {}).get("Code", ""))
-                status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-                known = _CODES.get(code) or _CODES.get(status)
-                said = response.get("Error", {}).get("Message") or ""
-                if known is None:
-                    return failure("read_error", address, f"{code} {said}".strip() or f"status {status}")
-                kind, cause, hint, hopeless = known
-                return failure(kind, address, f"{cause} ({code})" if code else cause, hint, hopeless)
-            for family in type(layer).__mro__:
-                if family.__name__ in _EXCEPTIONS:
-                    kind, cause, hint, hopeless = _EXCEPTIONS[family.__name__]
-                    return failure(kind, address, cause, hint, hopeless)
-            if type(layer).__name__ == "ProfileNotFound":
-                raise UsageError(f"{layer}; see ~/.aws/config") from error
-            if isinstance(layer, ValueError) and "Invalid endpoint" in str(layer):
-                raise UsageError(f"{redact(str(layer))}; it must begin with http:// or https://") from error
-        return explain_os_error(error, address)
-
-    def _explain_write(self, error: Exception, address: str) -> StorageError:
-        found = self._explain(error, address)
-        if found.kind == "read_error":
-            return StorageError("write_error", found.message, found.hopeless)
-        return found
 
 
 def _bare(etag: str | None) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from captionkit.storage import addresses
 from captionkit.storage.addresses import Pattern, split_member, split_scheme
 from captionkit.storage.backends import Backend
-from captionkit.storage.errors import StorageError, UsageError, redact
+from captionkit.storage.errors import StorageError, UsageError, failure, redact
 from captionkit.storage.members import read_member
 from captionkit.storage.options import Entry, StorageOptions
 
+PROBE_S = 10.0
 _DEFAULT_OPTIONS = StorageOptions()
 
 
@@ -78,6 +81,27 @@ class Storage:
         address, backend = self._object(uri)
         return backend.arrow(address)
 
+    def check_writable(self, folder: str) -> None:
+        """Writes and removes a small object below a folder, so that what cannot be is known before any work.
+
+        Raises:
+            StorageError: nothing can be written there (hopeless). Faults are waited out for `PROBE_S` seconds only.
+            UsageError: nothing can be written to addresses of this kind.
+        """
+        # Others may look into the folder meanwhile: readers of Parquet pass over names with an underscore.
+        probe = self.join(self.normalize(folder), f"_probe-{secrets.token_hex(4)}")
+        seconds = min(PROBE_S, self.options.retry_seconds)
+        hasty = Storage(replace(self.options, retry_seconds=seconds))
+        try:
+            hasty.write(probe, b"This may be deleted.\n")
+            hasty.delete(probe)
+        except StorageError as error:
+            raise StorageError(error.kind, f"cannot write: {error}", True, error.fault) from error.__cause__
+
+    def trusting(self) -> Storage:
+        """The same without `StorageOptions.schemes`: for what the user named, not what stands in a list."""
+        return Storage(replace(self.options, schemes=()))
+
     def exists(self, uri: str) -> bool:
         """Whether there is an object (not a folder) at this address."""
         try:
@@ -128,10 +152,10 @@ class Storage:
         with ThreadPoolExecutor(concurrency, thread_name_prefix="stat") as pool:
             try:
                 for uri in uris:
-                    base, member, backend = self._resolve(uri)
+                    base, member = split_member(addresses.normalize(uri))
                     answer = archives.get(base) if member is not None else None
                     if answer is None:
-                        answer = pool.submit(backend.stat, base)
+                        answer = self._asked(base, pool)
                     if member is not None:  # thousands of members in a row share one archive: ask once
                         archives[base] = answer
                         if len(archives) > 256:
@@ -144,9 +168,22 @@ class Storage:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def _asked(self, base: str, pool: ThreadPoolExecutor) -> Future[Entry]:
+        try:
+            return pool.submit(self._resolve(base)[2].stat, base)
+        except StorageError as error:  # forbidden
+            answer: Future[Entry] = Future()
+            answer.set_exception(error)
+            return answer
+
     def _resolve(self, uri: str) -> tuple[str, str | None, Backend]:
         base, member = split_member(addresses.normalize(uri))
-        return base, member, _backend(split_scheme(base)[0], self.options)
+        scheme = split_scheme(base)[0]
+        allowed = self.options.schemes
+        if allowed and (scheme or "file") not in allowed:
+            said = f"{scheme or 'file'} is not among the schemes allowed: {', '.join(allowed)}"
+            raise failure("forbidden", base, said)
+        return base, member, _backend(scheme, self.options)
 
     def _object(self, uri: str) -> tuple[str, Backend]:
         base, member, backend = self._resolve(uri)
@@ -179,6 +216,8 @@ def _backend(scheme: str, options: StorageOptions) -> Backend:
     environment: tuple[object, ...] = ()
     if scheme in _S3_SCHEMES:
         environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    if options.schemes:
+        options = replace(options, schemes=())
     key = (os.getpid(), scheme, options, environment)
     backend = _backends.get(key)
     if backend is None:
@@ -202,7 +241,7 @@ def _make_backend(scheme: str, options: StorageOptions) -> Backend:
         if scheme in ("http", "https"):
             from captionkit.storage.http import HTTPBackend
 
-            return HTTPBackend()
+            return HTTPBackend(options)
     except ImportError as error:
         raise missing_package("s3" if scheme in _S3_SCHEMES else scheme) from error
-    return GenericBackend(scheme)
+    return GenericBackend(scheme, options)

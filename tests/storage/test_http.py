@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
 from tests.servers import free_port
 
 STORAGE = Storage()
@@ -51,14 +51,14 @@ def test_refusals(web: Web, status: int, kind: str) -> None:
         assert str(status) in str(caught.value)
 
 
-def test_a_busy_server_is_asked_again(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captionkit.storage.http._PAUSES_S", (0.01, 0.01))
+def test_a_busy_server_is_asked_again(web: Web) -> None:
     folder, address = web
     (folder / "a.jpg").write_bytes(b"at last")
     assert STORAGE.read(f"{address}/flaky/a.jpg") == b"at last"
+    hasty = Storage(StorageOptions(retries=0))
     for status, kind in ((503, "read_error"), (504, "timeout")):
         with pytest.raises(StorageError, match=str(status)) as caught:
-            STORAGE.read(f"{address}/status/{status}")
+            hasty.read(f"{address}/status/{status}")
         assert caught.value.kind == kind
 
 
@@ -69,15 +69,9 @@ def test_nobody_there() -> None:
         assert (caught.value.kind, caught.value.hopeless) == ("unreachable", False)
 
 
-def test_no_answer(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    import aiohttp
-
-    from captionkit.storage.http import HTTPBackend
-
-    backend = HTTPBackend()
-    backend._fs.client_kwargs["timeout"] = aiohttp.ClientTimeout(sock_read=0.2)
+def test_no_answer(web: Web) -> None:
     with pytest.raises(StorageError) as caught:
-        backend.read(f"{web[1]}/slow")
+        Storage(StorageOptions(timeout_seconds=0.2, retries=0)).read(f"{web[1]}/slow")
     assert caught.value.kind == "timeout"
 
 

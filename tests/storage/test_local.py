@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -187,6 +191,58 @@ def test_writing_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageError) as caught:
         STORAGE.write(f"{__file__}/x", b"")
     assert str(caught.value).startswith(__file__)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk(small_disk: Path) -> None:
+    STORAGE.write(str(small_disk / "a"), bytes(40_000))
+    with pytest.raises(StorageError, match="the disk is full") as caught:
+        STORAGE.write(str(small_disk / "a"), bytes(80_000))
+    assert (caught.value.kind, caught.value.hopeless) == ("write_error", True)
+    assert os.listdir(small_disk) == ["a"]  # nothing torn, nothing beside it
+    assert (small_disk / "a").read_bytes() == bytes(40_000)
+    (small_disk / "b").write_bytes(bytes(24_576))
+    with pytest.raises(StorageError, match=r"cannot write: .*the disk is full"):
+        STORAGE.check_writable(str(small_disk))
+    assert sorted(os.listdir(small_disk)) == ["a", "b"]
+
+
+def test_a_file_larger_than_is_allowed(tmp_path: Path) -> None:
+    code = f"""
+import resource
+from captionkit.storage import Storage, StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    Storage().write({str(tmp_path / "a")!r}, bytes(20_000))
+except StorageError as error:
+    print(error.kind, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert re.match(r"write_error .*may not become so large; see `ulimit -f`", done.stdout), done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_checking_for_writing(tmp_path: Path) -> None:
+    STORAGE.check_writable(str(tmp_path / "new" / "out"))
+    assert os.listdir(tmp_path / "new" / "out") == []
+    with pytest.raises(StorageError, match="cannot write") as caught:
+        STORAGE.check_writable("/proc/captionkit/out")
+    assert caught.value.hopeless
+    with pytest.raises(StorageError, match="cannot write"):
+        STORAGE.check_writable(f"{__file__}/out")
 
 
 def _umask() -> int:

@@ -113,7 +113,7 @@ def test_listing_goes_page_by_page(bucket: str) -> None:
     for number in range(25):
         STORAGE.write(f"s3://{bucket}/{number:05d}.jpg", b"")
     pages = []
-    fs = _backend_of(STORAGE)._fs
+    fs = _backend_of(STORAGE)._plain
     call = fs.call_s3
 
     def counted(method: str, **kwargs: Any) -> Any:
@@ -137,7 +137,7 @@ def test_a_large_listing_takes_no_more_memory_than_a_small_one(bucket: str) -> N
 
     peaks = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_backend_of(STORAGE)._fs, "call_s3", page)
+        patch.setattr(_backend_of(STORAGE)._plain, "call_s3", page)
         tracemalloc.start()
         for count, _ in enumerate(STORAGE.list(f"s3://{bucket}"), 1):
             if count % 5_000 == 0:
@@ -157,17 +157,24 @@ def test_a_read_is_one_request(bucket: str) -> None:
     STORAGE.write(f"s3://{bucket}/a", b"a")
     requests = []
     backend = _backend_of(STORAGE)
-    call = backend._fs._call_s3
+    call = backend._plain._call_s3
 
     async def counted(method: str, *args: Any, **kwargs: Any) -> Any:
         requests.append(method)
         return await call(method, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend._fs, "_call_s3", counted)
+        patch.setattr(backend._plain, "_call_s3", counted)
         STORAGE.read(f"s3://{bucket}/a")
         assert requests == ["get_object"]
         requests.clear()
+        put = backend._plain.call_s3
+
+        def counted_put(method: str, *args: Any, **kwargs: Any) -> Any:
+            requests.append(method)
+            return put(method, *args, **kwargs)
+
+        patch.setattr(backend._plain, "call_s3", counted_put)
         STORAGE.write(f"s3://{bucket}/b", b"x" * 6_000_000)
         assert requests == ["put_object"]
 
@@ -221,8 +228,7 @@ def test_no_keys(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else it tries for ten seconds, as it should
-    storage = Storage(StorageOptions(endpoint_url="http://127.0.0.1:1"))
+    storage = Storage(StorageOptions(endpoint_url="http://127.0.0.1:1", retries=0))
     assert kinds(lambda: storage.read("s3://bucket/x")) == ("unreachable", True)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
     with pytest.raises(UsageError, match="http://"):

@@ -66,15 +66,79 @@ def test_options() -> None:
     options = StorageOptions(endpoint_url="https://minio.example", region="eu", path_style=True)
     assert Storage(options).options == options
     assert StorageOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+    options = StorageOptions(schemes=("s3", "file"), retries=3, retry_seconds=1.5)
+    assert StorageOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
     for wrong in (
         {"endpoint_url": "minio:9000"},
         {"endpoint_url": "https://ann:hunter2@minio.example"},
         {"anonymous": True, "profile": "x"},
         {"secret": "x"},
+        {"retries": -1},
+        {"timeout_seconds": 0},
+        {"schemes": ["s3://"]},
     ):
         with pytest.raises(UsageError) as caught:
             StorageOptions.from_json(wrong)
         assert "hunter2" not in str(caught.value)
+
+
+def test_only_the_schemes_that_are_allowed(tmp_path: Path, memory: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    STORAGE.write(f"{memory}/a.jpg", b"a")
+    local, here = str(tmp_path / "a.jpg"), f"{memory}/a.jpg"
+    only = Storage(StorageOptions(schemes=("memory",)))
+    assert only.read(here) == b"a"
+    for action in (
+        only.read,
+        only.stat,
+        only.exists,
+        only.open,
+        only.delete,
+        only.is_folder,
+        only.arrow,
+        lambda uri: only.write(uri, b""),
+        lambda uri: list(only.list(uri)),
+        lambda uri: list(only.glob(f"{uri}*")),
+    ):
+        for uri in (local, f"file://{local}", f"local://{local}", f"FILE://{local}"):
+            with pytest.raises(StorageError, match="file is not among the schemes allowed: memory") as caught:
+                action(uri)
+            assert (caught.value.kind, caught.value.hopeless) == ("forbidden", False)
+    assert [entry.size for entry in only.stat_many([here, local, "/etc/passwd", here])] == [1, None, None, 1]
+    assert only.trusting().read(local) == b"a"
+    assert Storage(StorageOptions(schemes=("file",))).read(local) == b"a"
+    with pytest.raises(StorageError, match="https is not among"):
+        Storage(StorageOptions(schemes=("file",))).read("https://169.254.169.254/latest/meta-data")
+
+
+def test_other_storage_is_asked_again_too(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+
+    monkeypatch.setattr("captionkit.storage.retrying.FIRST_PAUSE_S", 0.001)
+    data = bytes(range(256)) * 20_000
+    failing = [0]
+
+    def flaky(function: Any, error: OSError) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            failing[0] += 1
+            if failing[0] % 3:
+                raise error
+            return function(*args, **kwargs)
+
+        return call
+
+    reset = ConnectionResetError(104, "Connection reset by peer")
+    for name in ("pipe_file", "cat_file", "info", "ls"):
+        monkeypatch.setattr(MemoryFileSystem, name, flaky(getattr(MemoryFileSystem, name), reset))
+    STORAGE.write(f"{memory}/p/a.bin", data)
+    assert STORAGE.read(f"{memory}/p/a.bin") == data
+    assert STORAGE.stat(f"{memory}/p/a.bin").size == len(data)
+    assert [entry.uri for entry in STORAGE.list(memory)] == [f"{memory}/p/a.bin"]
+    monkeypatch.setattr(MemoryFile, "read", flaky(MemoryFile.read, reset), raising=False)
+    with STORAGE.open(f"{memory}/p/a.bin") as file:
+        assert b"".join(iter(lambda: file.read(100_001), b"")) == data
+        assert file.seek(1000) == 1000
+        assert file.read(10) == data[1000:1010]
 
 
 def test_pickling_keeps_the_options() -> None:
