@@ -96,6 +96,16 @@ class Inputs:
         if missing:
             raise UsageError(f"--carry {' '.join(missing)}: no input has a column of that name")
 
+    def check(self) -> None:
+        """Look for the first item of each address, so that wrong ones are found before anything is written.
+
+        Raises:
+            UsageError, StorageError: as `items` does.
+        """
+        trial = Inputs(self.options, self.storage)
+        for address in self.options.input:
+            next(trial._address(address))
+
     def _address(self, address: str) -> Iterator[Item]:
         found = 0
         before = self.ignored.copy()

@@ -93,6 +93,7 @@ class CaptionJob:
         """
         record, manifest = self.record, None
         try:
+            Inputs(self.options.inputs, self.storage).check()
             with stoppable(), Lease(self.table.uri, self.storage, self.run_id) as self.lease:
                 self._reopen()
                 manifest = self._list()
