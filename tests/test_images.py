@@ -72,7 +72,8 @@ def test_broken(picture: Broken) -> None:
 
 
 def test_the_zoo_has_every_kind_of_failure() -> None:
-    assert {picture.kind for picture in BROKEN} == set(ERROR_KINDS)
+    # What only a child process can be cut off for: tests/test_sandbox.py.
+    assert {picture.kind for picture in BROKEN} == set(ERROR_KINDS) - {"decoder_crashed", "decode_timeout"}
 
 
 def test_errors_survive_pickling() -> None:

@@ -127,8 +127,12 @@ def describe_in_parts(
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch.OutOfMemoryError of a GPU is a RuntimeError; of a CPU torch has none of its own.
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+    # torch.OutOfMemoryError of a GPU is a RuntimeError; of a CPU torch has none of its own, and oneDNN does not say why
+    # it could not set up a convolution.
+    said = str(error)
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "could not create a primitive")
+    )
 
 
 def _free_memory() -> None:

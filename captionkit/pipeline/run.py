@@ -156,13 +156,15 @@ class CaptionJob:
         start = time.monotonic()
         ours = connect(options.cluster)
         try:
-            resources = ray.cluster_resources()
-            record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
-            pool = plan_pool(options.cluster, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-            record.write(self.storage, self.record_uri)
-            dataset = self._dataset(manifest, pool)
-            record.spend("starting", time.monotonic() - start)
-            self._consume(dataset, manifest)
+            # Once more: Ray has put a handler of its own for SIGTERM in the place of ours.
+            with stoppable():
+                resources = ray.cluster_resources()
+                record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
+                pool = plan_pool(options.cluster, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+                record.write(self.storage, self.record_uri)
+                dataset = self._dataset(manifest, pool)
+                record.spend("starting", time.monotonic() - start)
+                self._consume(dataset, manifest)
         finally:
             if ours:
                 ray.shutdown()

@@ -80,7 +80,7 @@ def test_a_rerun_does_what_is_missing_or_changed(
     assert "already in the table: 2 images and 1 shards or files" in capsys.readouterr().err
     assert records(output)[-1]["counts"] == {
         "captioned": 0, "failed": 0, "listed": 2, "containers": 1, "duplicates": 0, "blank": 0,
-        "done_before": 2, "containers_done_before": 1, "replaced": 0,
+        "done_before": 2, "containers_done_before": 1, "replaced": 0, "retried": 0,
     }  # fmt: skip
 
     c = folder.add("c.jpg", pictures[4])

@@ -87,6 +87,7 @@ def test_a_corpus_becomes_a_bundle(scenes: Path, tmp_path: Path) -> None:
     assert Captioner.load(TrainJob(options).run()).fingerprint
 
 
+@pytest.mark.slow
 def test_all_stages_follow_one_another(scenes: Path, tmp_path: Path) -> None:
     options = options_for(
         scenes,

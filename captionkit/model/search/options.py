@@ -36,7 +36,7 @@ class SearchOptions:
     """Strength of the length penalty; 0 turns it off."""
     min_length: int = 1
     """Fewest words of a caption."""
-    max_length: int = 20
+    max_length: int = 30
     """Most words of a caption."""
     no_repeat_ngram: int = 0
     """No sequence of that many words comes twice in a caption; 0 allows repeats."""
