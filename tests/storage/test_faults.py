@@ -46,15 +46,20 @@ def refusal(action: Any) -> StorageError:
     return caught.value
 
 
-@pytest.fixture
-def filled(proxy: FaultProxy, bucket: str) -> tuple[Storage, str]:
-    """A storage that talks through the proxy, and a folder with 20 objects in it."""
-    storage = through(proxy)
+@pytest.fixture(scope="module")
+def shared(s3: S3Server) -> str:
+    """A bucket with 20 small objects in a folder, and a larger one. Leave it as it is."""
+    bucket = s3.make_bucket()
     for number in range(20):
-        storage.write(f"s3://{bucket}/p/{number:02d}.bin", DATA[: 1 + number])
-    storage.write(f"s3://{bucket}/big.bin", DATA)
-    proxy.clear()
-    return storage, f"s3://{bucket}"
+        s3.client().put_object(Bucket=bucket, Key=f"p/{number:02d}.bin", Body=DATA[: 1 + number])
+    s3.client().put_object(Bucket=bucket, Key="big.bin", Body=DATA)
+    return bucket
+
+
+@pytest.fixture
+def filled(proxy: FaultProxy, shared: str) -> tuple[Storage, str]:
+    """A storage that talks through the proxy, and the address of that bucket."""
+    return through(proxy), f"s3://{shared}"
 
 
 def everything(storage: Storage, base: str) -> None:
@@ -313,11 +318,12 @@ def deny(s3: S3Server, bucket: str, keys: str) -> None:
     s3.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
 
-def test_one_object_denied_or_all_of_them(filled: tuple[Storage, str], proxy: FaultProxy, s3: S3Server) -> None:
+def test_one_object_denied_or_all_of_them(proxy: FaultProxy, s3: S3Server, bucket: str) -> None:
     if not s3.checks_keys:
         pytest.skip("moto heeds no policies")
-    _, base = filled
-    bucket = base.removeprefix("s3://")
+    base = f"s3://{bucket}"
+    for key in ("p/03.bin", "p/04.bin", "a.bin"):
+        s3.client().put_object(Bucket=bucket, Key=key, Body=b"x")
     deny(s3, bucket, "p/03.bin")
     storage = through(proxy, retries=1)  # nothing is known of the bucket yet
     error = refusal(lambda: storage.read(f"{base}/p/03.bin"))
