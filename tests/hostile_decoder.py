@@ -7,6 +7,8 @@ import os
 import signal
 import time
 
+import numpy as np
+
 from captionkit.images import Decoded, Limits, Preprocessing
 from captionkit.images import decode as real_decode
 from captionkit.images.decoding import Admit
@@ -36,7 +38,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Adm
     if mark == HOG:
         hoard = []
         while True:
-            hoard.append(bytearray(2**26))
+            hoard.append(np.empty(2**26, np.uint8))  # asked for, not touched: quick on a busy machine
     if mark == RAISE:
         raise LookupError("no such\npicture")
     return real_decode(data, preprocessing, limits, admit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -74,7 +75,20 @@ def damage(data: bytes, other: bytes, rng: random.Random) -> bytes:
         if len(mutant) < 4:
             break
         rng.choice([_flip, _flip, _edit_header, _edit_header, _cut, _lose, _double, _splice])(mutant, other, rng)
+    if mutant.startswith(b"\x89PNG") and rng.random() < 0.7:
+        _sign(mutant)
     return bytes(mutant)
+
+
+def _sign(mutant: bytearray) -> None:
+    """Puts the checksums of a PNG right, without which its decoder would not look at what is damaged."""
+    at = 8
+    while at + 12 <= len(mutant):
+        end = at + 8 + int.from_bytes(mutant[at : at + 4], "big")
+        if end + 4 > len(mutant):
+            return
+        mutant[end : end + 4] = zlib.crc32(mutant[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
 
 
 _TELLING = [0, 1, 2, 3, 4, 7, 8, 16, 32, 64, 127, 128, 192, 216, 217, 218, 254, 255]
