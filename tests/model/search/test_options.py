@@ -25,7 +25,7 @@ from captionkit.model.search import SearchOptions, options
         ({"n_best": 4}, "n_best 4 is above beam 3"),
         ({"max_length": 0}, "max_length is a whole number of at least 1"),
         ({"min_length": -1}, "min_length is a whole number of at least 0"),
-        ({"min_length": 21}, "min_length 21 is above max_length 20"),
+        ({"min_length": 31}, "min_length 31 is above max_length 30"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram is a whole number"),
         ({"groups": 2}, "beam 3 cannot be divided into 2 groups"),
         ({"groups": 0}, "groups is a whole number of at least 1"),
