@@ -146,8 +146,8 @@ class FaultProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:
-            # A client that goes away in the middle is no error here.
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            # A client that goes away in the middle is no error here, nor is `down`.
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 head = await reader.readuntil(b"\r\n\r\n")
                 await self._answer(head, reader, writer)
         finally:
