@@ -53,7 +53,8 @@ class CaptionJob:
     def __init__(self, options: CaptionOptions) -> None:
         _check(options)
         self.options = options
-        self.storage = Storage(options.storage)
+        # Which schemes are allowed is asked of what the data name, not of what the user does.
+        self.storage = Storage(options.storage).trusting()
         self.files = read_files(options.captioner.model, self.storage)
         try:
             captioner = Captioner.from_files(self.files, device="cpu", dtype="float32")
