@@ -191,10 +191,10 @@ class CaptionTable:
                 self.files.remove(file)
                 continue
             uris = table.filter(pa.array(gone)).column("uri").to_pylist()
-            lost = Counter(map(container_of, uris))
+            lost, whole = Counter(map(container_of, uris)), set(uris)
             for key, container in file.footer.containers.items():
                 container.rows -= lost[key]
-                if key in uris:  # the row of a shard that broke: how many images it has was a guess
+                if key in whole:  # the row of a shard that broke: how many images it has was a guess
                     container.total = None
             self.storage.write(file.uri, to_parquet(kept, file.footer))
             self.files[self.files.index(file)] = TableFile(file.uri, len(kept), file.footer)

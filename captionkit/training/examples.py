@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -78,14 +79,15 @@ class Order:
     def batch(self, step: int) -> NDArray[np.int64]:
         """The rows of the batch at a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        return np.array_split(self._epoch(epoch), self.steps_per_epoch)[place]
+        # As np.array_split cuts, without making every other batch of the epoch at each step.
+        size, longer = divmod(self.rows, self.steps_per_epoch)
+        start = place * size + min(place, longer)
+        return _shuffled(self.rows, self.seed, epoch)[start : start + size + (place < longer)]
 
-    def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        cached: tuple[int, NDArray[np.int64]] | None = self.__dict__.get("_last")
-        if cached is None or cached[0] != epoch:
-            cached = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.rows)
-            self.__dict__["_last"] = cached  # the dataclass is frozen; a cache is no field
-        return cached[1]
+
+@lru_cache(maxsize=1)  # all steps of an epoch ask for the same
+def _shuffled(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(rows)
 
 
 def share(rows: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:

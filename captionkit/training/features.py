@@ -110,6 +110,7 @@ def make_features(
     """
     key = f"pixels-{_digest(spec.preprocessing.to_json())}" if pixels else spec.fingerprint()
     uri, run_id = f"{folder.rstrip('/')}/{key}", secrets.token_hex(4)
+    shape = _shape(spec, pixels)
     with Lease(uri, storage, run_id) as lease:
         table = CaptionTable(uri, storage)
         manifest = make_manifest(_Wanted(images, storage), table, f"{table.uri}/_{run_id}.manifest")
@@ -126,7 +127,7 @@ def make_features(
                     done=ray.put(table.ids_within(manifest.partial)) if manifest.partial else None,
                 )
                 arguments = (None if pixels else ray.put(spec), pool.device, pool.threads)
-                size = int(np.prod(_shape(spec, pixels))) * (1 if pixels else 2)
+                size = int(np.prod(shape)) * (1 if pixels else 2)
                 writer = TableWriter(
                     table,
                     run_id,
@@ -153,7 +154,7 @@ def make_features(
     return FeatureSet(
         files=tuple(file.uri for file in table.files),
         rows=len(table),
-        shape=_shape(spec, pixels),
+        shape=shape,
         dtype="uint8" if pixels else "float16",
         key=key,
         failed=failed,

@@ -165,10 +165,15 @@ class TrainJob:
                 shape=features.shape,
                 dtype=features.dtype,
                 cache=f"{features.key}-{_digest([self.output, len(train.images)])}",
-                threads=1,
+                threads=self._threads(),
             )
             done[stage.name] = self._stage(stage, work, features, done)
             self._save(corpus, done)
+
+    def _threads(self) -> int:
+        """Of each worker's network: every core, once the features are read."""
+        cluster = self.options.cluster
+        return cluster.threads or max(1, math.floor(ray.cluster_resources().get("CPU", 0.0) / cluster.workers))
 
     def _features(self, corpus: TrainingCorpus, spec: EncoderSpec, pixels: bool) -> FeatureSet:
         options = self.options.cluster
@@ -202,8 +207,7 @@ class TrainJob:
         workers = options.cluster.workers
         per_worker = options.cluster.gpus_per_worker
         per_worker = float(gpus > 0) if per_worker is None else per_worker
-        # A core is left for the tasks that read the features; the network's threads take every core meanwhile idle.
-        work = Work(**{**work.__dict__, "threads": options.cluster.threads or max(1, math.floor(cpus / workers))})
+        # What is reserved leaves room for the tasks that read the features.
         resources = {"CPU": min(1.0, cpus / (workers + 1)), **({"GPU": per_worker} if per_worker else {})}
         path, filesystem = self._checkpoints()
         logging.getLogger("ray.train").setLevel(logging.WARNING)

@@ -192,7 +192,7 @@ class Worker:
         found = rewards(self.cider, images.tolist(), sampled).view(len(images), -1)
         better = advantages(found, baseline).flatten()
         self.model.train()
-        # Over the words of the whole batch, which other workers draw: their mean number, of a caption, is enough.
+        # The words of the whole batch: what the other workers have drawn is not known here.
         words = self._sum(torch.tensor(float((sampled[:, 1:] != PAD).sum()), device=self.device))
         totals = Totals(total * options.scst_samples, max(1, round(float(words))))
         with self._autocast():
