@@ -44,6 +44,7 @@ clean:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed
+.venv/.installed-dev: pyproject.toml .venv/bin/python
+	@echo "Installing captionkit with its tests' packages into .venv (several GB with torch: a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
-	@touch $@
+	@touch .venv/.installed $@
