@@ -12,6 +12,7 @@ from ray.exceptions import RayTaskError
 
 import captionkit
 from captionkit.cli_options import parse
+from captionkit.cli_pictures import attention
 from captionkit.cli_tables import check, compact, failures, plan, status
 from captionkit.corpus import CorpusError
 from captionkit.evaluation.options import EvaluateOptions
@@ -179,6 +180,7 @@ class ScenesOptions:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "attention": attention,
     "caption": caption,
     "check": check,
     "compact": compact,
