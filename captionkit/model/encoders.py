@@ -2,7 +2,8 @@
 
 "pooled" features (N, D) are what the network's last linear layer reads: the 4096 values of VGG16's FC-2, 2048
 of Inception v3 and ResNet-50; of SqueezeNet, which has no linear layer, the average of its last map, 512.
-"grid" features (N, P, D) are the last feature map before it is pooled, one vector per place, row by row.
+"grid" features (N, P, D) are the last feature map before it is pooled, one vector per place, row by row; averaged to
+fewer places where asked (adaptive pooling, as in Rennie et al. 2017, arXiv:1612.00563).
 """
 
 import difflib
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -67,6 +69,8 @@ class Encoder(nn.Module):
         features = self.network(inputs)
         if isinstance(features, dict):
             features = features["map"]
+            if self.config.get("grid"):
+                features = adaptive_avg_pool2d(features, self.config["grid"])
             grid: Tensor = features.permute(0, 2, 3, 1).flatten(1, 2)
             return grid if self.config["output"] == "grid" else grid.mean(dim=1)
         return torch.flatten(features, 1)
@@ -121,6 +125,7 @@ def build_encoder(
     weights: str | Mapping[str, Tensor] = "pretrained",
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
+    grid: int | None = None,
 ) -> Encoder:
     """Build an encoder, in fp32, channels_last and eval mode.
 
@@ -131,6 +136,7 @@ def build_encoder(
             torchvision's keys, of any float dtype, with the classifier's keys or without.
         preprocessing: another geometry or normalisation than `default_preprocessing`'s.
         layer: read the feature map after this layer ("layer3", "features.28") instead of the last one.
+        grid: average the feature map to this many places a side.
 
     Raises:
         EncoderError: unknown or unsuited name, layer or output; weights that cannot be downloaded or are not
@@ -139,12 +145,14 @@ def build_encoder(
     _check_name(name)
     if output not in ("pooled", "grid"):
         raise EncoderError(f'an encoder\'s output is "pooled" or "grid", not {output!r}')
+    if grid is not None and (output != "grid" or grid < 1):
+        raise EncoderError(f"grid={grid} is for grid features, and at least 1")
     if isinstance(weights, str) and weights not in ("pretrained", "none"):
         raise EncoderError(f'weights are "pretrained", "none" or a state dict, not {weights!r}')
     state = _download(name) if weights == "pretrained" else weights
     network = _build(name) if state == "none" else _build_empty(name)
     everything = set(network.state_dict())
-    config = {"name": name, "output": output, "layer": layer}
+    config = {"name": name, "output": output, "layer": layer, **({"grid": grid} if grid else {})}
     encoder = Encoder(_behead(network, name, output, layer), config, preprocessing or default_preprocessing(name))
     if not isinstance(state, str):
         _load(encoder.network, name, state, everything)

@@ -109,9 +109,8 @@ class TrainJob:
             weights = read_weights(self.storage.normalize(weights), self.storage)
         output = DECODERS[network.decoder].wants
         try:
-            return build_encoder(
-                network.encoder, output, weights, default_preprocessing(network.encoder, network.image_size)
-            )
+            preprocessing = default_preprocessing(network.encoder, network.image_size)
+            return build_encoder(network.encoder, output, weights, preprocessing, grid=network.grid)
         except EncoderError as err:
             raise UsageError(f"--encoder {network.encoder}: {err}") from err
 

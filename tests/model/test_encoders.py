@@ -82,6 +82,20 @@ def test_the_networks_own_small_one_gives_attributes() -> None:
         build_encoder("tiny_resnet")
 
 
+def test_a_grid_averaged_to_fewer_places() -> None:
+    whole = build_encoder("resnet18", "grid", "none", Preprocessing(size=128, resize=128))
+    fewer = build_encoder("resnet18", "grid", whole.network.state_dict(), whole.preprocessing, grid=2)
+    with torch.no_grad():
+        places, averaged = whole(pixels(2, 128)), fewer(pixels(2, 128))
+    assert places.shape == (2, 16, 512)
+    corner = places.view(2, 4, 4, 512)[:, :2, 2:].mean(dim=(1, 2))
+    torch.testing.assert_close(averaged[:, 1], corner)
+    again = build_encoder(**fewer.config, weights=fewer.network.state_dict(), preprocessing=fewer.preprocessing)
+    assert again(pixels(1, 128)).shape == (1, 4, 512)
+    with pytest.raises(EncoderError, match="grid=7 is for grid features"):
+        build_encoder("resnet18", "pooled", "none", grid=7)
+
+
 def test_values_are_torchvisions() -> None:
     torch.manual_seed(0)
     network = models.resnet18(weights=None).eval()
