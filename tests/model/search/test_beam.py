@@ -222,7 +222,7 @@ def test_no_images() -> None:
     for method in ("beam", "sample"):
         options = SearchOptions(method=method, n_best=2)  # type: ignore[arg-type]
         result = Task(Tree(9), IMAGES[:0], options).run()
-        assert result.tokens.shape == (0, 2, 20)
+        assert result.tokens.shape == (0, 2, SearchOptions().max_length)
         assert result.scores.shape == (0, 2)
 
 
