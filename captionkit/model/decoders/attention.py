@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from captionkit.model.decoders.base import Decoder, State, Tensors
 
@@ -98,14 +97,6 @@ class AdditiveAttention(nn.Module):
         compared = (keys + self.query(query).unsqueeze(1)).tanh_()
         weights = torch.softmax(self.energy(compared).squeeze(2), dim=1)
         return torch.bmm(weights.unsqueeze(1), grid).squeeze(1), weights
-
-
-def normalised(grid: Tensor) -> Tensor:
-    """A grid (N, P, D) whose places have mean 0 and variance 1, as encoders' magnitudes differ a hundredfold.
-
-    It has nothing to learn, so that no gradient need be computed for a grid that is given.
-    """
-    return functional.layer_norm(grid, grid.shape[-1:])
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Tensors = dict[str, Tensor]
 
@@ -16,6 +17,14 @@ PADDING = 0
 """The id of padding, `captionkit.vocabulary.PAD`: this floor knows ids, but no words."""
 
 _COUNTS = ("layers", "length", "positions")
+
+
+def normalised(features: Tensor) -> Tensor:
+    """Features (..., D) whose vectors have mean 0 and variance 1, as encoders' magnitudes differ a hundredfold.
+
+    It has nothing to learn, so that no gradient need be computed for features that are given.
+    """
+    return functional.layer_norm(features, features.shape[-1:])
 
 
 class State(NamedTuple):

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell, normalised
-from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
+from captionkit.model.decoders.base import State, Tensors, normalised
 
 
 class SoftAttention(AttentionDecoder):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell, normalised
-from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
+from captionkit.model.decoders.base import State, Tensors, normalised
 
 
 class TopDown(AttentionDecoder):

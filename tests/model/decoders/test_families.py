@@ -67,6 +67,14 @@ def test_rows_know_nothing_of_each_other(kind: str) -> None:
 
 @every_family
 @torch.no_grad()
+def test_an_encoders_magnitude_makes_no_difference(kind: str) -> None:
+    decoder = small(kind).eval()
+    features, tokens = 10 * features_for(decoder, 3), captions(3)
+    torch.testing.assert_close(decoder(100 * features + 7, tokens), decoder(features, tokens), atol=1e-3, rtol=1e-3)
+
+
+@every_family
+@torch.no_grad()
 def test_rows_can_be_reordered_between_steps(kind: str) -> None:
     decoder = small(kind).eval()
     features, tokens, rows = features_for(decoder, 3), captions(3), torch.tensor([2, 0, 0, 1])
