@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -60,16 +59,28 @@ class Examples:
         return ids
 
 
+POOL = 32
+"""Batches among which captions of like length are brought together."""
+
+
 @dataclass(frozen=True)
 class Order:
     """The order in which rows are read: shuffled anew each epoch, the same for the same seed on every worker.
 
     It knows nothing of workers, so that any number of them goes through the same batches: each reads its `share`.
+
+    Args:
+        lengths: (rows,) of the captions. With them, those of a batch are of like length: each run of `POOL` batches is
+            sorted by length, and then the batches are shuffled. Padding, two fifths of Flickr8k's batches, nearly goes.
     """
 
     rows: int
     batch_size: int
     seed: int
+    lengths: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    _epoch: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,15 +90,28 @@ class Order:
     def batch(self, step: int) -> NDArray[np.int64]:
         """The rows of the batch at a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        # As np.array_split cuts, without making every other batch of the epoch at each step.
+        if epoch not in self._epoch:  # all steps of an epoch ask for the same
+            self._epoch.clear()
+            self._epoch[epoch] = self._shuffled(epoch)
+        rows, batches = self._epoch[epoch]
+        return rows[slice(*self._bounds(int(batches[place])))]
+
+    def _bounds(self, place: int) -> tuple[int, int]:
+        # As np.array_split cuts, without making every other batch of the epoch.
         size, longer = divmod(self.rows, self.steps_per_epoch)
         start = place * size + min(place, longer)
-        return _shuffled(self.rows, self.seed, epoch)[start : start + size + (place < longer)]
+        return start, start + size + (place < longer)
 
-
-@lru_cache(maxsize=1)  # all steps of an epoch ask for the same
-def _shuffled(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, epoch)).permutation(rows)
+    def _shuffled(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of an epoch, batch after batch, and the order of the batches."""
+        chance = np.random.default_rng((self.seed, epoch))
+        rows, batches = chance.permutation(self.rows), np.arange(self.steps_per_epoch)
+        if self.lengths is None:
+            return rows, batches
+        for first in range(0, len(batches), POOL):
+            pool = slice(self._bounds(first)[0], self._bounds(min(first + POOL, len(batches)) - 1)[1])
+            rows[pool] = rows[pool][np.argsort(self.lengths[rows[pool]], kind="stable")]
+        return rows, chance.permutation(batches)
 
 
 def share(rows: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from captionkit.model.decoders import Decoder, build_decoder
@@ -48,7 +49,9 @@ class Stage:
 
     def order(self, train: Examples, seed: int) -> Order:
         """Rows are captions, in `scst` images."""
-        return Order(len(train.images) if self.name == "scst" else len(train), self.batch_size, seed)
+        if self.name == "scst":
+            return Order(len(train.images), self.batch_size, seed)
+        return Order(len(train), self.batch_size, seed, train.lengths(np.arange(len(train))))
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ def test_captions_come_back_as_they_went_in(captions: list[list[list[int]]]) -> 
     assert [[int(t) for t in row if t not in (PAD, BOS, EOS)] for row in padded] == flat
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3), st.integers(1, 4))
+@given(st.integers(1, 400), st.integers(1, 12), st.integers(0, 3), st.integers(1, 4), st.booleans())
 def test_each_row_is_read_once_an_epoch_whatever_the_number_of_workers(
-    rows: int, batch: int, seed: int, workers: int
+    rows: int, batch: int, seed: int, workers: int, by_length: bool
 ) -> None:
-    order = Order(rows, batch, seed)
+    order = Order(rows, batch, seed, np.arange(rows) * 7 % 11 if by_length else None)
     for epoch in range(2):
         steps = [order.batch(epoch * order.steps_per_epoch + step) for step in range(order.steps_per_epoch)]
         assert sorted(np.concatenate(steps).tolist()) == list(range(rows))
@@ -46,6 +46,20 @@ def test_epochs_differ_and_seeds_repeat() -> None:
     assert order.batch(0).tolist() != order.batch(1).tolist()
     assert order.batch(0).tolist() == Order(100, 100, 7).batch(0).tolist()
     assert order.batch(0).tolist() != Order(100, 100, 8).batch(0).tolist()
+
+
+def test_captions_of_a_batch_are_of_like_length() -> None:
+    lengths = np.random.default_rng(0).integers(5, 22, 3000)
+
+    def padding(order: Order) -> float:
+        batches = [lengths[order.batch(step)] for step in range(order.steps_per_epoch)]
+        return 1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches)
+
+    assert padding(Order(3000, 64, 0)) > 0.35
+    assert padding(Order(3000, 64, 0, lengths)) < 0.05
+    means = [lengths[Order(3000, 64, 0, lengths).batch(step)].mean() for step in range(47)]
+    assert abs(np.corrcoef(means, range(47))[0, 1]) < 0.5, "short ones first, long ones last"
+    assert (np.diff(lengths[Order(3000, 64, 0, lengths).batch(0)]) >= 0).all()
 
 
 def test_chance_follows_from_seed_step_and_worker() -> None:
