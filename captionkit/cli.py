@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from ray.exceptions import RayTaskError
@@ -13,7 +13,7 @@ from ray.exceptions import RayTaskError
 import captionkit
 from captionkit.cli_options import parse
 from captionkit.cli_pictures import attention
-from captionkit.cli_tables import check, compact, failures, plan, status
+from captionkit.cli_tables import check, compact, failures, plan, show_plan, status
 from captionkit.corpus import CorpusError
 from captionkit.evaluation.options import EvaluateOptions
 from captionkit.gallery import write_gallery
@@ -25,6 +25,9 @@ from captionkit.pipeline.table import CaptionTable
 from captionkit.scenes import draw_folder
 from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
 from captionkit.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from captionkit.pipeline.run import CaptionJob
 
 OK, BROKEN, USAGE, TOO_MANY_FAILED, STOPPED = 0, 1, 2, 3, 130
 EXIT_CODES = f"""exit codes:
@@ -70,6 +73,8 @@ def run_job(options: CaptionOptions) -> int:
     from captionkit.pipeline.run import CaptionJob  # brings torch along, which --help can do without
 
     job = CaptionJob(options)
+    if options.dry_run:
+        return _dry_run(job)
     record = job.run()
     counts = record.counts
     speed = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
@@ -87,6 +92,17 @@ def run_job(options: CaptionOptions) -> int:
         say(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
         return TOO_MANY_FAILED
     return OK
+
+
+def _dry_run(job: CaptionJob) -> int:
+    """The plan of a job whose options hold, and which is not run."""
+    from captionkit.pipeline.plan_sample import PlanOptions
+
+    options = job.options
+    if job.table.files:
+        rows = sum(file.rows for file in job.table.files)
+        say(f"{job.table.uri} holds {rows:,} rows; a run passes over their images, and this plan does not")
+    return show_plan(PlanOptions(options.inputs, options.captioner, options.search, options.words, options.storage))
 
 
 def train(args: Sequence[str]) -> int:

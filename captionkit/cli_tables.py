@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import tyro
 
 from captionkit.cli_options import parse
 from captionkit.pipeline.progress import Meter
 from captionkit.storage import Storage, StorageOptions
+
+if TYPE_CHECKING:
+    from captionkit.pipeline.plan_sample import PlanOptions
 
 OK, WRONG = 0, 1
 
@@ -80,10 +84,15 @@ def status(args: Sequence[str]) -> int:
 
 def plan(args: Sequence[str]) -> int:
     """Say how long an archive will take and what it will cost, before anything is spent."""
-    from captionkit.pipeline.plan import make_plan
     from captionkit.pipeline.plan_sample import PlanOptions
 
-    options = parse(PlanOptions, "plan", args)
+    return show_plan(parse(PlanOptions, "plan", args))
+
+
+def show_plan(options: PlanOptions) -> int:
+    """Make a plan and print it; the exit code. A caption job's `--dry-run` ends here too."""
+    from captionkit.pipeline.plan import make_plan
+
     with Meter("listing", "inputs") as meter:
         found = make_plan(options, meter.update)
     print(json.dumps(found.to_json()) if options.budget.json else found)

@@ -49,19 +49,26 @@ class Pool:
         return "cuda" if self.gpus else "cpu"
 
 
-def plan_pool(options: ClusterOptions, cpus: float, gpus: float) -> Pool:
+def plan_pool(options: ClusterOptions, cpus: float, gpus: float, *, grows: bool = False) -> Pool:
     """The pool for a cluster with so many CPUs and GPUs in all.
 
     An actor pool that reserves every CPU leaves none for the tasks that feed it: Ray Data then waits for ever,
     without an error (ray-project/ray#44687). So actors on GPUs reserve no CPU, actors on CPUs always leave one, and
     on a machine of one CPU an actor and a fetch task share it.
+
+    Args:
+        grows: Whether there may be more CPUs and GPUs later: true of every cluster but a Ray of this run's own. There
+            the pool's maximum is what was asked for, whatever is there now. Ray Data itself adds no actor that would
+            take the CPU which it keeps for fetch tasks (and takes away those that do when machines are lost); only
+            the minimum is started without looking, so that is held down.
     """
     low, high = options.actor_range()
     per_actor = options.gpus_per_actor if options.gpus_per_actor is not None else float(gpus > 0)
     if per_actor:
         return Pool(low, high, per_actor, 0.0, min(1.0, cpus) or 1.0, 1)
     if 0 < cpus < 2:
-        return Pool(1, 1, 0.0, cpus / 2, cpus / 2, 1)
-    if cpus:  # a cluster without any yet grows on demand
-        high = max(1, min(high, int(cpus) - 1))
-    return Pool(min(low, high), high, 0.0, 1.0, 1.0, max(1, int(cpus) // high))
+        return Pool(1, high if grows else 1, 0.0, cpus / 2, cpus / 2, 1)
+    room = max(1, int(cpus) - 1)
+    if not grows:
+        high = min(high, room)
+    return Pool(min(low, room), high, 0.0, 1.0, 1.0, max(1, int(cpus) // high))

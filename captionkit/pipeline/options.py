@@ -72,6 +72,10 @@ class ModelOptions:
     batch_size: int | None = None
     """Images that a captioner actor takes at once. By itself 256 on a GPU, 64 on a CPU."""
 
+    def images_at_once(self, gpu: bool) -> int:
+        """The batch size, given or by itself."""
+        return self.batch_size or (256 if gpu else 64)
+
 
 @dataclass(frozen=True)
 class WordOptions:
@@ -89,7 +93,8 @@ class ClusterOptions:
     """Ray."""
 
     actors: str = "1:8"
-    """Captioner actors, MIN:MAX (or one number). On CPUs the pool never takes the last one."""
+    """Captioner actors, MIN:MAX (or one number). On CPUs the pool never takes the last one, and MIN counts only as far
+    as CPUs are there when the job starts."""
     gpus_per_actor: float | None = None
     """GPUs of one actor; 0.5 puts two on one GPU. By itself 1 where the cluster has a GPU now, else 0: give it when
     GPU nodes come only once they are asked for."""
@@ -120,3 +125,5 @@ class CaptionOptions:
     config: str | None = None
     """Address of a YAML or JSON file of options, named as here (`beam: 5`); those given here come first. A run
     record is such a file: it repeats its run."""
+    dry_run: bool = False
+    """Check the options, then say what `captionkit plan` says of these inputs and this captioner; write nothing."""

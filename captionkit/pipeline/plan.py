@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import files as package_files
+from math import ceil
 from typing import Any
 
 import yaml
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from captionkit.model.captioner import Captioner
 from captionkit.pipeline.plan_sample import Archive, BudgetOptions, PlanOptions, Sample, list_archive, measure
+from captionkit.pipeline.plan_settings import Settings, choose, preferred
 from captionkit.storage import Storage, StorageError, UsageError
 
 STARTING_SECONDS = 240.0
@@ -48,7 +50,14 @@ class Estimate:
     dollars: float
     spot_dollars: float | None
     bound: str
-    """What the machine is short of: "decode" or "captions"."""
+    """What the machines are short of: "decode", "captions", or "cores" for both."""
+    feeder_type: str = ""
+    """Kind of machine without a GPU that fetches and decodes beside them, where that pays."""
+    feeders: int = 0
+
+    @property
+    def machines(self) -> str:
+        return f"{self.nodes} × {self.node_type}" + (f" + {self.feeders} × {self.feeder_type}" if self.feeders else "")
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Plan:
     archive: Archive
     sample: Sample
     estimates: list[Estimate]
+    settings: Settings | None
+    """None where there is no estimate to choose from."""
     advice: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +78,7 @@ class Plan:
             "decode_per_core_second": round(self.sample.decode_rate, 2),
             "captions_per_second": round(self.sample.caption_rate, 2),
             "estimates": [asdict(estimate) for estimate in self.estimates],
+            "settings": None if self.settings is None else asdict(self.settings),
             "advice": self.advice,
         }
 
@@ -89,15 +101,18 @@ class Plan:
                 f"{sample.caption_rate:,.1f} images/s; "
                 f"one read takes {1e3 * sample.wait_seconds / sample.images:,.0f} ms"
             )
+        width = max([22, *(len(row.machines) + 2 for row in self.estimates)])
         if self.estimates:
-            lines += ["", f"{'machines':<22}{'images/s':>10}{'hours':>9}{'dollars':>10}{'on spot':>10}  short of"]
+            lines += ["", f"{'machines':<{width}}{'images/s':>10}{'hours':>9}{'dollars':>10}{'on spot':>10}  short of"]
         for row in self.estimates:
             spot = "" if row.spot_dollars is None else f"{row.spot_dollars:,.2f}"
             lines.append(
-                f"{f'{row.nodes} × {row.node_type}':<22}{row.images_per_second:>10,.0f}{row.hours:>9,.2f}"
+                f"{row.machines:<{width}}{row.images_per_second:>10,.0f}{row.hours:>9,.2f}"
                 f"{row.dollars:>10,.2f}{spot:>10}  {row.bound}"
             )
-        return "\n".join([*lines, *([""] if self.advice else []), *self.advice])
+        for part in (self.advice, [] if self.settings is None else self.settings.lines()):
+            lines += ["", *part] if part else []
+        return "\n".join(lines)
 
 
 def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: None) -> Plan:
@@ -113,7 +128,8 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
     archive, chosen = list_archive(options, storage, progress)
     sample = measure(options, storage, captioner, archive, chosen)
     estimates = estimate(options.budget, archive, sample, types)
-    return Plan(archive, sample, estimates, advise(options, sample, estimates, types))
+    settings = choose(options, sample, estimates, types) if estimates else None
+    return Plan(archive, sample, estimates, settings, advise(options, sample, estimates))
 
 
 def read_prices(uri: str | None, storage: Storage) -> dict[str, NodeType]:
@@ -144,6 +160,7 @@ def estimate(budget: BudgetOptions, archive: Archive, sample: Sample, types: dic
     if not sample.captioned:
         return []
     found = []
+    feeder = _feeder({name: types[name] for name in budget.node_types or types})
     for name in budget.node_types or types:
         rates = _rates(types[name], sample, budget.gpu_rate)
         if rates is None:
@@ -155,25 +172,48 @@ def estimate(budget: BudgetOptions, archive: Archive, sample: Sample, types: dic
             continue
         bound, rate = min(rates.items(), key=lambda pair: pair[1])
         for nodes in budget.nodes:
-            hours = (archive.images / (rate * nodes) + STARTING_SECONDS) / 3600
-            spot = types[name].spot
-            found.append(
-                Estimate(
-                    name,
-                    nodes,
-                    rate * nodes,
-                    hours,
-                    hours * nodes * types[name].dollars,
-                    None if spot is None else hours * nodes * spot,
-                    bound,
-                )
-            )
+            found.append(_row(archive.images, name, nodes, rate * nodes, bound, types))
+            if bound == "decode" and feeder:
+                missing = nodes * (rates["captions"] - rates["decode"]) / sample.decode_rate
+                count = ceil(missing / _cores(types[feeder]))
+                fed = _row(archive.images, name, nodes, rates["captions"] * nodes, "captions", types, feeder, count)
+                if fed.dollars < found[-1].dollars:
+                    found.append(fed)
     return found
+
+
+def _row(
+    images: int,
+    name: str,
+    nodes: int,
+    rate: float,
+    bound: str,
+    types: dict[str, NodeType],
+    feeder: str = "",
+    feeders: int = 0,
+) -> Estimate:
+    hours = (images / rate + STARTING_SECONDS) / 3600
+    machines = [(types[name], nodes), *([(types[feeder], feeders)] if feeders else [])]
+    dollars = sum(hours * count * kind.dollars for kind, count in machines)
+    # A kind that is not to be had on spot is paid for in full.
+    spot = sum(hours * count * (kind.dollars if kind.spot is None else kind.spot) for kind, count in machines)
+    on_spot = None if all(kind.spot is None for kind, _ in machines) else spot
+    return Estimate(name, nodes, rate, hours, dollars, on_spot, bound, feeder, feeders)
+
+
+def _feeder(types: dict[str, NodeType]) -> str:
+    """The kind of machine without a GPU whose cores are cheapest; "" where there is none."""
+    cores = {name: kind.dollars / _cores(kind) for name, kind in types.items() if not kind.gpus}
+    return min(cores, key=lambda name: cores[name]) if cores else ""
+
+
+def _cores(node: NodeType) -> float:
+    return max(0.5, node.cpus - CORES_KEPT)
 
 
 def _rates(node: NodeType, sample: Sample, gpu_rate: float | None) -> dict[str, float] | None:
     """Images a second of one machine, by what could hold it up; None where its GPUs' rate is not known."""
-    cores = max(0.5, node.cpus - CORES_KEPT)
+    cores = _cores(node)
     if not node.gpus:
         if sample.device == "cuda":
             return None
@@ -187,32 +227,31 @@ def _rates(node: NodeType, sample: Sample, gpu_rate: float | None) -> dict[str, 
     return {"decode": cores * sample.decode_rate, "captions": node.gpus * rate}
 
 
-def advise(options: PlanOptions, sample: Sample, estimates: list[Estimate], types: dict[str, NodeType]) -> list[str]:
-    """The settings that follow from the figures."""
+def advise(options: PlanOptions, sample: Sample, estimates: list[Estimate]) -> list[str]:
+    """What the figures mean, in words."""
     if not sample.captioned:
         return ["No image of the sample could be captioned; look at the failures above first."]
     rate = options.budget.gpu_rate or (sample.caption_rate if sample.device == "cuda" else None)
     advice = []
     if rate is not None:
         cores = rate / sample.decode_rate
-        advice.append(
-            f"One GPU wants {cores:,.1f} cores that fetch and decode; add CPU workers in cluster.yaml for what its own "
-            "machine lacks."
-        )
-        advice.append("On the cluster: --actors 1:N with N the number of GPUs (--gpus-per-actor 1).")
+        advice.append(f"One GPU wants {cores:,.1f} cores that fetch and decode.")
     else:
         advice.append(
             "No GPU was measured: run plan on a machine that has one, or give --gpu-rate, to compare GPU machines."
         )
-        advice.append("On the cluster: --gpus-per-actor 0 --actors 1:N with N the number of cores less one.")
     share = sample.failed.total() / max(1, sample.images)
     if share > 0.01:
         advice.append(f"{share:.1%} of the sample failed; the job ends with exit code 3 above --max-failed.")
     if estimates:
-        best = min(estimates, key=lambda row: row.dollars)
-        advice.append(
-            f"Cheapest here: {best.nodes} × {best.node_type}, {best.hours:,.2f} h, {best.dollars:,.2f} dollars."
+        wanted = options.budget.hours
+        best = preferred(wanted, estimates)
+        which = (
+            f"Cheapest within {wanted:g} h"
+            if best.hours <= wanted
+            else f"Nothing here is done in {wanted:g} h; fastest"
         )
+        advice.append(f"{which} (--hours): {best.machines}, {best.hours:,.2f} h, {best.dollars:,.2f} dollars.")
     return advice
 
 

@@ -36,6 +36,8 @@ class BudgetOptions:
     """Images to fetch, decode and caption."""
     gpu_rate: float | None = None
     """Images a second that one GPU captions, where plan runs on a machine without that GPU."""
+    hours: float = 8.0
+    """When it should be done. Settings are those of the cheapest machines that make it."""
     json: bool = False
     """JSON, for programs."""
 
@@ -183,7 +185,7 @@ def _caption(options: PlanOptions, captioner: Captioner, pictures: list[NDArray[
 
     sample.threads = torch.get_num_threads()
     sample.gpu = torch.cuda.get_device_name() if sample.device == "cuda" else ""
-    size = options.captioner.batch_size or (256 if sample.device == "cuda" else 64)
+    size = options.captioner.images_at_once(sample.device == "cuda")
     batch = np.stack((pictures * (size // len(pictures) + 1))[:size])
 
     def once() -> float:

@@ -161,7 +161,8 @@ class CaptionJob:
             with stoppable():
                 resources = ray.cluster_resources()
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
-                pool = plan_pool(options.cluster, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+                cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+                pool = plan_pool(options.cluster, cpus, gpus, grows=not ours)
                 record.write(self.storage, self.record_uri)
                 dataset = self._dataset(manifest, pool)
                 record.spend("starting", time.monotonic() - start)
@@ -192,7 +193,7 @@ class CaptionJob:
             run_id=self.run_id,
             carry=fetch.carry,
         )
-        batch_size = options.captioner.batch_size or (256 if pool.gpus else 64)
+        batch_size = options.captioner.images_at_once(pool.gpus > 0)
         return flow(manifest.units, fetch, pool, Describe, (ray.put(self.files), describe), batch_size)
 
     def _consume(self, dataset: ray.data.Dataset, manifest: Manifest) -> None:

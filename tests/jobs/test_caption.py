@@ -129,6 +129,13 @@ def test_submitted_from_a_clone_it_captions_from_s3(
     assert sorted(row["uri"] for row in rows) == [f"s3://{bucket}/in/{seed}.jpg" for seed in range(6)]
     assert all(row["caption"] for row in rows)
 
+    dry = submit(clone, cluster, *args, "--dry-run")
+    log = dry.stdout + dry.stderr
+    assert dry.returncode == 0, log[-4000:]
+    assert "6 images (6 × .jpg)" in log
+    assert "holds 6 rows" in log
+    assert "--gpus-per-actor" in log
+
     for number in range(3):
         files.pipe_file(f"{bucket}/in/bad-{number}.jpg", b"no picture")
     again = submit(clone, cluster, *args)

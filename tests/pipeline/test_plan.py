@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from captionkit.cli import OK, USAGE, main
+from captionkit.cli_options import parse
+from captionkit.pipeline.options import CaptionOptions, InputOptions
 from captionkit.pipeline.plan import NodeType, estimate, read_prices
-from captionkit.pipeline.plan_sample import Archive, BudgetOptions, Sample
+from captionkit.pipeline.plan_sample import Archive, BudgetOptions, PlanOptions, Sample
+from captionkit.pipeline.plan_settings import Settings, choose
 from captionkit.storage import Storage, UsageError
 from tests.pipeline.conftest import Folder, tar_bytes
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 RATES = st.floats(0.5, 5000)
 
@@ -57,6 +65,56 @@ def test_the_speed_of_a_gpu_nobody_measured_is_not_guessed() -> None:
         estimate(BudgetOptions(node_types=("x",)), Archive(9), sample(9, 9), types)
 
 
+def test_cores_beside_a_starved_gpu_are_planned_where_they_pay() -> None:
+    types = {
+        "g": NodeType(cpus=5, gpus=1, dollars=10.0, spot=4.0, gpu="T4"),
+        "c": NodeType(cpus=11, gpus=0, dollars=1.0),
+        "dear": NodeType(cpus=11, gpus=0, dollars=5.0),
+    }
+    budget = BudgetOptions(nodes=(2,), gpu_rate=300.0)
+    alone, fed, *_ = estimate(budget, Archive(10**6), sample(10.0, 5.0), types)
+    assert (alone.machines, alone.images_per_second, alone.bound) == ("2 × g", pytest.approx(80), "decode")
+    # 600 images a second want 60 cores: 8 are there, and 52 are 6 machines of 10.
+    assert (fed.machines, fed.images_per_second, fed.bound) == ("2 × g + 6 × c", pytest.approx(600), "captions")
+    assert fed.dollars == pytest.approx(fed.hours * (2 * 10 + 6 * 1))
+    assert fed.dollars < alone.dollars
+    assert fed.spot_dollars == pytest.approx(fed.hours * (2 * 4 + 6 * 1))
+    only = BudgetOptions(nodes=(2,), gpu_rate=300.0, node_types=("g",))
+    assert [row.machines for row in estimate(only, Archive(10**6), sample(10.0, 5.0), types)] == ["2 × g"]
+
+
+def settings(of: Sample, types: dict[str, NodeType], **budget: Any) -> Settings:
+    options = PlanOptions(InputOptions(("in",)), budget=BudgetOptions(**budget))
+    rows = estimate(options.budget, Archive(10**6), of, types)
+    return choose(options, of, rows, types)
+
+
+def test_settings_name_workers_of_the_cluster_file_and_options_of_the_job() -> None:
+    types = {"g": NodeType(cpus=5, gpus=2, dollars=10.0, gpu="T4"), "c": NodeType(cpus=11, gpus=0, dollars=1.0)}
+    gpus = settings(sample(10.0, 150.0, "cuda", "Tesla T4"), types, nodes=(4,), hours=1.0)
+    # 1,200 images a second: 120 cores, of which 16 are there.
+    assert gpus.max_workers == {"gpu_spot": 4, "cpu_spot": 11}
+    assert gpus.instance_types == {"gpu_spot": "g", "cpu_spot": "c"}
+    assert gpus.arguments == "--actors 4:8 --gpus-per-actor 1 --batch-size 256"
+
+    cpus = settings(sample(30.0, 10.0), {"c": types["c"]}, nodes=(4,))
+    assert cpus.max_workers == {"gpu_spot": 0, "cpu_spot": 4}
+    # An image takes a core a tenth of a second to caption, and a third of that to decode.
+    assert cpus.arguments == "--actors 16:33 --gpus-per-actor 0 --batch-size 64"
+
+    workers = yaml.safe_load((ROOT / "cluster.yaml").read_text())["available_node_types"]
+    assert set(gpus.max_workers) <= set(workers)
+    job = ["--input", "a", "--output", "b", *gpus.arguments.split()]
+    assert parse(CaptionOptions, "caption", job).cluster.actor_range() == (4, 8)
+
+
+def test_settings_are_of_the_cheapest_machines_that_are_done_in_time() -> None:
+    types = {"c": NodeType(cpus=11, gpus=0, dollars=1.0)}
+    of = sample(30.0, 10.0)  # 75 images a second of one machine: a million in 3.7 hours
+    for hours, nodes in ((8.0, 1), (2.0, 2), (0.5, 16), (0.01, 16)):
+        assert settings(of, types, nodes=(1, 2, 16), hours=hours).max_workers["cpu_spot"] == nodes
+
+
 def test_a_plan_of_a_mixed_archive(
     folder: Folder, pictures: list[bytes], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -75,8 +133,34 @@ def test_a_plan_of_a_mixed_archive(
     assert plan["sample"]["failed"] == {"not_an_image": 1}
     assert [row["nodes"] for row in plan["estimates"]] == [1, 2]
     assert not (folder.path / "_runs").exists()
+    settings = plan["settings"]
+    assert settings["instance_types"] == {"cpu_spot": "mine"}
+    assert (settings["gpus_per_actor"], settings["batch_size"]) == (0, 64)
     assert main(args[:-1]) == OK
-    assert "2 × mine" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 × mine" in shown
+    assert "cpu_spot: InstanceType mine, max_workers 1" in shown
+    assert f"--actors {settings['actors']} --gpus-per-actor 0 --batch-size 64" in shown
+
+
+def test_a_dry_run_is_the_plan_of_the_job_and_writes_nothing(
+    folder: Folder, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for seed in range(3):
+        folder.add(f"{seed}.jpg", seed)
+    out = tmp_path / "out"
+    args = ["caption", "--input", str(folder.path), "--output", str(out), "--batch-size", "32", "--beam", "1"]
+    before = sorted(tmp_path.rglob("*"))
+    running = ray.is_initialized()
+    assert main([*args, "--dry-run"]) == OK
+    shown = capsys.readouterr().out
+    assert shown.startswith("3 images (3 × .jpg)")
+    assert "--batch-size 32" in shown
+    assert sorted(tmp_path.rglob("*")) == before
+    assert ray.is_initialized() == running
+    assert main([*args, "--dry-run", "--actors", "8:1"]) == USAGE  # what the job would complain of
+    assert main(["caption", "--input", str(tmp_path / "none"), "--output", str(out), "--dry-run"]) == USAGE
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_prices_that_are_none(tmp_path: Path) -> None:
