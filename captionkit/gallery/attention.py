@@ -49,8 +49,8 @@ def attention(captioner: Captioner, image: bytes, options: SearchOptions | None 
     decoder = captioner.decoder
     if not isinstance(decoder, AttentionDecoder):
         raise UsageError(
-            f"this captioner's decoder is {decoder.name}, which sees the image as one vector; attention can be drawn of "
-            "soft_attention and top_down"
+            f"this captioner's decoder is {decoder.name}, which sees the image as one vector; attention can be drawn "
+            "of soft_attention and top_down"
         )
     pixels = decode(image, captioner.preprocessing).pixels
     batch = pixels[None]

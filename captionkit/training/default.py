@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
@@ -229,13 +228,7 @@ def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) ->
     )
     texts = [[captions(s, s.seed, PHRASINGS) for s in side] for side in (scenes, [s.mirrored() for s in scenes])]
     vocabulary = Vocabulary.build((text for side in texts for phrases in side for text in phrases), min_count=1)
-    config: dict[str, Any] = {
-        "embed_size": options.embed_size,
-        "hidden_size": options.hidden_size,
-        "dropout": options.dropout,
-    }
-    if options.decoder == "par_inject":
-        config["normalise"] = False  # attributes are probabilities: how many are certain says something too
+    config = {"embed_size": options.embed_size, "hidden_size": options.hidden_size, "dropout": options.dropout}
     decoder = build_decoder(
         options.decoder, {"vocab_size": len(vocabulary), "feature_size": encoder.feature_size, **config}
     )

@@ -36,6 +36,9 @@ from captionkit.training.stages import Work
 from captionkit.training.validate import Validator, references
 from captionkit.vocabulary import EOS, PAD
 
+STATISTICS_OF = 1000
+"""Images by whose features all features are brought to one scale."""
+
 
 def train_worker(config: dict[str, Any]) -> None:
     """The loop of one worker; `config["work"]` is a reference to its `Work`."""
@@ -56,6 +59,9 @@ class Worker:
         self.dev_rows = Rows(self._folder, work.dev.images)
         decoder = work.decoder.build()
         decoder.load_state_dict(dict(work.weights))
+        if self.stage.name == "captions" and self.options.network.init is None:
+            some = np.unique(np.linspace(0, len(work.train.images) - 1, STATISTICS_OF, dtype=np.int64))
+            decoder.set_feature_statistics(self.rows.gather(some, torch.device("cpu")))
         steps = self.options.steps
         self.objective = Objective(
             decoder,

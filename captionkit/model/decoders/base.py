@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 Tensors = dict[str, Tensor]
 
@@ -17,14 +16,6 @@ PADDING = 0
 """The id of padding, `captionkit.vocabulary.PAD`: this floor knows ids, but no words."""
 
 _COUNTS = ("layers", "length", "positions")
-
-
-def normalised(features: Tensor) -> Tensor:
-    """Features (..., D) whose vectors have mean 0 and variance 1, as encoders' magnitudes differ a hundredfold.
-
-    It has nothing to learn, so that no gradient need be computed for features that are given.
-    """
-    return functional.layer_norm(features, features.shape[-1:])
 
 
 class State(NamedTuple):
@@ -62,6 +53,8 @@ class Decoder(nn.Module, ABC):
     The loss then counts every position: those after the end marker have the end marker as their target, not padding.
     That a place is the end or lies behind it is one event, whose probability ends hypotheses in a search.
     """
+    feature_mean: Tensor
+    feature_scale: Tensor
 
     def __init__(self, *, vocab_size: int, feature_size: int, **config: Any) -> None:
         """Remember the constructor's arguments. Raises ValueError for sizes below 1 and a dropout outside [0, 1)."""
@@ -74,6 +67,31 @@ class Decoder(nn.Module, ABC):
                 raise ValueError(f"{self.name}: {key} must be a whole number of at least 1, not {value!r}")
             if key == "dropout" and not 0 <= value < 1:
                 raise ValueError(f"{self.name}: dropout must be at least 0 and below 1, not {value!r}")
+
+        # Beside the weights, in checkpoints and bundles: they belong to the encoder the decoder was trained with.
+        self.register_buffer("feature_mean", torch.zeros(feature_size))
+        self.register_buffer("feature_scale", torch.ones(feature_size))
+
+    @torch.no_grad()
+    def set_feature_statistics(self, features: Tensor) -> None:
+        """Have features brought to mean 0 and variance 1, value by value, before anything reads them.
+
+        Encoders' magnitudes differ a hundredfold, and what all images have in common drowns what tells them apart.
+        Unlike a batch norm on the image (which the PyTorch tutorial of Show and Tell has), it knows no batches, so any
+        number of workers learns the same.
+
+        Args:
+            features: (N, …, D) of images as they come in training; some thousand are enough.
+        """
+        found = features.float().flatten(0, -2)
+        spread = found.std(dim=0, correction=0)
+        self.feature_mean.copy_(found.mean(dim=0))
+        # A value that hardly varies is not blown up.
+        self.feature_scale.copy_(1 / (spread + 0.01 * spread.mean()).clamp(min=1e-4))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features (…, D) as `set_feature_statistics` wants them; unchanged where it was never called."""
+        return (features - self.feature_mean) * self.feature_scale
 
     def _embedding(self, embed_size: int, frozen: bool) -> nn.Embedding:
         """What a family that reads words calls `self.words`."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from captionkit.model.decoders.base import Decoder, State, normalised
+from captionkit.model.decoders.base import Decoder, State
 
 
 class Merge(Decoder):
@@ -72,7 +72,7 @@ class Merge(Decoder):
         return self._say(state.memory["image"], hidden), State({"hidden": hidden, "cell": cell}, state.memory)
 
     def _see(self, features: Tensor) -> Tensor:
-        return torch.relu(self.image(self.dropout(normalised(features))))
+        return torch.relu(self.image(self.dropout(self.standardised(features))))
 
     def _say(self, image: Tensor, said: Tensor) -> Tensor:
         logits: Tensor = self.output(torch.relu(self.merged(image + said)))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captionkit.model.decoders.base import Decoder, State, normalised
+from captionkit.model.decoders.base import Decoder, State
 
 
 class OneShot(Decoder):
@@ -78,7 +78,7 @@ class OneShot(Decoder):
         return state.memory["logits"][rows, position], State({"position": position + 1}, state.memory)
 
     def _say(self, features: Tensor, steps: int) -> Tensor:
-        shared = torch.relu(self.image(self.dropout(normalised(features))))
+        shared = torch.relu(self.image(self.dropout(self.standardised(features))))
         size = self.config["position_size"]
         weight, bias = self.positions.weight[: steps * size], self.positions.bias[: steps * size]
         own = torch.relu(functional.linear(self.dropout(shared), weight, bias)).view(-1, steps, size)

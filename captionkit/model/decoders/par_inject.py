@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captionkit.model.decoders.base import PADDING, Decoder, State, normalised
+from captionkit.model.decoders.base import PADDING, Decoder, State
 
 
 class ParInject(Decoder):
@@ -25,7 +25,6 @@ class ParInject(Decoder):
         positions: positions told apart; all later ones look like the last.
         dropout: share of the image's features, the words' vectors and the LSTM's outputs dropped while training.
         frozen_words: keep the word vectors as they are in training (see `set_embeddings`).
-        normalise: bring the image's features to mean 0 and variance 1 first; not for features that are probabilities.
 
     Raises:
         ValueError: a size below 1, or a dropout outside [0, 1).
@@ -44,7 +43,6 @@ class ParInject(Decoder):
         positions: int = 40,
         dropout: float = 0.5,
         frozen_words: bool = False,
-        normalise: bool = True,
     ) -> None:
         super().__init__(
             vocab_size=vocab_size,
@@ -55,7 +53,6 @@ class ParInject(Decoder):
             positions=positions,
             dropout=dropout,
             frozen_words=frozen_words,
-            normalise=normalise,
         )
         self.image = nn.Linear(feature_size, hidden_size)
         self.words = self._embedding(embed_size, frozen_words)
@@ -112,8 +109,7 @@ class ParInject(Decoder):
         return logits, State(after, state.memory)
 
     def _see(self, features: Tensor) -> Tensor:
-        features = normalised(features) if self.config["normalise"] else features
-        return torch.relu(self.image(self.dropout(features)))
+        return torch.relu(self.image(self.dropout(self.standardised(features))))
 
     def _read(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         last = self.positions.num_embeddings - 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captionkit.model.decoders.base import Decoder, State, Tensors, normalised
+from captionkit.model.decoders.base import Decoder, State, Tensors
 
 
 class ShowTell(Decoder):
@@ -56,7 +56,7 @@ class ShowTell(Decoder):
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Features (N, D), tokens (N, T) → logits (N, T, V)."""
-        inputs = torch.cat([self.image(normalised(features)).unsqueeze(1), self.words(tokens)], dim=1)
+        inputs = torch.cat([self.image(self.standardised(features)).unsqueeze(1), self.words(tokens)], dim=1)
         hidden, _ = self.lstm(self.dropout(inputs))
         logits: Tensor = self.output(self.dropout(hidden[:, 1:]))
         return logits
@@ -64,7 +64,9 @@ class ShowTell(Decoder):
     def start(self, features: Tensor) -> State:
         """Carry: "hidden" and "cell", each (N, layers, hidden_size). Nothing is kept of the image itself."""
         zeros = features.new_zeros(len(features), self.lstm.num_layers, self.lstm.hidden_size)
-        _, carry = self._advance(self.dropout(self.image(normalised(features))), {"hidden": zeros, "cell": zeros})
+        _, carry = self._advance(
+            self.dropout(self.image(self.standardised(features))), {"hidden": zeros, "cell": zeros}
+        )
         return State(carry, {})
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:

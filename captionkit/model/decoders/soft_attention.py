@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
-from captionkit.model.decoders.base import State, Tensors, normalised
+from captionkit.model.decoders.base import State, Tensors
 
 
 class SoftAttention(AttentionDecoder):
@@ -61,7 +61,7 @@ class SoftAttention(AttentionDecoder):
 
     def start(self, features: Tensor) -> State:
         """Carry: "hidden", "cell" (N, hidden_size), of the mean place; memory: "grid" (N, P, D), "keys" (N, P, A)."""
-        grid = normalised(features)
+        grid = self.standardised(features)
         hidden, cell = torch.tanh(self.begin(grid.mean(dim=1))).chunk(2, dim=1)
         return State({"hidden": hidden, "cell": cell}, {"grid": grid, "keys": self.attention.keys(grid)})
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
-from captionkit.model.decoders.base import State, Tensors, normalised
+from captionkit.model.decoders.base import State, Tensors
 
 
 class TopDown(AttentionDecoder):
@@ -70,7 +70,7 @@ class TopDown(AttentionDecoder):
         the "attention_cell" and "language_cell" (N, hidden_size), all 0. Memory: "grid" (N, P, D), "keys" (N, P, A),
         and "image" (N, 4 × hidden_size), the mean place's share of the gates.
         """
-        grid = normalised(features)
+        grid = self.standardised(features)
         cell = grid.new_zeros(len(grid), self.config["hidden_size"])
         carry = {"states": torch.cat([cell, cell], dim=1), "attention_cell": cell, "language_cell": cell}
         image = self.from_image(grid.mean(dim=1))

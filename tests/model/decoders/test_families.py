@@ -69,8 +69,14 @@ def test_rows_know_nothing_of_each_other(kind: str) -> None:
 @torch.no_grad()
 def test_an_encoders_magnitude_makes_no_difference(kind: str) -> None:
     decoder = small(kind).eval()
-    features, tokens = 10 * features_for(decoder, 3), captions(3)
-    torch.testing.assert_close(decoder(100 * features + 7, tokens), decoder(features, tokens), atol=1e-3, rtol=1e-3)
+    features, tokens = features_for(decoder, 50), captions(50)
+    decoder.set_feature_statistics(features)
+    seen = decoder.standardised(features).flatten(0, -2)
+    torch.testing.assert_close(seen.mean(dim=0), torch.zeros(seen.shape[1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.std(dim=0), torch.ones(seen.shape[1]), atol=0.05, rtol=0)
+    logits = decoder(features, tokens)
+    decoder.set_feature_statistics(100 * features + 7)
+    torch.testing.assert_close(decoder(100 * features + 7, tokens), logits, atol=1e-3, rtol=1e-3)
 
 
 @every_family
