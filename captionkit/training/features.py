@@ -42,6 +42,8 @@ from captionkit.storage import Storage, StorageOptions, split_member
 STORED = ["uri", "image_id", "values", "error_kind", "error"]
 PASSED = ["uri", "image_id", "version", "total", "error_kind", "error"]
 STAT_CHUNK = 4096
+READ_CPUS = 0.1
+"""What a task that reads features asks of Ray."""
 FILE_BYTES = 256 * 2**20
 """Size of a features file."""
 
@@ -84,7 +86,12 @@ class FeatureSet:
 
     def dataset(self, storage: StorageOptions) -> ray.data.Dataset:
         """Rows of `uri` and `values`, for `captionkit.training.ingest`."""
-        return ray.data.read_datasource(_FileSource(self.files, storage), override_num_blocks=len(self.files))
+        # They run beside training workers, which may leave no whole CPU: asking for one would wait for ever.
+        return ray.data.read_datasource(
+            _FileSource(self.files, storage),
+            override_num_blocks=len(self.files),
+            ray_remote_args={"num_cpus": READ_CPUS},
+        )
 
 
 def make_features(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
-from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.base import State, Tensors, remember
 
 
 class SoftAttention(AttentionDecoder):
@@ -54,6 +54,7 @@ class SoftAttention(AttentionDecoder):
         self.attention = AdditiveAttention(feature_size, hidden_size, attention_size)
         self.gate = nn.Linear(hidden_size, 1)
         self.from_word = nn.Linear(embed_size, 4 * hidden_size)
+        remember(self.from_word.bias)
         self.from_state = nn.Linear(hidden_size + feature_size, 4 * hidden_size, bias=False)
         self.deep = nn.Linear(hidden_size + feature_size, embed_size) if deep_output else None
         self.output = nn.Linear(embed_size if deep_output else hidden_size, vocab_size)

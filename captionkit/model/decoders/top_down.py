@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
-from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.base import State, Tensors, remember
 
 
 class TopDown(AttentionDecoder):
@@ -56,10 +56,12 @@ class TopDown(AttentionDecoder):
         )
         self.words = self._embedding(embed_size, frozen_words)
         self.from_image = nn.Linear(feature_size, 4 * hidden_size)
+        remember(self.from_image.bias)
         self.from_word = nn.Linear(embed_size, 4 * hidden_size, bias=False)
         self.from_states = nn.Linear(2 * hidden_size, 4 * hidden_size, bias=False)
         self.attention = AdditiveAttention(feature_size, hidden_size, attention_size)
         self.language = nn.Linear(feature_size + 2 * hidden_size, 4 * hidden_size)
+        remember(self.language.bias)
         # Tied, it is the output's weights that have no entry of their own: a bundle holds no tensor twice.
         self.output = nn.Linear(hidden_size, embed_size if tied else vocab_size)
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if tied else None
