@@ -16,7 +16,7 @@ import pytest
 from captionkit.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 PROGRAMS = {"cd", "export", "git", "mkdir", "mypy", "pip", "pytest", "ray", "ruff", "lint-imports"}
 """Programs of others that the documentation may use, and whose arguments are theirs to check."""

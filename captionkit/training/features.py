@@ -86,11 +86,13 @@ class FeatureSet:
 
     def dataset(self, storage: StorageOptions) -> ray.data.Dataset:
         """Rows of `uri` and `values`, for `captionkit.training.ingest`."""
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
         # They run beside training workers, which may leave no whole CPU: asking for one would wait for ever.
         return ray.data.read_datasource(
             _FileSource(self.files, storage),
             override_num_blocks=len(self.files),
-            ray_remote_args={"num_cpus": READ_CPUS},
+            num_cpus=READ_CPUS,
         )
 
 

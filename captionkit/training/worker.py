@@ -6,6 +6,7 @@ follows from the seed and the step, so a worker that starts again from a checkpo
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import tempfile
@@ -42,6 +43,7 @@ STATISTICS_OF = 1000
 
 def train_worker(config: dict[str, Any]) -> None:
     """The loop of one worker; `config["work"]` is a reference to its `Work`."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it prints whole learning curves
     work: Work = ray.get(config["work"])
     Worker(work).run()
 
