@@ -49,7 +49,7 @@ class Merge(Decoder):
         self.image = nn.Linear(feature_size, hidden_size)
         self.words = self._embedding(embed_size, frozen_words)
         self.lstm = nn.LSTM(embed_size, hidden_size, batch_first=True)
-        remember(self.lstm.bias_ih_l0)
+        remember(self.lstm.all_weights[0][2])
         self.merged = nn.Linear(hidden_size, hidden_size)
         self.output = nn.Linear(hidden_size, vocab_size)
         self.dropout = nn.Dropout(dropout)

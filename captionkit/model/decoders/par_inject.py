@@ -60,7 +60,7 @@ class ParInject(Decoder):
         # A linear layer over a mask (V) of ones and zeros is the sum of a row for each word said.
         self.mask = self._embedding(hidden_size, frozen=False)
         self.lstm = nn.LSTM(2 * hidden_size + embed_size + position_size, hidden_size, batch_first=True)
-        remember(self.lstm.bias_ih_l0)
+        remember(self.lstm.all_weights[0][2])
         self.norm = nn.BatchNorm1d(hidden_size)
         self.output = nn.Linear(hidden_size, vocab_size)
         self.dropout = nn.Dropout(dropout)

@@ -51,8 +51,8 @@ class ShowTell(Decoder):
         self.words = self._embedding(embed_size, frozen_words)
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(embed_size, hidden_size, layers, batch_first=True, dropout=between)
-        for layer in range(layers):
-            remember(getattr(self.lstm, f"bias_ih_l{layer}"))
+        for _, _, bias, _ in self.lstm.all_weights:
+            remember(bias)
         self.output = nn.Linear(hidden_size, vocab_size)
         self.dropout = nn.Dropout(dropout)
 
