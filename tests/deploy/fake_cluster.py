@@ -29,10 +29,31 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
 HEAD_ID, HEAD_TYPE = "f" * 51 + "00000", "ray.head.default"
 """As Ray's fake provider has its head."""
+TYPE = "type:"
+"""Each worker has a resource of this and its type's name: the fake provider does not label its nodes."""
 
 
-class NoSpotCapacity(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray publishes no types
-    """The fake provider in a zone that has run out of spot machines: node types named *spot* fail to launch."""
+class Machines(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray publishes no types
+    """The fake provider, for node types that say how much memory they have.
+
+    They must, since fetch tasks ask for some, and the autoscaler takes a type that says nothing for one that has none.
+    But the fake provider hands every resource it does not know to the node as one of its own, and Ray refuses that.
+    """
+
+    def create_node_with_resources_and_labels(
+        self,
+        node_config: dict[str, Any],
+        tags: dict[str, str],
+        count: int,
+        resources: dict[str, float],
+        labels: dict[str, str],
+    ) -> None:
+        fewer = {name: amount for name, amount in resources.items() if name != "memory"}
+        super().create_node_with_resources_and_labels(node_config, tags, count, fewer, labels)
+
+
+class NoSpotCapacity(Machines):
+    """The same in a zone that has run out of spot machines: node types named *spot* fail to launch."""
 
     def create_node_with_resources_and_labels(
         self,
@@ -63,9 +84,11 @@ class FakeCluster:
         with urllib.request.urlopen(f"{self.address}/api/v0/nodes?detail=1&limit=1000", timeout=20) as answer:
             nodes = json.load(answer)["data"]["result"]["result"]
         return sorted(
-            node["labels"]["ray.io/node-group"]
+            name.removeprefix(TYPE)
             for node in nodes
-            if node["state"] == "ALIVE" and not node["is_head_node"]
+            if node["state"] == "ALIVE"
+            for name in node["resources_total"]
+            if name.startswith(TYPE)
         )
 
     def log(self) -> str:
@@ -78,7 +101,7 @@ def fake_cluster(
     node_types: dict[str, dict[str, Any]],
     *,
     v2: bool = True,
-    provider: type[FakeMultiNodeProvider] = FakeMultiNodeProvider,
+    provider: type[Machines] = Machines,
     idle_seconds: float = 5,
     env: dict[str, str] | None = None,
 ) -> Iterator[FakeCluster]:
@@ -109,7 +132,10 @@ def fake_cluster(
         "head_node_type": HEAD_TYPE,
         "available_node_types": {
             HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-            **{name: {"node_config": {}, **kind} for name, kind in node_types.items()},
+            **{
+                name: {"node_config": {}, **kind, "resources": {**kind["resources"], f"{TYPE}{name}": 1}}
+                for name, kind in node_types.items()
+            },
         },
         # What `ray up` would have filled in.
         **{name: {} for name in ("auth", "docker", "file_mounts")},
@@ -135,6 +161,7 @@ def fake_cluster(
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_worker_niceness": "0",  # workers come up although the machine is busy
         "RAY_USAGE_STATS_ENABLED": "0",
         **(env or {}),
     }
