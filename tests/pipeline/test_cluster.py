@@ -31,11 +31,21 @@ def test_gpus_can_be_left_alone() -> None:
     assert plan_pool(ClusterOptions(gpus_per_actor=0), 8, 4).device == "cpu"
 
 
-def test_a_cluster_without_nodes_yet_keeps_what_was_asked_for() -> None:
-    assert plan_pool(ClusterOptions(actors="2:8"), 0, 0).high == 8
+@pytest.mark.parametrize("cpus", [0, 1, 2, 5, 64])
+def test_a_cluster_that_grows_keeps_the_maximum_that_was_asked_for(cpus: int) -> None:
+    pool = plan_pool(ClusterOptions(actors="2:8"), cpus, 0, grows=True)
+    assert pool.high == 8
+    # The minimum is started without a look at what is there, so it leaves a fetch task its CPU.
+    assert pool.low * pool.cpus + pool.fetch_cpus <= max(2, cpus)
 
 
-@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("cpus", [0, 2])
+def test_a_pool_on_gpus_that_are_not_there_yet_is_as_asked_for(cpus: int) -> None:
+    pool = plan_pool(ClusterOptions(actors="2:8", gpus_per_actor=0.5), cpus, 0, grows=True)
+    assert (pool.low, pool.high, pool.gpus, pool.cpus, pool.fetch_cpus) == (2, 8, 0.5, 0, 1)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3])
 def test_few_cpus_do_not_hang(folder: Folder, tmp_path: Path, cpus: int) -> None:
     for seed in range(4):
         folder.add(f"{seed}.jpg", seed)
