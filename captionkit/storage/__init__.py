@@ -4,11 +4,11 @@
 
 An address is a string, spelled as its storage spells it. A member of a tar is `ADDRESS.tar#member/name.jpg`, a
 row of a Parquet file `ADDRESS.parquet#17`. Failures are `StorageError` (what storage says, with a kind from a
-closed set) or `UsageError` (what cannot work as written).
+closed set) or `UsageError` (what cannot work as written; `AddressError` where just this address cannot).
 """
 
-from captionkit.storage.addresses import is_pattern, join_member, split_member
-from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, StorageError, UsageError
+from captionkit.storage.addresses import is_pattern, join_member, spelled, split_member
+from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, AddressError, StorageError, UsageError
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.retrying import retry_counts
 from captionkit.storage.secrecy import public, redact
@@ -17,6 +17,7 @@ from captionkit.storage.store import Storage
 __all__ = [
     "FAULTS",
     "STORAGE_ERROR_KINDS",
+    "AddressError",
     "Entry",
     "Storage",
     "StorageError",
@@ -27,5 +28,6 @@ __all__ = [
     "public",
     "redact",
     "retry_counts",
+    "spelled",
     "split_member",
 ]

@@ -10,13 +10,18 @@ from __future__ import annotations
 import os
 import re
 
-from captionkit.storage.errors import UsageError, redact
+from captionkit.storage.errors import AddressError, UsageError, redact
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 _CHAIN = re.compile(r"[a-z][a-z0-9+.\-]*::([a-z0-9+.\-]+://|/)")
 _MEMBER = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.parquet)#", re.IGNORECASE)
 _HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # `.` and `..` can be names in object storage: odd, not hidden
 _MAGIC = re.compile(r"[*?\[]")
+
+
+def spelled(text: str) -> str:
+    """The text as Arrow and JSON can hold it: what is not Unicode (names of files are bytes) comes out escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def split_scheme(address: str) -> tuple[str, str]:
@@ -41,7 +46,7 @@ def join_member(base: str, member: str) -> str:
     """The address of a member. Undone by `split_member`. Raises UsageError where it could not be."""
     address = f"{base}#{member}"
     if split_member(address) != (base, member):
-        raise UsageError(f"{redact(base)} is not a .tar, .tar.gz, .tgz or .parquet address")
+        raise AddressError(f"{redact(base)} is not a .tar, .tar.gz, .tgz or .parquet address")
     return address
 
 
@@ -50,15 +55,15 @@ def normalize(address: str) -> str:
 
     Raises UsageError for what cannot be an address.
     """
-    base, member = split_member(address)
+    base, member = split_member(spelled(address))
     scheme, rest = split_scheme(base)
     if scheme:
         base = f"{scheme}://{rest}"
     else:
         if _CHAIN.match(base):
-            raise UsageError(f"chained fsspec addresses are not supported: {redact(base)}")
+            raise AddressError(f"chained fsspec addresses are not supported: {redact(base)}")
         if not rest:
-            raise UsageError("an address must not be empty")
+            raise AddressError("an address must not be empty")
         base = os.path.abspath(os.path.expanduser(rest))
     return base if member is None else f"{base}#{member}"
 

@@ -8,9 +8,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from captionkit.storage.secrecy import redact
+from captionkit.storage.secrecy import public, redact
 
-__all__ = ["FAULTS", "STORAGE_ERROR_KINDS", "StorageError", "UsageError", "redact"]
+__all__ = ["FAULTS", "STORAGE_ERROR_KINDS", "AddressError", "StorageError", "UsageError", "redact"]
 
 STORAGE_ERROR_KINDS: tuple[str, ...] = (
     "not_found",
@@ -29,6 +29,10 @@ connection, and a connection that broke, in the middle of an answer perhaps."""
 
 class UsageError(ValueError):
     """An option or address that cannot work as it is written, with what to write instead."""
+
+
+class AddressError(UsageError):
+    """An address at which nothing can be, whatever the storage says: of a list of millions it costs its own row."""
 
 
 class StorageError(Exception):
@@ -92,7 +96,7 @@ def failure(
     kind: str, address: str, cause: str, hint: str = "", hopeless: bool = False, fault: str = "", after: float = 0.0
 ) -> StorageError:
     """A StorageError about an address: what is the matter, then what to do."""
-    text = f"{redact(address)}: {redact(' '.join(cause.split()))[:300]}"
+    text = f"{redact(public(address))}: {redact(' '.join(cause.split()))[:300]}"
     return StorageError(kind, f"{text}; {hint}" if hint else text, hopeless, fault, after)
 
 

@@ -14,6 +14,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.storage.addresses import Pattern, is_hidden
 from captionkit.storage.errors import (
+    AddressError,
     Explain,
     UsageError,
     explain_os_error,
@@ -72,13 +73,13 @@ class GenericBackend:
 
     def __init__(self, scheme: str, options: StorageOptions) -> None:
         if scheme in _WRAPPERS:
-            raise UsageError(f"{scheme}:// cannot stand alone; use {_COMMON}")
+            raise AddressError(f"{scheme}:// cannot stand alone; use {_COMMON}")
         try:
             self._class = fsspec.get_filesystem_class(scheme)
         except ImportError as error:
             raise missing_package(scheme) from error
         except ValueError as error:
-            raise UsageError(f"unknown kind of address {scheme}://; use {_COMMON}") from error
+            raise AddressError(f"unknown kind of address {scheme}://; use {_COMMON}") from error
         self._retries = Retries(options.retries, options.retry_seconds)
 
     def read(self, address: str) -> bytes:
@@ -181,7 +182,7 @@ class GenericBackend:
             try:
                 fs = self._class(**self._class._get_kwargs_from_urls(address))
             except (TypeError, ValueError) as error:
-                raise UsageError(f"{redact(address)}: this kind of address cannot stand alone") from error
+                raise AddressError(f"{redact(address)}: this kind of address cannot stand alone") from error
         return fs, self._class._strip_protocol(address)
 
 

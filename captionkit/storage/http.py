@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urljoin
 
 from fsspec.asyn import sync
 
@@ -28,6 +29,7 @@ from captionkit.storage.retrying import Retries
 
 T = TypeVar("T")
 
+WEB = ("http", "https")
 _HOSTS = 4096
 # Unpacked on the way, bytes could not be counted; and pictures do not become smaller.
 _PLAIN = {"Accept-Encoding": "identity"}
@@ -41,12 +43,27 @@ class HTTPBackend:
         from fsspec.implementations.http import HTTPFileSystem
 
         self._options = options
+        self._schemes = options.schemes or WEB
         wait = options.timeout_seconds
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(15.0, wait), sock_read=wait)
+        watch = aiohttp.TraceConfig()
+        watch.on_request_redirect.append(self._redirected)
         # trust_env: proxies and ~/.netrc, as every other tool on the machine has them
-        self._fs = HTTPFileSystem(client_kwargs={"timeout": timeout, "trust_env": True}, skip_instance_cache=True)
+        self._fs = HTTPFileSystem(
+            client_kwargs={"timeout": timeout, "trust_env": True, "trace_configs": [watch]}, skip_instance_cache=True
+        )
         self._hosts: OrderedDict[str, Retries] = OrderedDict()
         self._lock = threading.Lock()
+
+    async def _redirected(self, _session: Any, _context: Any, found: Any) -> None:
+        """Asked before a redirect is followed: a server may not lead where its address itself would not be let."""
+        headers = found.response.headers
+        target = urljoin(str(found.url), headers.get("Location") or headers.get("URI") or "")
+        scheme = target.partition(":")[0].lower()
+        if scheme not in self._schemes:
+            found.response.close()
+            allowed = ", ".join(self._schemes)
+            raise failure("forbidden", str(found.url), f"it leads on to {scheme}, and here only {allowed} may be read")
 
     def read(self, address: str) -> bytes:
         return self._body(address, Body(patience=self._options.timeout_seconds))

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from captionkit.storage.addresses import Pattern
+from captionkit.storage.addresses import Pattern, spelled
 from captionkit.storage.backends import GuardedFile
 from captionkit.storage.errors import explain_os_error, explain_write_error, explained, failure
 from captionkit.storage.options import Entry
@@ -100,7 +100,7 @@ def _walk(root: str, descend: Callable[[str], bool], hidden: bool) -> Iterator[E
                     continue
                 if item.name.startswith(".") and not hidden:
                     continue
-                path = _spelled(item.path)
+                path = spelled(item.path)  # a name that is not UTF-8 fails when it is read
                 if _leads_nowhere(item):
                     found = Entry(path, None, "")
                 elif item.is_dir():
@@ -123,8 +123,3 @@ def _leads_nowhere(item: os.DirEntry[str]) -> bool:
 def _identity(folder: str) -> tuple[int, int]:
     result = os.stat(folder)
     return result.st_dev, result.st_ino
-
-
-def _spelled(path: str) -> str:
-    """The path as text that Arrow can hold. A name that is not UTF-8 is listed escaped, and fails when read."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captionkit.storage.errors import Cause, StorageError, UsageError, failure, redact
+from captionkit.storage.errors import AddressError, Cause, StorageError, UsageError, failure, redact
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "img", "image_bytes", "bytes", "content", "data")
 
@@ -41,7 +41,7 @@ def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str
     if usual:
         return usual[0]
     if len(holds) != 1:
-        raise UsageError(f"{redact(base)}: which column holds the images? There are {', '.join(holds) or 'none'}")
+        raise AddressError(f"{redact(base)}: which column holds the images? There are {', '.join(holds) or 'none'}")
     return holds[0]
 
 

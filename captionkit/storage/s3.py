@@ -16,7 +16,7 @@ from fsspec.asyn import sync
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.storage.addresses import Pattern, is_hidden, split_scheme
-from captionkit.storage.errors import StorageError, UsageError, explained, failure, redact
+from captionkit.storage.errors import AddressError, StorageError, UsageError, explained, failure, redact
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.ranges import Body, Changed, RangeFile, buffered, changed, cut_short
 from captionkit.storage.retrying import Retries
@@ -255,13 +255,13 @@ class S3Backend:
     def _split(self, address: str, object_needed: bool = False) -> tuple[str, str]:
         bucket, _, key = split_scheme(address)[1].partition("/")
         if not bucket:
-            raise UsageError(f"names no bucket: {redact(address)}")
+            raise AddressError(f"names no bucket: {redact(address)}")
         if "@" in bucket or ":" in bucket:
-            raise UsageError(
+            raise AddressError(
                 f"{redact(address)}: keys do not belong in addresses; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         if object_needed and not key:
-            raise UsageError(f"names a bucket, not an object in it: {redact(address)}")
+            raise AddressError(f"names a bucket, not an object in it: {redact(address)}")
         return bucket, key
 
 

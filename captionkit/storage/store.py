@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from captionkit.storage import addresses
 from captionkit.storage.addresses import Pattern, split_member, split_scheme
 from captionkit.storage.backends import Backend
-from captionkit.storage.errors import StorageError, UsageError, failure, redact
+from captionkit.storage.errors import AddressError, StorageError, failure, redact
 from captionkit.storage.members import read_member
 from captionkit.storage.options import Entry, StorageOptions
 
@@ -143,16 +143,20 @@ class Storage:
     def stat_many(self, uris: Iterable[str], concurrency: int = 64) -> Iterator[Entry]:
         """`stat` for a stream of addresses, in their order, `concurrency` at a time, a bounded number ahead.
 
-        What cannot be asked about (missing, forbidden, not answering) has size None and version "", and will
-        say why when it is read. Raises only what every other address would raise too (`StorageError.hopeless`)
-        and UsageError.
+        What cannot be asked about (missing, forbidden, not answering, no address at all) has size None and version "",
+        and will say why when it is read. Raises only what every other address would raise too: hopeless StorageErrors,
+        and UsageErrors that are no AddressErrors.
         """
         archives: OrderedDict[str, Future[Entry]] = OrderedDict()
         waiting: deque[tuple[str, str | None, Future[Entry]]] = deque()
         with ThreadPoolExecutor(concurrency, thread_name_prefix="stat") as pool:
             try:
                 for uri in uris:
-                    base, member = split_member(addresses.normalize(uri))
+                    try:
+                        base, member = split_member(addresses.normalize(uri))
+                    except AddressError as error:
+                        waiting.append((addresses.spelled(uri), None, _failed(error)))
+                        continue
                     answer = archives.get(base) if member is not None else None
                     if answer is None:
                         answer = self._asked(base, pool)
@@ -171,10 +175,8 @@ class Storage:
     def _asked(self, base: str, pool: ThreadPoolExecutor) -> Future[Entry]:
         try:
             return pool.submit(self._resolve(base)[2].stat, base)
-        except StorageError as error:  # forbidden
-            answer: Future[Entry] = Future()
-            answer.set_exception(error)
-            return answer
+        except (StorageError, AddressError) as error:  # forbidden
+            return _failed(error)
 
     def _resolve(self, uri: str) -> tuple[str, str | None, Backend]:
         base, member = split_member(addresses.normalize(uri))
@@ -188,8 +190,14 @@ class Storage:
     def _object(self, uri: str) -> tuple[str, Backend]:
         base, member, backend = self._resolve(uri)
         if member is not None:
-            raise UsageError(f"only reading works inside an archive: {redact(uri)}")
+            raise AddressError(f"only reading works inside an archive: {redact(uri)}")
         return base, backend
+
+
+def _failed(error: Exception) -> Future[Entry]:
+    answer: Future[Entry] = Future()
+    answer.set_exception(error)
+    return answer
 
 
 def _answered(base: str, member: str | None, answer: Future[Entry]) -> Entry:
@@ -199,6 +207,8 @@ def _answered(base: str, member: str | None, answer: Future[Entry]) -> Entry:
     except StorageError as error:
         if error.hopeless:
             raise
+        return Entry(address, None, "")
+    except AddressError:
         return Entry(address, None, "")
     return Entry(address, entry.size if member is None else None, entry.version)
 
@@ -216,8 +226,9 @@ def _backend(scheme: str, options: StorageOptions) -> Backend:
     environment: tuple[object, ...] = ()
     if scheme in _S3_SCHEMES:
         environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    if options.schemes:
-        options = replace(options, schemes=())
+    if options.schemes:  # asked of every address; of the web also where a redirect leads
+        web = tuple(name for name in ("http", "https") if name in options.schemes)
+        options = replace(options, schemes=web if scheme in web and len(web) == 1 else ())
     key = (os.getpid(), scheme, options, environment)
     backend = _backends.get(key)
     if backend is None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -104,3 +108,49 @@ def test_stat_many_keeps_order_and_leaves_reasons_to_reading(web: Web) -> None:
     (folder / "a.jpg").write_bytes(b"1")
     uris = [f"{address}/a.jpg", f"{address}/none.jpg", f"{address}/status/403", str(folder / "a.jpg")]
     assert [entry.size for entry in STORAGE.stat_many(uris)] == [1, None, None, 1]
+
+
+@contextmanager
+def redirecting(target: str) -> Iterator[str]:
+    """A server that leads on to another address, whatever it is asked for."""
+
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "s3://bucket/a", "gopher:x"])
+def test_a_redirect_out_of_the_web_is_not_followed(target: str) -> None:
+    with redirecting(target) as address:
+        for action in (STORAGE.read, STORAGE.stat, STORAGE.open):
+            with pytest.raises(StorageError, match=f"leads on to {target.partition(':')[0]}") as caught:
+                action(f"{address}/a.jpg")
+            assert (caught.value.kind, caught.value.fault) == ("forbidden", "")
+
+
+def test_a_redirect_leads_nowhere_that_the_schemes_allowed_do_not(web: Web) -> None:
+    (web[0] / "a.jpg").write_bytes(b"picture")
+    only = Storage(StorageOptions(schemes=("http",)))
+    with redirecting("https://127.0.0.1/a.jpg") as address:
+        for action in (only.read, only.stat, only.open):
+            with pytest.raises(StorageError, match="leads on to https, and here only http may be read") as caught:
+                action(f"{address}/a.jpg")
+            assert caught.value.kind == "forbidden"
+    with redirecting(f"{web[1]}/a.jpg") as address:
+        assert only.read(f"{address}/b.jpg") == STORAGE.read(f"{address}/b.jpg") == b"picture"
+        assert Storage(StorageOptions(schemes=("s3", "https", "http"))).read(f"{address}/b.jpg") == b"picture"

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from captionkit.storage import Storage, StorageError, UsageError
+from tests.storage.disk import small_disk
 
 STORAGE = Storage()
 
@@ -193,21 +193,12 @@ def test_writing_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert str(caught.value).startswith(__file__)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        fill(disk)
 
 
-def test_a_full_disk(small_disk: Path) -> None:
+def fill(small_disk: Path) -> None:
     STORAGE.write(str(small_disk / "a"), bytes(40_000))
     with pytest.raises(StorageError, match="the disk is full") as caught:
         STORAGE.write(str(small_disk / "a"), bytes(80_000))
