@@ -81,8 +81,16 @@ class FakeCluster:
 
     def node_types(self) -> list[str]:
         """Node types of the workers that are alive now, sorted."""
-        with urllib.request.urlopen(f"{self.address}/api/v0/nodes?detail=1&limit=1000", timeout=20) as answer:
-            nodes = json.load(answer)["data"]["result"]["result"]
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.address}/api/v0/nodes?detail=1&limit=1000", timeout=20) as answer:
+                    nodes = json.load(answer)["data"]["result"]["result"]
+                break
+            except OSError:  # the dashboard of a busy machine drops a request now and then
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
         return sorted(
             name.removeprefix(TYPE)
             for node in nodes

@@ -18,10 +18,12 @@ from ray.autoscaler._private.node_provider_availability_tracker import (
     NodeAvailabilityRecord,
     NodeAvailabilitySummary,
 )
-from ray.autoscaler._private.resource_demand_scheduler import ResourceDemandScheduler
+from ray.autoscaler._private.resource_demand_scheduler import ResourceDemandScheduler, _fits
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
+
+from captionkit.pipeline.flow import BLOCK_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILES = ["cluster.yaml", "deploy/cluster.local.yaml", "deploy/cluster.gcp.yaml"]
@@ -73,6 +75,13 @@ def test_the_head_runs_no_work_and_workers_come_from_nothing(name: str) -> None:
     assert {kind.get("min_workers", 0) for kind in types.values()} == {0}
     assert types["gpu_spot"]["resources"] == types["gpu_on_demand"]["resources"]
     assert sum(kind["max_workers"] for kind in types.values()) >= load(name)["max_workers"]
+
+
+def test_a_fetch_task_fits_where_ray_does_not_find_out_the_memory() -> None:
+    """Of AWS's machines Ray knows it. Of Google's it does not, and starts none for a task that asks for some."""
+    demand = {"CPU": 1, "memory": 2 * BLOCK_BYTES}
+    for name, kind in load("deploy/cluster.gcp.yaml")["available_node_types"].items():
+        assert _fits(dict(kind["resources"]), demand) == (name != "head")
 
 
 def test_spot_and_on_demand_differ_in_nothing_else() -> None:
