@@ -8,7 +8,6 @@ records name them, and each is looked for. Memory: some 50 bytes a row of the ta
 from __future__ import annotations
 
 import json
-import posixpath
 import tarfile
 import zlib
 from collections import Counter
@@ -22,12 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 from captionkit.pipeline.check_report import CheckReport
 from captionkit.pipeline.check_rows import Rows
 from captionkit.pipeline.compact import leftovers
+from captionkit.pipeline.containers import is_image
 from captionkit.pipeline.ids import image_id
-from captionkit.pipeline.inputs import IMAGE_SUFFIXES, Inputs, Item
+from captionkit.pipeline.inputs import Inputs, Item
 from captionkit.pipeline.lease import holder
 from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.table import CaptionTable
-from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
+from captionkit.storage import Storage, StorageError, StorageOptions, UsageError, public
 
 LISTED_BY = ("input", "format", "uri_column", "image_column", "stat_listed")
 """The options that decide what the inputs of a run are."""
@@ -53,7 +53,7 @@ def check(
         StorageError: storage fails.
     """
     table = _Table(output, storage)
-    report = CheckReport(table.uri)
+    report = CheckReport(public(table.uri))
     if not table.files and not table.unreadable:
         raise UsageError(f"{table.uri} holds no caption table")
     for uri, reason in table.unreadable.items():
@@ -118,7 +118,9 @@ class _Coverage:
                 whole = False
                 # The archive of an earlier night may be gone, and its rows in good order.
                 tell = report.note if number else report.problem
-                tell("coverage", f"those of run {run['run_id']}: {err}")
+                denied = isinstance(err, StorageError) and err.kind == "permission"
+                hint = " (run records keep no passwords; of web addresses, ~/.netrc may)" if denied else ""
+                tell("coverage", f"those of run {run['run_id']}: {err}{hint}")
         extra = ~self.rows.in_input
         extra &= ~np.isin(self.rows.containers, np.array(sorted(self.listed), np.int32))
         if whole and extra.any():
@@ -135,26 +137,27 @@ class _Coverage:
         self._chunk(chunk)
 
     def _chunk(self, chunk: list[Item]) -> None:
-        places = self.rows.find([item.uri for item in chunk])
-        for item, at in zip(chunk, places.tolist(), strict=True):
+        names = [item.name for item in chunk]
+        places = self.rows.find(names)
+        for item, name, at in zip(chunk, names, places.tolist(), strict=True):
             if at >= 0:
                 self.rows.in_input[at] = True
             if item.kind != "image":
-                self._container(item)
+                self._container(item, name)
             elif at < 0:
-                self.report.problem("missing", item.uri)
-            elif int(self.rows.ids[at]) != image_id(item.uri, item.version):
-                self.report.note("changed", item.uri)
+                self.report.problem("missing", name)
+            elif int(self.rows.ids[at]) != image_id(name, item.version):
+                self.report.note("changed", name)
         self.report.listed = (self.report.listed or 0) + len(chunk)
         self.progress(self.report.listed)
 
-    def _container(self, item: Item) -> None:
+    def _container(self, item: Item, name: str) -> None:
         """A shard or a Parquet file of images: whether all of its rows are there."""
-        self.listed.add(self.rows.names.get(item.uri, -2))
-        parts = self.rows.parts.get(item.uri, [])
+        self.listed.add(self.rows.names.get(name, -2))
+        parts = self.rows.parts.get(name, [])
         current = [part for part in parts if part[0] == item.version]
         if parts and not current:
-            self.report.note("changed", item.uri)
+            self.report.note("changed", name)
             return
         there = sum(rows for _, rows, _ in current)
         totals = [total for _, _, total in current if total is not None]
@@ -164,21 +167,16 @@ class _Coverage:
         if not parts and item.kind == "tar" and _holds_no_image(item.uri, self.rows.table.storage):
             return
         of = f"of {total:,} rows" if total is not None else "rows, and its end was not reached"
-        self.report.problem("unfinished", f"{item.uri}: {there:,} {of}")
+        self.report.problem("unfinished", f"{name}: {there:,} {of}")
 
 
 def _holds_no_image(shard: str, storage: Storage) -> bool:
     """Whether a shard of which the table has no row has none to give; read up to its first image."""
     try:
         with storage.open(shard) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
-            return not any(member.isfile() and _is_image(member.name) for member in tar)
+            return not any(member.isfile() and is_image(member.name) for member in tar)
     except (tarfile.TarError, EOFError, OSError, zlib.error, StorageError):
         return False  # a broken shard has a row that says so
-
-
-def _is_image(member: str) -> bool:
-    base = posixpath.basename(member)
-    return not base.startswith(".") and posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES
 
 
 def _runs(table: CaptionTable) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from captionkit.storage import redact
+
 EXAMPLES = 5
 
 MEANINGS = {
@@ -33,7 +35,7 @@ class Finding:
 
     def add(self, examples: tuple[str, ...], count: int) -> None:
         self.count += count
-        self.examples += examples[: EXAMPLES - len(self.examples)]
+        self.examples += map(redact, examples[: EXAMPLES - len(self.examples)])
 
 
 @dataclass

@@ -13,10 +13,18 @@ from numpy.typing import NDArray
 
 from captionkit.pipeline.check_report import EXAMPLES, CheckReport
 from captionkit.pipeline.ids import image_id
-from captionkit.pipeline.table import CAPTIONED, ERROR_KINDS, FAILED, SCHEMA, CaptionTable, TableFile, container_of
+from captionkit.pipeline.table import (
+    CAPTIONED,
+    ERROR_KINDS,
+    FAILED,
+    HAS_MEMBER,
+    SCHEMA,
+    CaptionTable,
+    TableFile,
+    container_of,
+)
 
 COLUMNS = ["uri", "image_id", "status", "caption", "error_kind", "model"]
-HAS_MEMBER = r"(?i)\.(tar|tar\.gz|tgz|parquet)#"
 
 
 class Rows:

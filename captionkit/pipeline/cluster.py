@@ -7,8 +7,10 @@ import os
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayTaskError
 
 from captionkit.pipeline.options import ClusterOptions
+from captionkit.storage import StorageError, UsageError
 
 
 def connect(options: ClusterOptions, dashboard: bool = False) -> bool:
@@ -21,8 +23,9 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> bool:
     Returns:
         Whether Ray was started here, and is to be shut down with the run.
     """
-    # Ray Data announces each plan and warns that its bars are off; this job has its own progress and record.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Ray Data announces each plan, warns that its bars are off, and prints pages of stack for an error that it raises
+    # as well; this job has its own progress, record and words.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return False
     if options.address or os.environ.get("RAY_ADDRESS"):
@@ -30,6 +33,14 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> bool:
     else:
         ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
     return True
+
+
+def raised_by_task(error: BaseException) -> BaseException:
+    """What a Ray task has raised, where that has words of its own, rather than Ray's page of stack about it."""
+    cause: object = error
+    while isinstance(cause, RayTaskError):
+        cause = cause.cause
+    return cause if isinstance(cause, (StorageError, UsageError)) else error
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from captionkit.pipeline.ids import Ids, image_id
 from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.table import CAPTIONED, CaptionTable, Container, Footer, TableFile, container_of, to_parquet
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError, UsageError, public
 
 REPLACES = b"captionkit.replaces"
 PREFIX = "compacted-"
@@ -78,7 +78,7 @@ def compact(output: str, storage: Storage, *, target_rows: int = 500_000) -> Com
     run_id = f"{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
     with Lease(output, storage, f"compact-{run_id}") as lease:
         table = CaptionTable(output, storage)
-        report = CompactReport(table.uri, files_before=len(table._listing()))
+        report = CompactReport(public(table.uri), files_before=len(table._listing()))
         report.recovered = len(recover(table))
         lease.check()
         report.doubles = drop_doubles(table)

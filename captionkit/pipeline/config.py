@@ -11,7 +11,7 @@ import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError, UsageError, public
 
 T = TypeVar("T")
 
@@ -24,24 +24,25 @@ def read_config(kind: type[T], uri: str) -> T:
     Raises:
         UsageError: the file is missing, is no YAML or JSON, names an unknown option or gives one a wrong value.
     """
+    shown = public(uri)
     try:
         values = yaml.safe_load(Storage().read(Storage().normalize(uri)))
     except (StorageError, yaml.YAMLError) as err:
-        raise UsageError(f"--config {uri}: {err}") from err
+        raise UsageError(f"--config {shown}: {err}") from err
     if isinstance(values, dict) and isinstance(values.get("options"), dict):
         values = values["options"]
     if not isinstance(values, dict):
-        raise UsageError(f"--config {uri}: expected names and values of options, as in `beam: 5`")
+        raise UsageError(f"--config {shown}: expected names and values of options, as in `beam: 5`")
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
     known = [field.name for group in _groups(kind).values() for field in fields(group)]
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            raise UsageError(f"--config {uri}: no option is called `{name}`" + (f"; `{close[0]}`?" if close else ""))
+            raise UsageError(f"--config {shown}: no option is called `{name}`" + (f"; `{close[0]}`?" if close else ""))
     try:
         return kind(**{name: _group(group, values) for name, group in _groups(kind).items()})
     except (ValidationError, ValueError) as err:
-        raise UsageError(f"--config {uri}: {err}") from err
+        raise UsageError(f"--config {shown}: {err}") from err
 
 
 def to_config(options: Any) -> dict[str, Any]:

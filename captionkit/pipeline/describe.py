@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 
 from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.fetch import RETRIES
 from captionkit.pipeline.options import WordOptions
 from captionkit.pipeline.table import CAPTIONED, FAILED, MODEL_ERROR, schema_with
 
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 
 TRANSIENT = [
     pa.field("total", pa.int64()),
+    pa.field("again", pa.int32()),
     pa.field("version", pa.string()),
     pa.field("bytes", pa.int64()),
     pa.field("fetch_s", pa.float32()),
     pa.field("decode_s", pa.float32()),
     pa.field("caption_s", pa.float32()),
     pa.field("batch", pa.int32()),
+    RETRIES,
 ]
 """What travels on to the driver behind a row's own columns, for the run record; never stored."""
+
+MADE = ("caption", "score", "alternatives", "caption_s", "batch")
+"""What captioning adds to a row that has pixels."""
 
 
 @dataclass(frozen=True)
@@ -69,34 +75,36 @@ class Describe:
         start = time.perf_counter()
         pixels = pixels_of(batch.column("pixels"), self.captioner.preprocessing.size)
         each, self.part = describe_in_parts(self.captioner, pixels, self.options.search, self.options.words, self.part)
-        found, part = iter(each), min(self.part or len(pixels), len(pixels))
+        part = min(self.part or len(pixels), len(pixels))
         seconds = (time.perf_counter() - start) / max(1, len(pixels))
+        made: dict[str, list[Any]] = {name: [None] * len(batch) for name in MADE}
+        kinds, errors = batch["error_kind"].to_pylist(), batch["error"].to_pylist()
+        fine = [at for at, kind in enumerate(kinds) if kind is None]
+        for at, hypotheses in zip(fine, each, strict=True):
+            made["caption_s"][at], made["batch"][at] = seconds, part
+            if not hypotheses:
+                kinds[at], errors[at] = MODEL_ERROR, "out of memory over this one image"
+            elif (best := hypotheses[0]).text:
+                made["caption"][at], made["score"][at] = best.text, best.score
+                made["alternatives"][at] = [{"caption": other.text, "score": other.score} for other in hypotheses[1:]]
+            else:
+                kinds[at], errors[at] = MODEL_ERROR, "the captioner said nothing"
+        made |= {"error_kind": kinds, "error": errors}
+        made["status"] = [CAPTIONED if kind is None else FAILED for kind in kinds]
         same = {
             "model": self.captioner.fingerprint,
             "run_id": self.options.run_id,
             "captioned_at": datetime.now(timezone.utc),
         }
-        rows: list[dict[str, Any]] = []
-        for row in batch.drop_columns("pixels").to_pylist():
-            row.update(same)
-            if row["error_kind"] is None:
-                hypotheses = next(found)
-                row.update(caption_s=seconds, batch=part)
-                if not hypotheses:
-                    row.update(error_kind=MODEL_ERROR, error="out of memory over this one image")
-                elif (best := hypotheses[0]).text:
-                    row.update(
-                        status=CAPTIONED,
-                        caption=best.text,
-                        score=best.score,
-                        alternatives=[{"caption": other.text, "score": other.score} for other in hypotheses[1:]],
-                    )
-                else:
-                    row.update(error_kind=MODEL_ERROR, error="the captioner said nothing")
-            if row["error_kind"] is not None:
-                row["status"] = FAILED
-            rows.append(row)
-        return pa.Table.from_pylist(rows, self.schema)
+        columns = [
+            pa.array(made[name], kind)
+            if name in made
+            else pa.repeat(pa.scalar(same[name], kind), len(batch))
+            if name in same
+            else batch[name]
+            for name, kind in zip(self.schema.names, self.schema.types, strict=True)
+        ]
+        return pa.Table.from_arrays(columns, schema=self.schema)
 
 
 def describe_in_parts(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from captionkit.pipeline.ids import Ids
 from captionkit.pipeline.table import ERROR_KINDS, FAILED, CaptionTable, TableFile, container_of
-from captionkit.storage import Storage, UsageError
+from captionkit.storage import Storage, UsageError, public
 
 FOLDERS = 20_000
 """Folders counted at once; of more, those with few failures are forgotten."""
@@ -121,7 +121,7 @@ def failures(output: str, storage: Storage, *, examples: int = 5) -> Failures:
             tallies.setdefault(kind, _Tally(examples)).add(row["uri"], row["error"] or "")
     groups = [tally.group(kind, len(table)) for kind, tally in tallies.items()]
     groups.sort(key=lambda group: (-group.count, group.kind))
-    return Failures(table.uri, len(table), sum(group.count for group in groups), groups)
+    return Failures(public(table.uri), len(table), sum(group.count for group in groups), groups)
 
 
 def failed_rows(table: CaptionTable, kinds: Collection[str] = ()) -> Iterator[tuple[TableFile, Ids]]:

@@ -6,38 +6,39 @@ costs the whole block. Only what would fail every row alike (no such bucket, wro
 
 from __future__ import annotations
 
-import gzip
 import os
-import tarfile
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
 from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
 from captionkit.images import DECODE_SECONDS, DECODER, ImageError, Limits, Preprocessing, Sandbox, shared_sandbox
-from captionkit.pipeline.ids import Ids, image_id
-from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, Item, image_column
+from captionkit.pipeline.containers import Broken, Source, read_row_group, read_tar
+from captionkit.pipeline.ids import Ids
+from captionkit.pipeline.inputs import Item
 from captionkit.pipeline.manifest import Unit, read_unit
-from captionkit.storage import Storage, StorageError, StorageOptions, join_member
+from captionkit.storage import FAULTS, AddressError, Storage, StorageError, StorageOptions, retry_counts
 
 CHUNK = 64
 """Rows yielded at once, at most; also how many a task reads ahead of what it has yielded."""
 
 CHUNK_BYTES = 64 * 2**20
 """Encoded bytes of a chunk aimed at: where images are large, chunks have fewer rows (one a thread at least)."""
+
+RETRIES = pa.field("retries", pa.struct([(fault, pa.int32()) for fault in FAULTS]))
+"""How often reads were tried again since the table before, by fault; in a table's first row, null in all others."""
 
 PIXELS = [
     pa.field("uri", pa.string()),
@@ -48,10 +49,12 @@ PIXELS = [
     pa.field("error_kind", pa.string()),
     pa.field("error", pa.string()),
     pa.field("total", pa.int64()),  # rows of the row's container, where known by now
+    pa.field("again", pa.int32()),  # members left out, one before having their name; in a shard's last row
     pa.field("version", pa.string()),
     pa.field("bytes", pa.int64()),
     pa.field("fetch_s", pa.float32()),
     pa.field("decode_s", pa.float32()),  # of processor time
+    RETRIES,
 ]
 """What travels from fetch to captioner; carried columns follow."""
 
@@ -72,17 +75,6 @@ class FetchOptions:
     """Time limit of one image's decoding."""
     decoder: str = DECODER
     """What decodes, as "module:function"."""
-
-
-class _Source(NamedTuple):
-    """One image on its way: where it is from, and how to get its bytes."""
-
-    uri: str
-    image_id: int
-    version: str
-    get: Callable[[], bytes]
-    total: int | None = None
-    carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
 
 
 class UnitSource(Datasource):  # type: ignore[misc]  # Ray publishes no types
@@ -111,24 +103,25 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
     Raises:
         StorageError: of a kind that would fail every row alike.
     """
+    retries = _RetriesSince()
     storage = Storage(options.storage)
     rows = read_unit(unit, storage).to_pylist()
-    sources: Iterable[_Source | _Failure]
+    sources: Iterable[Source | Broken]
     if rows[0]["kind"] == "image":
         names = [name for name, _ in options.carry]
         sources = (
-            _Source(
+            Source(
                 row["uri"],
                 row["image_id"],
                 row["version"],
-                partial(_read, storage, row["uri"], row["size"], options.limits),
+                partial(_read, storage, row["address"] or row["uri"], row["size"], options.limits),
                 carried={name: row[name] for name in names},
             )
             for row in rows
         )
     else:
         done: Ids = np.empty(0, np.int64) if options.done is None else ray.get(options.done)
-        read = _tar if rows[0]["kind"] == "tar" else _row_group
+        read = read_tar if rows[0]["kind"] == "tar" else read_row_group
         sources = read(rows[0], storage, options, done)
     # Ray gives a worker process one task at a time: the next one finds this child running.
     sandbox = shared_sandbox(
@@ -155,7 +148,29 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
             del current  # the table is downstream's to free
             mean = pc.mean(table["bytes"]).as_py() or 0
             length = max(min(CHUNK, options.threads), min(CHUNK, int(CHUNK_BYTES / max(1, mean))))
-            yield table
+            yield table.append_column(RETRIES, retries.column(len(table)))
+
+
+def sum_retries(rows: pa.Table) -> Counter[str]:
+    """By fault, what the column `RETRIES` adds up to."""
+    found = rows.filter(rows["retries"].is_valid())["retries"]
+    counts = {fault: pc.sum(pc.struct_field(found, fault)).as_py() for fault in FAULTS} if len(found) else {}
+    return Counter({fault: count for fault, count in counts.items() if count})
+
+
+class _RetriesSince:
+    """What this process has tried again since it was last asked. Ray gives it one task at a time, so that is a task's.
+
+    Counts of a block that is lost on its way are lost with it.
+    """
+
+    def __init__(self) -> None:
+        self._before = Counter(retry_counts())
+
+    def column(self, length: int) -> pa.Array:
+        now = Counter(retry_counts())
+        since, self._before = now - self._before, now
+        return pa.array([since or None, *[None] * (length - 1)], RETRIES.type)
 
 
 def encoded_images(item: Item, options: FetchOptions) -> Iterator[bytes]:
@@ -169,9 +184,10 @@ def encoded_images(item: Item, options: FetchOptions) -> Iterator[bytes]:
     if item.kind == "image":
         yield _read(storage, item.uri, item.size, options.limits)
         return
-    row = {"uri": item.uri, "version": item.version, "row_group": 0, "first_row": 0, "total": sum(item.row_groups)}
-    for source in (_tar if item.kind == "tar" else _row_group)(row, storage, options, np.empty(0, np.int64)):
-        if isinstance(source, _Failure):
+    row: dict[str, Any] = {"uri": item.name, "version": item.version, "address": item.uri, "total": None}
+    row |= {"row_group": 0 if item.row_groups else None, "first_row": 0, "rows": next(iter(item.row_groups), 0)}
+    for source in (read_tar if item.kind == "tar" else read_row_group)(row, storage, options, np.empty(0, np.int64)):
+        if isinstance(source, Broken):
             raise StorageError(source.kind, source.error)
         yield source.get()
 
@@ -181,127 +197,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Failure(NamedTuple):
-    """A container that broke: the row of the container itself."""
-
-    uri: str
-    image_id: int
-    version: str
-    kind: str
-    error: str
-    total: int
-
-
-def _in(done: Ids, number: int) -> bool:
-    at = int(np.searchsorted(done, number))
-    return at < len(done) and int(done[at]) == number
-
-
-def _tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done: Ids) -> Iterator[_Source | _Failure]:
-    """The images of a tar shard that are not done, read once from front to back.
-
-    The last one knows how many rows the shard has, done ones included.
-    """
-    shard, version = row["uri"], row["version"]
-    keyed = any(name == KEY_COLUMN for name, _ in options.carry)
-    count = 0
-    last: _Source | None = None
-    seen: set[str] = set()
-    try:
-        with storage.open(shard) as stream:
-            tail = _Tail(gzip.GzipFile(fileobj=stream) if shard.endswith("gz") else stream)
-            with tarfile.open(fileobj=cast("BinaryIO", tail), mode="r|") as tar:  # it only ever reads
-                for member in tar:
-                    name = member.name
-                    if not member.isfile() or name in seen or not _is_image(name):
-                        continue
-                    seen.add(name)
-                    uri = join_member(shard, name)
-                    number = image_id(uri, version)
-                    if not _in(done, number):
-                        data = _body(tar, member, options.limits.max_bytes)
-                        if last is not None:
-                            yield last
-                        carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
-                        last = _Source(uri, number, version, partial(bytes, data), None, carried)
-                    count += 1
-            if any(tail.last):
-                raise tarfile.ReadError("it ends without an end marker")
-    # OSError is what gzip and local disks raise, zlib's error what broken compression does.
-    except (tarfile.TarError, EOFError, OSError, zlib.error, StorageError) as err:
-        if isinstance(err, StorageError) and err.hopeless:
-            raise
-        if last is not None:
-            yield last
-        kind = err.kind if isinstance(err, StorageError) else "truncated"
-        reason = f"the shard broke after {count} images: {err}"
-        yield _Failure(shard, image_id(shard, version), version, kind, reason, count + 1)
-    else:
-        if last is not None:
-            yield last._replace(total=count)
-
-
-class _Tail:
-    """A stream that remembers the end of what was read last.
-
-    A tar ends with blocks of zeros. `tarfile` takes a missing end for a proper one, and so a shard whose upload was
-    cut off for a whole one.
-    """
-
-    def __init__(self, stream: BinaryIO | gzip.GzipFile) -> None:
-        self._stream = stream
-        self.last = b""
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self.last = data[-512:] or self.last
-        return data
-
-
-def _body(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
-    """A member's bytes; of one over the limit, one byte more than that: it tells the decoder so."""
-    body = tar.extractfile(member)
-    assert body is not None  # it is a file
-    wanted = min(member.size, limit + 1)
-    data = body.read(wanted)
-    if len(data) < wanted:
-        raise tarfile.ReadError("unexpected end of data")
-    return data
-
-
-def _is_image(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return not base.startswith(".") and base.lower()[base.rfind(".") :] in IMAGE_SUFFIXES
-
-
-def _sample_key(name: str) -> str:
-    """WebDataset's key of a member: its path up to the first dot of its file name."""
-    folder, slash, base = name.rpartition("/")
-    return folder + slash + base.partition(".")[0]
-
-
-def _row_group(row: dict[str, Any], storage: Storage, options: FetchOptions, done: Ids) -> Iterator[_Source]:
-    """The images of one row group of a Parquet file that are not done."""
-    file, version = row["uri"], row["version"]
-    with storage.open(file) as stream:
-        parquet = pq.ParquetFile(stream)
-        column = image_column(parquet.schema_arrow, options.image_column)
-        names = [name for name, _ in options.carry if name in parquet.schema_arrow.names]
-        number = row["first_row"]
-        batches = parquet.iter_batches(CHUNK, row_groups=[row["row_group"]], columns=[column, *names])
-        for batch in batches:
-            images = batch.column(batch.schema.get_field_index(column))
-            if pa.types.is_struct(images.type):
-                images = images.field("bytes")
-            carried = batch.select(names).to_pylist() if names else [{}] * len(batch)
-            for image, extra in zip(images, carried, strict=True):
-                uri = join_member(file, str(number))
-                number += 1
-                key = image_id(uri, version)
-                if not _in(done, key):
-                    yield _Source(uri, key, version, partial(bytes, image.as_py() or b""), row["total"], extra)
-
-
 def _read(storage: Storage, uri: str, size: int | None, limits: Limits) -> bytes:
     """An image's bytes; one that is listed as too large is not read to find that out."""
     if size is not None and size > limits.max_bytes:
@@ -309,24 +204,26 @@ def _read(storage: Storage, uri: str, size: int | None, limits: Limits) -> bytes
     return storage.read(uri)
 
 
-def _fetch(item: _Source | _Failure) -> tuple[dict[str, Any], bytes | None]:
+def _fetch(item: Source | Broken) -> tuple[dict[str, Any], bytes | None]:
     """A row as far as it goes without pixels, and its image's bytes where they could be had."""
     row: dict[str, Any] = {
         "uri": item.uri,
         "image_id": item.image_id,
         "version": item.version,
         "total": item.total,
+        "again": item.again or None,
     }
-    if isinstance(item, _Failure):
+    if isinstance(item, Broken):
         return {**row, "error_kind": item.kind, "error": item.error}, None
     row.update(item.carried)
     start = time.perf_counter()
     try:
         data = item.get()
-    except (StorageError, ImageError) as err:
+    except (StorageError, ImageError, AddressError) as err:
         if isinstance(err, StorageError) and err.hopeless:
             raise
-        return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
+        kind = "not_found" if isinstance(err, AddressError) else err.kind
+        return {**row, "error_kind": kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
     row.update(bytes=len(data), fetch_s=time.perf_counter() - start)
     return row, data
 
@@ -349,5 +246,5 @@ def _decode(
 
 
 def _table(rows: list[dict[str, Any]], options: FetchOptions) -> pa.Table:
-    schema = pa.schema([*PIXELS, *(pa.field(name, kind) for name, kind in options.carry)])
+    schema = pa.schema([*PIXELS[:-1], *(pa.field(name, kind) for name, kind in options.carry)])
     return pa.Table.from_pylist(rows, schema)

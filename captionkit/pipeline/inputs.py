@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,41 +12,26 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.pipeline.lists import Row, rows_of_list, shown
 from captionkit.pipeline.options import InputOptions
-from captionkit.storage import Entry, Storage, StorageError, UsageError, is_pattern, join_member, split_member
-
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".ico",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".mpo",
-        ".dib",
-        ".pcx",
-        ".sgi",
-        ".psd",
-        ".jxl",
-    ]
+from captionkit.storage import (
+    AddressError,
+    Entry,
+    Storage,
+    StorageError,
+    UsageError,
+    is_pattern,
+    join_member,
+    public,
+    spelled,
+    split_member,
 )
+
+_SUFFIXES = (
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k .jpx .avif .heic "
+    ".heif .mpo .dib .pcx .sgi .psd .jxl"
+)
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LIST_SUFFIXES = (".txt", ".csv", ".jsonl")
 KEY_COLUMN = "__key__"
@@ -61,12 +43,21 @@ class Item(NamedTuple):
     """One line of the manifest before it is numbered: an image, or a container of images."""
 
     uri: str
+    """The address to read, with its credentials if it has any. Never to be stored or shown: see `name`."""
     version: str
     size: int | None
     kind: Literal["image", "tar", "parquet"] = "image"
     row_groups: tuple[int, ...] = ()
     """Rows of each row group of a Parquet file."""
     carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    broken: bool = False
+    """A Parquet file that cannot be opened."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table: its address without passwords and signatures, so that an address that was
+        signed again is the same image."""
+        return public(self.uri)
 
 
 @dataclass
@@ -117,7 +108,7 @@ class Inputs:
             seen = self.ignored - before
             what = ", ".join(f"{n} × {suffix}" for suffix, n in seen.most_common(5)) or "nothing"
             hint = " Use --format images to take every file for an image." if seen else ""
-            raise UsageError(f"--input {address}: no images found there ({what}).{hint}")
+            raise UsageError(f"--input {public(address)}: no images found there ({what}).{hint}")
 
     def _entries(self, address: str) -> Iterator[tuple[Entry, bool]]:
         """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""
@@ -130,18 +121,20 @@ class Inputs:
             except StorageError as err:
                 if err.kind != "not_found":
                     raise
+        if uri.startswith(("http://", "https://")):
+            shown = public(address)
+            raise UsageError(f"--input {shown}: not found (a web server's folders cannot be listed; give a list)")
         if is_pattern(uri):
             named = bool(_suffix(uri)) and not is_pattern(_suffix(uri))
             yield from ((entry, named) for entry in storage.glob(uri))
             return
-        if uri.startswith(("http://", "https://")):
-            raise UsageError(f"--input {address}: not found (a web server's folders cannot be listed; give a list)")
         try:
             for entry in storage.list(uri):
                 yield entry, False
         except StorageError as err:
             if err.kind == "not_found":
-                raise UsageError(f"--input {address}: no such file or folder") from err
+                what = str(err) if err.hopeless else "no such file or folder"
+                raise UsageError(f"--input {public(address)}: {what}") from err
             raise
 
     def _entry(self, entry: Entry, named: bool) -> Iterable[Item]:
@@ -162,66 +155,39 @@ class Inputs:
         return []
 
     def _tar(self, uri: str, version: str, size: int | None) -> Iterator[Item]:
-        join_member(uri, "0.jpg")  # refused here, before Ray starts, where members could have no address
+        try:
+            join_member(public(uri), "0.jpg")
+        except UsageError:  # found here, before Ray starts: its members could have no address
+            if self.options.format == "webdataset" or self._asked_for(uri):
+                raise
+            yield Item(uri, version, size)  # an archive may hold what it likes: one row, which will say why
+            return
         if KEY_COLUMN in self.options.carry:
             self._carry(KEY_COLUMN, pa.string(), uri)
         yield Item(uri, version, size, "tar")
 
+    def _asked_for(self, uri: str) -> bool:
+        """Whether the user named this very address, rather than a folder, pattern or list that has it."""
+        return any(self.storage.normalize(address) == uri for address in self.options.input)
+
     def _carry(self, name: str, kind: pa.DataType, where: str) -> None:
         known = self.carry_types.setdefault(name, kind)
         if known != kind:
+            where = public(where)
             raise UsageError(f"--carry {name}: the column is {kind} in {where} and {known} in an input before it")
 
     # Lists of addresses
 
-    def _list_rows(self, uri: str, suffix: str) -> Iterator[tuple[str | None, dict[str, Any]]]:
-        column = self.options.uri_column
-        with self.storage.open(uri) as stream:
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline=None)
-            if suffix == ".csv":
-                reader = csv.DictReader(text)
-                self._check_columns(uri, reader.fieldnames or ())
-                rows: Iterable[dict[str, Any]] = reader
-            elif suffix == ".jsonl":
-                rows = self._json_rows(uri, text)
-            else:
-                for line in text:
-                    yield line.strip() or None, {}
-                return
+    def _list_rows(self, uri: str, suffix: str) -> Iterator[Row]:
+        if suffix in (".csv", ".jsonl"):
             for name in self.options.carry:
                 self._carry(name, pa.string(), uri)
-            for row in rows:
-                yield row.get(column) or None, {name: row.get(name) for name in self.options.carry}
+        with self.storage.open(uri) as stream:
+            yield from rows_of_list(uri, suffix, stream, self.options)
 
-    def _json_rows(self, uri: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as err:
-                raise UsageError(f"{uri}, line {number}: not JSON ({err})") from err
-            if not isinstance(row, dict) or not isinstance(row.get(self.options.uri_column, ""), str | None):
-                raise UsageError(f"{uri}, line {number}: expected an object with a string `{self.options.uri_column}`")
-            if number == 1:
-                self._check_columns(uri, row, needed=(self.options.uri_column,))
-            for name in self.options.carry:
-                if not isinstance(row.get(name), str | None):
-                    row[name] = json.dumps(row[name], ensure_ascii=False)
-            yield row
-
-    def _check_columns(self, uri: str, present: Iterable[str], needed: tuple[str, ...] | None = None) -> None:
-        present = list(present)
-        for name in needed or (self.options.uri_column, *self.options.carry):
-            if name not in present:
-                raise UsageError(
-                    f"{uri} has no column `{name}`; it has: {', '.join(present) or 'none'}."
-                    + (" Name the column of addresses with --uri-column." if name == self.options.uri_column else "")
-                )
-
-    def _listed(self, where: str, rows: Iterable[tuple[str | None, dict[str, Any]]]) -> Iterator[Item]:
+    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[Item]:
         """Items of listed addresses; relative ones are relative to the list's own folder."""
-        folder = posixpath.dirname(where)
+        folder = posixpath.dirname(_without_query(where))
         rows = iter(rows)
         while chunk := list(islice(rows, STAT_CHUNK)):
             named = [(self._absolute(folder, uri), carried) for uri, carried in chunk if uri]
@@ -237,9 +203,11 @@ class Inputs:
                     yield Item(entry.uri, entry.version, entry.size, carried=carried)
 
     def _absolute(self, folder: str, uri: str) -> str:
-        if "://" in uri or uri.startswith("/"):
-            return self.storage.normalize(uri)
-        return self.storage.normalize(f"{folder}/{uri}")
+        address = uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
+        try:
+            return self.storage.normalize(address)
+        except AddressError:
+            return spelled(address)  # an input all the same: its row will say why
 
     # Parquet: a list, or images
 
@@ -247,31 +215,38 @@ class Inputs:
         with self.storage.open(entry.uri) as stream:
             try:
                 file = pq.ParquetFile(stream)
-            except pa.ArrowInvalid as err:
-                raise UsageError(f"{entry.uri} is not a readable Parquet file: {err}") from err
+            except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
+                if self._asked_for(entry.uri) or self.options.format == "list":
+                    raise UsageError(f"{public(entry.uri)} is not a readable Parquet file: {err}") from err
+                yield Item(entry.uri, entry.version, entry.size, "parquet", broken=True)
+                return
             schema = file.schema_arrow
             column = None if self.options.format == "list" else image_column(schema, self.options.image_column)
             names = schema.names
             if column is None and (self.options.format == "parquet" or self.options.uri_column not in names):
                 raise UsageError(
-                    f"{entry.uri} has neither a column `{self.options.uri_column}` of addresses (--uri-column) nor "
-                    f"one of image bytes (--image-column); its columns: {', '.join(names)}"
+                    f"{public(entry.uri)} has neither a column `{self.options.uri_column}` of addresses (--uri-column) "
+                    f"nor one of image bytes (--image-column); its columns: {', '.join(names)}"
                 )
             for name in self.options.carry:
                 if name in names:
                     self._carry(name, schema.field(name).type, entry.uri)
             if column is not None:
-                join_member(entry.uri, "0")
+                join_member(public(entry.uri), "0")
                 groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
                 yield Item(entry.uri, entry.version, entry.size, "parquet", tuple(groups))
                 return
+            kind = schema.field(self.options.uri_column).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                raise UsageError(f"{public(entry.uri)}: the column `{self.options.uri_column}` holds {kind}, not text")
             yield from self._listed(entry.uri, self._parquet_rows(file, names))
 
-    def _parquet_rows(self, file: pq.ParquetFile, names: list[str]) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    def _parquet_rows(self, file: pq.ParquetFile, names: list[str]) -> Iterator[Row]:
         carry = [name for name in self.options.carry if name in names]
         for batch in file.iter_batches(columns=[self.options.uri_column, *carry]):
             for row in batch.to_pylist():
-                yield row[self.options.uri_column], {name: row[name] for name in carry}
+                yield row[self.options.uri_column], shown({name: row[name] for name in carry}, self.options)
 
 
 def image_column(schema: pa.Schema, name: str | None) -> str | None:
@@ -303,10 +278,11 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _without_query(uri: str) -> str:
+    return uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri
+
+
 def _suffix(uri: str) -> str:
     """The suffix of an address, lower case, with its dot; of `.tar.gz` both; of a URL without its query."""
-    name = posixpath.basename(uri)
-    if uri.startswith(("http://", "https://")):
-        name = name.partition("?")[0]
-    name = name.lower()
+    name = posixpath.basename(_without_query(uri)).lower()
     return ".tar.gz" if name.endswith(".tar.gz") else posixpath.splitext(name)[1]

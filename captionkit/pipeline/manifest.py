@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from captionkit.pipeline.ids import IdSet, image_id
+from captionkit.pipeline.ids import Ids, IdSet, image_id
 from captionkit.pipeline.inputs import Inputs, Item
-from captionkit.pipeline.table import CaptionTable, TableFile, container_of
+from captionkit.pipeline.sealing import new_key, seal
+from captionkit.pipeline.table import HAS_MEMBER, CaptionTable, TableFile, container_of
 from captionkit.storage import Storage, StorageOptions
 
 CHUNK = 8192
@@ -27,10 +29,12 @@ FIXED = [
     pa.field("uri", pa.string()),
     pa.field("version", pa.string()),
     pa.field("image_id", pa.int64()),
+    pa.field("address", pa.string()),  # what to read, where it is not `uri`: with its password or signature
     pa.field("size", pa.int64()),  # bytes, where known
     pa.field("kind", pa.string()),
     pa.field("row_group", pa.int32()),
     pa.field("first_row", pa.int64()),  # of the row group, in its file
+    pa.field("rows", pa.int64()),  # of the row group
     pa.field("total", pa.int64()),  # rows of the whole container, where known
 ]
 
@@ -43,6 +47,8 @@ class Unit:
     """Manifest file that holds it."""
     index: int
     """Its record batch in there."""
+    key: bytes | None = field(default=None, repr=False)
+    """What the file is sealed with, where addresses in it hold secrets: these are nowhere but in memory."""
 
 
 @dataclass
@@ -93,32 +99,31 @@ def make_manifest(
     seen = IdSet()
     writer = _Writer(table.storage, prefix, inputs)
     items = inputs.items()
-    while chunk := list(islice(items, CHUNK)):
-        fresh = seen.add(np.array([image_id(item.uri, "") for item in chunk], np.int64))
+    while chunk := [(item, item.name) for item in islice(items, CHUNK)]:
+        names = np.array([image_id(name, "") for _, name in chunk], np.int64)
+        fresh = seen.add(names)
         manifest.duplicates += len(chunk) - int(fresh.sum())
-        chunk = [item for item, new in zip(chunk, fresh.tolist(), strict=True) if new]
-        images = [item for item in chunk if item.kind == "image"]
+        single = np.array([item.kind == "image" for item, _ in chunk])
+        images = [chunk[at] for at in np.flatnonzero(fresh & single).tolist()]
         manifest.listed += len(images)
-        ids = np.array([image_id(item.uri, item.version) for item in images], np.int64)
+        ids = np.array([image_id(name, item.version) for item, name in images], np.int64)
         todo = ~done.contains(ids)
         manifest.done += len(images) - int(todo.sum())
         writer.size = rows_per_unit(manifest.listed)
-        for item, number, new in zip(images, ids.tolist(), todo.tolist(), strict=True):
-            if new:
-                writer.image(item, number)
+        for at in np.flatnonzero(todo).tolist():
+            item, name = images[at]
+            writer.image(item, name, int(ids[at]))
         if len(table):
-            left = [item for item, new in zip(images, todo.tolist(), strict=True) if new]
-            manifest.pending.add(np.array([image_id(item.uri, "") for item in left], np.int64))
-        for item in chunk:
-            if item.kind == "image":
-                continue
+            manifest.pending.add(names[fresh & single][todo])
+        for at in np.flatnonzero(fresh & ~single).tolist():
+            item, name = chunk[at]
             manifest.containers += 1
-            if table.finished(item.uri, item.version):
+            if table.finished(name, item.version):
                 manifest.finished_containers += 1
                 continue
-            manifest.containers_to_do[item.uri] = item.version
+            manifest.containers_to_do[name] = item.version
             manifest.unknown += item.kind == "tar"
-            writer.container(item)
+            writer.container(item, name)
         progress(manifest.listed + manifest.containers)
     writer.close()
     manifest.units, manifest.images = writer.units, writer.rows
@@ -139,17 +144,39 @@ def replace_changed(manifest: Manifest, table: CaptionTable) -> None:
 
 def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> Iterator[tuple[TableFile, Any]]:
     """Rows of the table that stand for an earlier version of something that is to be captioned now."""
+    shards = pa.array(list(containers), pa.string())
     for file in list(table.files):
-        stale: list[int] = []
+        stale: list[Ids] = []
         for _, batch in table.batches(["uri", "image_id"], [file]):
-            uris, ids = batch.column(0).to_pylist(), batch.column(1).to_pylist()
-            again = pending.contains(np.array([image_id(uri, "") for uri in uris], np.int64))
-            for uri, number, changed in zip(uris, ids, again.tolist(), strict=True):
-                version = containers.get(container_of(uri)) if containers else None
-                if changed or (version is not None and number != image_id(uri, version)):
-                    stale.append(number)
-        if stale:
-            yield file, np.unique(np.array(stale, np.int64))
+            uris, ids = batch.column(0), batch.column(1).to_numpy()
+            again = np.zeros(len(batch), np.bool_)
+            if len(pending):
+                again |= pending.contains(np.array([image_id(uri, "") for uri in uris.to_pylist()], np.int64))
+            if containers:
+                within = pc.or_(pc.match_substring_regex(uris, HAS_MEMBER), pc.is_in(uris, shards))
+                for at in np.flatnonzero(within.to_numpy(zero_copy_only=False)).tolist():
+                    uri = uris[at].as_py()
+                    version = containers.get(container_of(uri))
+                    again[at] |= version is not None and int(ids[at]) != image_id(uri, version)
+            stale.append(ids[again])
+        found = np.unique(np.concatenate([*stale, np.empty(0, np.int64)]))
+        if len(found):
+            yield file, found
+
+
+_Row = tuple[Any, ...]
+"""The columns `FIXED`, then a dictionary of the carried ones. A plain tuple: millions of them are made."""
+ADDRESS = [column.name for column in FIXED].index("address")
+_NO_GROUP = (None, None, None, None)
+
+
+def _batch(rows: list[_Row], schema: pa.Schema) -> pa.RecordBatch:
+    *columns, carried = zip(*rows, strict=True)
+    arrays = [pa.array(values, column.type) for values, column in zip(columns, FIXED, strict=True)]
+    arrays += [
+        pa.array([each.get(column.name) for each in carried], column.type) for column in list(schema)[len(FIXED) :]
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 class _Writer:
@@ -160,32 +187,32 @@ class _Writer:
         self.units: list[Unit] = []
         self.rows = 0
         self.size = rows_per_unit(0)
-        self._images: list[dict[str, Any]] = []
-        self._batches: list[list[dict[str, Any]]] = []
+        self._images: list[_Row] = []
+        self._batches: list[list[_Row]] = []
         self._files = 0
+        self._key = new_key()
 
-    def image(self, item: Item, number: int) -> None:
-        row = {"uri": item.uri, "version": item.version, "image_id": number, "size": item.size, "kind": "image"}
-        self._images.append(row | item.carried)
+    def image(self, item: Item, name: str, number: int) -> None:
+        address = None if name == item.uri else item.uri
+        self._images.append((name, item.version, number, address, item.size, "image", *_NO_GROUP, item.carried))
         self.rows += 1
         if len(self._images) >= self.size:
             self._unit(self._images)
             self._images = []
 
-    def container(self, item: Item) -> None:
-        row: dict[str, Any] = {"uri": item.uri, "version": item.version, "kind": item.kind}
-        if item.kind == "tar":
-            self._unit([row])
+    def container(self, item: Item, name: str) -> None:
+        row = (name, item.version, None, None if name == item.uri else item.uri, None, item.kind)
+        if item.kind == "tar" or item.broken:
+            self._unit([(*row, *_NO_GROUP, {})])
             return
-        first = 0
+        first, total = 0, sum(item.row_groups)
         for group, rows in enumerate(item.row_groups):
             if rows:
-                part = {"row_group": group, "first_row": first, "total": sum(item.row_groups)}
-                self._unit([{**row, **part}])
+                self._unit([(*row, group, first, rows, total, {})])
             first += rows
         self.rows += first
 
-    def _unit(self, rows: list[dict[str, Any]]) -> None:
+    def _unit(self, rows: list[_Row]) -> None:
         self._batches.append(rows)
         if len(self._batches) >= UNITS_PER_FILE:
             self._write()
@@ -198,9 +225,11 @@ class _Writer:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
             for rows in self._batches:
-                file.write_batch(pa.RecordBatch.from_pylist(rows, schema))
-        self.storage.write(uri, sink.getvalue().to_pybytes())
-        self.units += [Unit(uri, index) for index in range(len(self._batches))]
+                file.write_batch(_batch(rows, schema))
+        secret = any(row[ADDRESS] is not None for rows in self._batches for row in rows)
+        data = sink.getvalue().to_pybytes()
+        self.storage.write(uri, seal(data, self._key, uri) if secret else data)
+        self.units += [Unit(uri, index, self._key if secret else None) for index in range(len(self._batches))]
         self._files += 1
         self._batches = []
 
@@ -212,13 +241,14 @@ class _Writer:
 
 
 @lru_cache(maxsize=2)  # the units of one file often come to one worker
-def _open(options: StorageOptions, file: str) -> pa.ipc.RecordBatchFileReader:
-    return pa.ipc.open_file(pa.BufferReader(Storage(options).read(file)))
+def _open(options: StorageOptions, file: str, key: bytes | None) -> pa.ipc.RecordBatchFileReader:
+    data = Storage(options).read(file)
+    return pa.ipc.open_file(pa.BufferReader(data if key is None else seal(data, key, file)))
 
 
 def read_unit(unit: Unit, storage: Storage) -> pa.RecordBatch:
     """A unit's rows, with the columns `FIXED` and the carried ones."""
-    return _open(storage.trusting().options, unit.file).get_batch(unit.index)
+    return _open(storage.trusting().options, unit.file, unit.key).get_batch(unit.index)
 
 
 def delete_manifest(units: Iterable[Unit], storage: Storage) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from captionkit.pipeline.fetch import sum_retries
 from captionkit.pipeline.table import CAPTIONED
 
 BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
@@ -31,6 +32,7 @@ class RunMetrics:
         self._failures = make(Counter, "failures", "Failed images by kind", "kind")
         self._seconds = make(Counter, "stage_seconds", "Seconds spent in a stage, added up over images", "stage")
         self._bytes = make(Counter, "read_bytes", "Bytes of encoded images read")
+        self._retries = make(Counter, "retries", "Reads tried again after a fault that passes", "fault")
         self._batches = make(Histogram, "batch_size", "Images that an actor captioned at once", boundaries=BATCHES)
         self._left = make(Gauge, "images_left", "Images listed and not yet captioned or failed")
         self._unwritten = make(Gauge, "unwritten_rows", "Rows that wait in the driver for their table file")
@@ -47,6 +49,8 @@ class RunMetrics:
             seconds = pc.sum(rows[f"{stage}_s"]).as_py() or 0.0
             if seconds > 0:
                 self._seconds.inc(seconds, {"stage": stage})
+        for fault, count in sum_retries(rows).items():
+            self._retries.inc(count, {"fault": fault})
         size = pc.sum(rows["bytes"]).as_py() or 0
         if size:
             self._bytes.inc(size)

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from captionkit.storage import redact
+
 
 class Meter:
     """Counts something long. Use as a context manager; messages and bars go to standard error.
@@ -86,5 +88,5 @@ class Meter:
 
 
 def say(line: str) -> None:
-    """One line for the person who runs this."""
-    print(line, file=sys.stderr, flush=True)
+    """One line for the person who runs this; what looks like a password or a key in it is not shown."""
+    print(redact(line), file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -15,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import captionkit
+from captionkit.pipeline.fetch import sum_retries
 from captionkit.pipeline.table import FAILED
-from captionkit.storage import Storage
+from captionkit.storage import Storage, public, redact, retry_counts
 
 PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "s3fs")
 
@@ -32,7 +34,8 @@ def versions() -> dict[str, str]:
 
 @dataclass
 class RunRecord:
-    """One run. `options` is a config file that repeats it (`--config` takes the record itself)."""
+    """One run. `options` is a config file that repeats it (`--config` takes the record itself), but for passwords and
+    signatures in addresses, which are never written down."""
 
     run_id: str
     options: dict[str, Any]
@@ -49,7 +52,8 @@ class RunRecord:
     total: int | None = None
     """Images to caption in this run, as far as known; None where shards have yet to be counted."""
     counts: dict[str, int] = field(default_factory=dict)
-    """listed, containers, duplicates, done before, replaced; captioned and failed by this run."""
+    """listed, containers, duplicates (addresses, and members of shards), done before, replaced; captioned and failed by
+    this run."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failed rows of this run by kind."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,12 +65,16 @@ class RunRecord:
     batch_sizes: dict[str, int] = field(default_factory=dict)
     """Images captioned, by the size of the batch that they were in."""
     bytes_read: int = 0
+    retries: dict[str, int] = field(default_factory=dict)
+    """Times that storage was asked again after a fault that passes, by the fault (`captionkit.storage.FAULTS`): by the
+    driver, and for every row that came back."""
     files: list[str] = field(default_factory=list)
     resources: dict[str, float] = field(default_factory=dict)
     """What the Ray cluster had when the run started."""
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
+        self._retried_before, self._retried_fetching = Counter(retry_counts()), Counter[str]()
         self.counts = {"captioned": 0, "failed": 0, **self.counts}
 
     @property
@@ -78,9 +86,11 @@ class RunRecord:
         failed = rows.filter(pc.equal(rows["status"], FAILED))
         self.counts["failed"] += len(failed)
         self.counts["captioned"] += len(rows) - len(failed)
+        self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["again"]).as_py() or 0)
         _count(self.failures, failed["error_kind"])
         _count(self.batch_sizes, rows["batch"].drop_null().cast(pa.string()))
         self.bytes_read += pc.sum(rows["bytes"]).as_py() or 0
+        self._retried_fetching += sum_retries(rows)
         for stage in ("fetch", "decode", "caption"):
             self.spend(stage, pc.sum(rows[f"{stage}_s"]).as_py() or 0.0)
 
@@ -95,14 +105,27 @@ class RunRecord:
     def broke(self, error: BaseException) -> None:
         """Note what ended the run: of a remote error, whose text is a page of stack, the last line."""
         lines = [line for line in re.sub(r"\x1b\[[\d;]*m", "", str(error)).splitlines() if line.strip()]
-        self.status, self.error = "broken", f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+        self.status, self.error = "broken", redact(f"{type(error).__name__}: {lines[-1].strip() if lines else ''}")
 
     def write(self, storage: Storage, uri: str) -> None:
+        self.retries = dict(Counter(retry_counts()) - self._retried_before + self._retried_fetching)
         self.seconds["wall"] = round(time.monotonic() - self._began, 3)
         self.renewed_at = now()
-        storage.write(uri, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        shown = asdict(self)
+        for part in ("options", "model", "files"):
+            shown[part] = _public(shown[part])
+        storage.write(uri, (json.dumps(shown, indent=2) + "\n").encode())
+
+
+def _public(value: Any) -> Any:
+    """The same with every address in its public form."""
+    if isinstance(value, dict):
+        return {name: _public(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_public(each) for each in value]
+    return public(value) if isinstance(value, str) else value
 
 
 def _count(counts: dict[str, int], values: pa.ChunkedArray) -> None:
-    for value in values.to_pylist():
-        counts[value] = counts.get(value, 0) + 1
+    for found in values.value_counts().to_pylist():
+        counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]

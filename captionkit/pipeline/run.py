@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
 
-import pyarrow as pa
 import ray
 
 from captionkit.images import Limits
 from captionkit.model.bundle import BundleError, read_files
 from captionkit.model.captioner import Captioner
-from captionkit.pipeline.cluster import Pool, connect, plan_pool
+from captionkit.pipeline.cluster import Pool, connect, plan_pool, raised_by_task
 from captionkit.pipeline.compact import recover
 from captionkit.pipeline.config import to_config
 from captionkit.pipeline.describe import Describe, DescribeOptions
@@ -31,10 +29,11 @@ from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.record import RunRecord, now
+from captionkit.pipeline.refusals import check_carry, check_options, check_table
 from captionkit.pipeline.stopping import Stopped, stoppable
-from captionkit.pipeline.table import CaptionTable, Footer, schema_with
+from captionkit.pipeline.table import CaptionTable, Footer
 from captionkit.pipeline.writer import TableWriter, stored_columns
-from captionkit.storage import Storage, UsageError
+from captionkit.storage import Storage, StorageError
 
 RUNS = "_runs"
 RENEW_SECONDS = 30.0
@@ -51,7 +50,7 @@ class CaptionJob:
     """
 
     def __init__(self, options: CaptionOptions) -> None:
-        _check(options)
+        check_options(options)
         self.options = options
         # Which schemes are allowed is asked of what the data name, not of what the user does.
         self.storage = Storage(options.storage).trusting()
@@ -66,7 +65,7 @@ class CaptionJob:
         # As JSON has it, since it is held against what the table's files say.
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
         self.table = CaptionTable(options.table.output, self.storage)
-        _check_table(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
+        check_table(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
         self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
@@ -95,6 +94,7 @@ class CaptionJob:
         record, manifest = self.record, None
         try:
             Inputs(self.options.inputs, self.storage).check()
+            self._check_output()
             with stoppable(), Lease(self.table.uri, self.storage, self.run_id) as self.lease:
                 self._reopen()
                 manifest = self._list()
@@ -104,8 +104,11 @@ class CaptionJob:
             record.status = "stopped"
             raise
         except BaseException as err:
-            record.broke(err)
-            raise
+            found = raised_by_task(err)
+            record.broke(found)
+            if found is err:
+                raise
+            raise found from None
         else:
             share = record.counts["failed"] / max(1, record.rows)
             record.status = "too_many_failed" if share > self.options.table.max_failed else "succeeded"
@@ -117,12 +120,20 @@ class CaptionJob:
                 delete_manifest(manifest.units, self.storage)
         return record
 
+    def _check_output(self) -> None:
+        """Whether anything can be written at all; a fault that passes is left to the lease, which has more patience."""
+        try:
+            self.storage.check_writable(self.table.uri)
+        except StorageError as err:
+            if not err.fault:
+                raise
+
     def _reopen(self) -> None:
         """Look at the table again, now that no other run can write to it: one may have ended since."""
         self.table = CaptionTable(self.table.uri, self.storage)
         if recover(self.table):  # a compaction that died left rows twice
             self.table = CaptionTable(self.table.uri, self.storage)
-        _check_table(self.table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+        check_table(self.table, self.fingerprint, self.search, mixed=self.options.table.mixed)
 
     def _list(self) -> Manifest:
         start = time.monotonic()
@@ -135,7 +146,7 @@ class CaptionJob:
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
             manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)
         self.carry = dict(inputs.carry_types)
-        _check_carry(self.table, self.carry)
+        check_carry(self.table, self.carry)
         self.lease.check()
         replace_changed(manifest, self.table)
         self.record.spend("listing", time.monotonic() - start)
@@ -236,6 +247,9 @@ class CaptionJob:
             record.files = writer.files
             record.spend("captioning", time.monotonic() - start)
             record.measure(first, first_rows)
+        again = record.counts["duplicates"] - manifest.duplicates
+        if again:
+            say(f"{again:,} members of shards have the name of one before them (one row each)")
 
 
 @contextmanager
@@ -270,66 +284,3 @@ def _describe_manifest(manifest: Manifest, inputs: Inputs) -> str:
     if inputs.ignored:
         parts.append("passed over " + ", ".join(f"{n:,} × {suffix}" for suffix, n in inputs.ignored.most_common(5)))
     return "; ".join(parts)
-
-
-def _check(options: CaptionOptions) -> None:
-    """What the types cannot say of the options."""
-    try:
-        low, high = options.cluster.actor_range()
-    except ValueError:
-        low, high = 0, 0
-    batch, gpus = options.captioner.batch_size, options.cluster.gpus_per_actor
-    for fine, complaint in (
-        (
-            1 <= low <= high,
-            f"--actors {options.cluster.actors}: expected MIN:MAX with 1 <= MIN <= MAX, as in 1:8",
-        ),
-        (batch is None or batch >= 1, f"--batch-size {batch}: at least 1"),
-        (
-            gpus is None or gpus == 0 or 0 < gpus <= 1 or gpus == int(gpus) > 0,
-            f"--gpus-per-actor {gpus}: 0, a fraction of one, or a whole number",
-        ),
-        (0 <= options.table.max_failed <= 1, f"--max-failed {options.table.max_failed}: a share from 0 to 1"),
-        (options.cluster.fetch_threads >= 1, "--fetch-threads: at least 1"),
-        (
-            options.table.flush_minutes > 0 and options.table.flush_rows >= 1,
-            "--flush-minutes and --flush-rows: more than 0",
-        ),
-        (
-            min(options.inputs.max_megapixels, options.inputs.max_megabytes, options.inputs.decode_seconds) > 0,
-            "--max-megapixels, --max-megabytes and --decode-seconds: more than 0",
-        ),
-    ):
-        if not fine:
-            raise UsageError(complaint)
-
-
-def _check_table(table: CaptionTable, model: str, search: dict[str, Any], *, mixed: bool) -> None:
-    """Refuse to mix captions of several makers in one table, unless asked to."""
-    if mixed:
-        return
-    for file in table.files:
-        if file.footer.model != model:
-            raise UsageError(
-                f"the table at {table.uri} was captioned by {file.footer.model}, and --model is {model}. Give another "
-                "--output, or --mixed to have both in one table (its rows stay, each names its model)."
-            )
-        if file.footer.search != search:
-            changed = sorted(name for name in search if file.footer.search.get(name) != search[name])
-            was = ", ".join(f"{name}={file.footer.search.get(name)}" for name in changed)
-            asked = ", ".join(f"{name}={search[name]}" for name in changed)
-            raise UsageError(
-                f"the table at {table.uri} was captioned with {was}, and this run asks for {asked}. Give another "
-                "--output, or --mixed to have both in one table."
-            )
-
-
-def _check_carry(table: CaptionTable, carry: dict[str, pa.DataType]) -> None:
-    schema_with(carry)
-    asked = {name: str(kind) for name, kind in carry.items()}
-    for file in table.files:
-        if file.footer.carry != asked:
-            raise UsageError(
-                f"the table at {table.uri} carries the columns {file.footer.carry or 'none'}, and this run "
-                f"{asked or 'none'}: one table has one schema. Give the same --carry, or another --output."
-            )

@@ -43,6 +43,10 @@ class Status:
             left = f", about {(total - done) / rate / 60:,.0f} min left" if total and self.state == "running" else ""
             lines.append(f"  {rate:,.1f} images/s{left}")
         lines += [f"  {count:,} × {kind}" for kind, count in sorted(record["failures"].items(), key=lambda p: -p[1])]
+        retries = record.get("retries") or {}
+        if retries:
+            kinds = ", ".join(f"{count:,} × {fault}" for fault, count in sorted(retries.items(), key=lambda p: -p[1]))
+            lines.append(f"  storage was asked again {sum(retries.values()):,} times: {kinds}")
         if record.get("error"):
             lines.append(f"  {record['error']}")
         if self.state == "silent":

@@ -47,7 +47,7 @@ class StorageError(Exception):
     """
 
     def __init__(self, kind: str, message: str, hopeless: bool = False, fault: str = "", after: float = 0.0) -> None:
-        super().__init__(kind, message, hopeless, fault, after)  # all in args, so that the error survives pickling
+        super().__init__(message)
         if kind not in (*STORAGE_ERROR_KINDS, "write_error"):
             raise ValueError(f"unknown storage error kind {kind!r}")
         if fault not in ("", *FAULTS):
@@ -60,6 +60,10 @@ class StorageError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, str, bool, str, float]]:
+        # Not from `args`, into which Ray Data writes advice before it sends an error home.
+        return type(self), (self.kind, self.message, self.hopeless, self.fault, self.after)
 
 
 Explain = Callable[[Exception, str], StorageError]

@@ -71,6 +71,8 @@ def test_errors_survive_pickling() -> None:
     error = failure("permission", "s3://b/a", "access denied", "ask", hopeless=True)
     again = pickle.loads(pickle.dumps(error))
     assert (again.kind, again.hopeless, str(again)) == ("permission", True, "s3://b/a: access denied; ask")
+    again.args = (f"{again.args[0]}\nwhat Ray Data has to say about it",)
+    assert vars(pickle.loads(pickle.dumps(again))) == vars(error)
 
 
 def test_kinds_are_a_closed_set() -> None:
