@@ -91,7 +91,7 @@ class TrainJob:
         )
         self._write_record()
         with Lease(self.output, self.storage, f"training-{secrets.token_hex(3)}"):
-            ours = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
+            ours = self._ours = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
             try:
                 self._train(corpus)
             finally:
@@ -179,7 +179,8 @@ class TrainJob:
     def _features(self, corpus: TrainingCorpus, spec: EncoderSpec, pixels: bool) -> FeatureSet:
         options = self.options.cluster
         resources = ray.cluster_resources()
-        pool = plan_pool(ClusterOptions(), resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        pool = plan_pool(ClusterOptions(), cpus, gpus, grows=not self._ours)
         features = make_features(
             [image for image, _ in (*corpus.train, *corpus.dev)],
             spec,
