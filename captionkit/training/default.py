@@ -59,7 +59,7 @@ class DefaultOptions:
     """Batches of 64 that the encoder learns facts from."""
     encoder_rate: float = 2e-3
     """Its highest learning rate."""
-    decoder_steps: int = 4000
+    decoder_steps: int = 10_000
     """Batches of 128 that the decoder learns captions from."""
     decoder_rate: float = 3e-3
     """Its highest learning rate."""
