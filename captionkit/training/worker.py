@@ -97,13 +97,14 @@ class Worker:
     def run(self) -> None:
         """Train from the last checkpoint, if there is one, to the end."""
         history = History()
+        self._said, self._from, self._began = time.monotonic(), 0, time.monotonic()
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 history = load_checkpoint(Path(folder), self.objective, self.optimizer, self.device)
         elif self.stage.name != "captions":
             self._validate(history, 0)  # what the stage before has reached is to be beaten
-        self._said, self._from, self._began = time.monotonic(), history.step, time.monotonic()
+        self._from, self._began = history.step, time.monotonic()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         reward = 0.0
         for step in range(history.step, self.steps):
