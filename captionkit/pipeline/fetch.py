@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
@@ -239,12 +240,31 @@ def _decode(
         if isinstance(outcome, ImageError):
             row.update(error_kind=outcome.kind, error=str(outcome))
         else:
-            # A view: Arrow makes the copy.
-            row.update(pixels=outcome.pixels.data.cast("B"), width=outcome.width, height=outcome.height)
+            row.update(pixels=outcome.pixels, width=outcome.width, height=outcome.height)
         row["decode_s"] = outcome.seconds
     return _table([row for row, _ in rows], options)
 
 
 def _table(rows: list[dict[str, Any]], options: FetchOptions) -> pa.Table:
     schema = pa.schema([*PIXELS[:-1], *(pa.field(name, kind) for name, kind in options.carry)])
-    return pa.Table.from_pylist(rows, schema)
+    columns = [
+        _pixels([row.get(name) for row in rows])
+        if name == "pixels"
+        else pa.array([row.get(name) for row in rows], kind)
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _pixels(pictures: list[NDArray[np.uint8] | None]) -> pa.Array:
+    """A column of binary values from pictures, null where there is none; one copy.
+
+    Of memoryviews pyarrow would make it by itself, and keep each of them for ever (26.0.1: a picture leaked a row).
+    """
+    there = np.array([picture is not None for picture in pictures])
+    sizes = [0 if picture is None else picture.size for picture in pictures]
+    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
+    flat = [picture.reshape(-1) for picture in pictures if picture is not None]
+    valid = pa.py_buffer(np.packbits(there, bitorder="little"))
+    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(np.concatenate([np.empty(0, np.uint8), *flat]))]
+    return pa.Array.from_buffers(pa.binary(), len(pictures), buffers, null_count=int((~there).sum()))

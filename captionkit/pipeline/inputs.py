@@ -244,9 +244,11 @@ class Inputs:
 
     def _parquet_rows(self, file: pq.ParquetFile, names: list[str]) -> Iterator[Row]:
         carry = [name for name in self.options.carry if name in names]
-        for batch in file.iter_batches(columns=[self.options.uri_column, *carry]):
-            for row in batch.to_pylist():
-                yield row[self.options.uri_column], shown({name: row[name] for name in carry}, self.options)
+        for batch in file.iter_batches(columns=list(dict.fromkeys([self.options.uri_column, *carry]))):
+            uris = batch.column(batch.schema.get_field_index(self.options.uri_column)).to_pylist()
+            carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
+            for uri, values in zip(uris, carried, strict=True):
+                yield uri, shown(values, self.options)
 
 
 def image_column(schema: pa.Schema, name: str | None) -> str | None:

@@ -32,6 +32,8 @@ def rows_of_list(uri: str, suffix: str, stream: BinaryIO, options: InputOptions)
 
 def shown(carried: dict[str, Any], options: InputOptions) -> dict[str, Any]:
     """Carried values as they may be stored: the address itself may be among them, and text that is not Unicode."""
+    if not carried:
+        return carried
     column = options.uri_column
     if isinstance(carried.get(column), str):
         carried[column] = public(carried[column])

@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 
 from captionkit.pipeline.table import HAS_MEMBER, SCHEMA, CaptionTable, Container, Footer, container_of, to_parquet
 
+TOGETHER = 64
+"""Tables that are copied into one at a time."""
+
 
 class TableWriter:
     """Gathers rows and writes them as table files, large ones, but not later than `flush_seconds`.
@@ -36,6 +39,7 @@ class TableWriter:
         self._table, self._run_id, self._footer, self._columns = table, run_id, footer, columns
         self._flush_rows, self._flush_seconds, self._name = flush_rows, flush_seconds, name
         self._before_write = before_write
+        self._fresh: list[pa.Table] = []
         self._buffer: list[pa.Table] = []
         self._buffered = 0
         self._containers: dict[str, Container] = {}
@@ -45,7 +49,9 @@ class TableWriter:
     def add(self, rows: pa.Table) -> None:
         """Take rows in, with the columns of the table plus `version` and `total`."""
         self._count_containers(rows)
-        self._buffer.append(rows.select(self._columns))
+        self._fresh.append(rows.select(self._columns))
+        if len(self._fresh) >= TOGETHER:
+            self._gather()
         self._buffered += len(rows)
         if self._buffered >= self._flush_rows or time.monotonic() - self._last >= self._flush_seconds:
             self.flush()
@@ -64,11 +70,18 @@ class TableWriter:
             container.rows += 1
             container.total = row["total"] if row["total"] is not None else container.total
 
+    def _gather(self) -> None:
+        """Copy what has come lately into one piece: as it comes it is a view of Ray's blocks, and holds them."""
+        if self._fresh:
+            self._buffer.append(pa.concat_tables(self._fresh).combine_chunks())
+            self._fresh = []
+
     def flush(self) -> None:
         """Write what is there, if anything, as one file."""
         if not self._buffered:
             return
         uri = f"{self._table.uri}/{self._name}-{self._run_id}-{len(self.files):05d}.parquet"
+        self._gather()
         rows = pa.concat_tables(self._buffer)
         footer = Footer(self._footer.model, self._footer.search, self._footer.carry, self._containers)
         data = to_parquet(rows, footer)

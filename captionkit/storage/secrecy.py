@@ -60,6 +60,8 @@ def public(uri: str) -> str:
     `token=`, a hash stays: two objects never become one. All else stays as it is spelled. An address that loses
     something cannot be read any more.
     """
+    if "@" not in uri and uri[:4].lower() != "http":
+        return uri  # as nearly all of a long listing are
     match = _ADDRESS.fullmatch(uri)
     if match is None:
         return uri

@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,19 @@ def test_chunks_of_large_images_are_short(
 
 
 table_of = fetch_module._table
+
+
+def test_no_pixels_stay_behind(folder: Folder, tmp_path: Path) -> None:
+    for number in range(20):
+        folder.add(f"{number}.jpg", number)
+
+    def kept() -> int:
+        fetch(tmp_path, str(folder.path))
+        gc.collect()
+        return sum(isinstance(each, memoryview | np.ndarray) for each in gc.get_objects())
+
+    before = kept()
+    assert kept() < before + 5
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -99,6 +99,30 @@ def test_other_column_names(folder: Folder) -> None:
         items(listing, uri_column="url", carry=("m",))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_the_address_itself_is_carried_without_its_secrets(folder: Folder, suffix: str) -> None:
+    uri = "https://ann:hunter2@h.example/a.jpg?w=1&sig=Zq9"
+    pq.write_table(pa.table({"url": [uri]}), folder.path / "l.parquet")
+    folder.add("l.csv", f"url\n{uri}\n".encode())
+    folder.add("l.jsonl", json.dumps({"url": uri}).encode())
+    (item,) = items(f"{folder.path}/l.{suffix}", uri_column="url", carry=("url",), stat_listed=False)
+    assert (item.uri, item.name) == (uri, "https://h.example/a.jpg?w=1")
+    assert item.carried == {"url": item.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("l.csv", b"uri\n" + b"x" * 200_000), ("l.jsonl", b'{"uri": ' + b"[" * 100_000), ("l.parquet", None)],
+)
+def test_lists_that_make_no_sense_are_named(folder: Folder, name: str, body: bytes | None) -> None:
+    if body is None:
+        pq.write_table(pa.table({"uri": [1, 2]}), folder.path / name)
+    else:
+        folder.add(name, body)
+    with pytest.raises(UsageError, match=name):
+        items(f"{folder.path}/{name}")
+
+
 def test_json_values_are_carried_as_text(folder: Folder) -> None:
     listing = folder.add(
         "list.jsonl",
