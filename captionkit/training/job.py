@@ -29,7 +29,7 @@ from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.progress import say
 from captionkit.pipeline.record import now, versions
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError, UsageError, public
 from captionkit.training.checkpoints import HISTORY, History, load_checkpoint
 from captionkit.training.corpus import TrainingCorpus, examples, read_training_corpus
 from captionkit.training.examples import Examples
@@ -196,7 +196,7 @@ class TrainJob:
         return features
 
     def _examples(self, captions: list[tuple[str, tuple[str, ...]]], features: FeatureSet) -> Examples:
-        fine = [(image, texts) for image, texts in captions if image not in features.failed]
+        fine = [(image, texts) for image, texts in captions if public(image) not in features.failed]
         found = examples(fine, self.vocabulary, self.options.corpus.max_words)
         if not len(found):
             raise UsageError("not one image of the corpus could be read; corpus.txt and the lines above say why")
