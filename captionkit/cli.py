@@ -18,6 +18,7 @@ from captionkit.corpus import CorpusError
 from captionkit.evaluation.options import EvaluateOptions
 from captionkit.gallery import write_gallery
 from captionkit.metrics import MetricError
+from captionkit.pipeline.cluster import raised_by_task
 from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
 from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.stopping import Stopped
@@ -227,7 +228,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except (StorageError, MetricError) as err:
         return _complain(BROKEN, str(err))
     except RayTaskError as err:
-        cause = _cause(err)
+        cause = raised_by_task(err)
         if not isinstance(cause, StorageError):
             raise
         return _complain(BROKEN, str(cause))
@@ -251,15 +252,6 @@ def _overview() -> str:
 def _complain(code: int, message: str) -> int:
     say(f"captionkit: {message}")
     return code
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a Ray task really raised."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException) or inner is error:
-            return error
-        error = inner
 
 
 if __name__ == "__main__":

@@ -211,12 +211,10 @@ def read_row_group(
 
 def _kind(error: Exception) -> str:
     """The kind of failure that a break is; raised again where it is no single container's."""
-    if isinstance(error, StorageError):
-        if error.hopeless:
-            raise error
+    if isinstance(error, StorageError) and error.hopeless:
+        raise error
+    if isinstance(error, (StorageError, AddressError)):
         return error.kind
-    if isinstance(error, AddressError):
-        return "not_found"
     if isinstance(error, UsageError):
         raise error
     return "truncated"

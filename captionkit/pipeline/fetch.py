@@ -223,8 +223,7 @@ def _fetch(item: Source | Broken) -> tuple[dict[str, Any], bytes | None]:
     except (StorageError, ImageError, AddressError) as err:
         if isinstance(err, StorageError) and err.hopeless:
             raise
-        kind = "not_found" if isinstance(err, AddressError) else err.kind
-        return {**row, "error_kind": kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
+        return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
     row.update(bytes=len(data), fetch_s=time.perf_counter() - start)
     return row, data
 

@@ -32,7 +32,12 @@ class UsageError(ValueError):
 
 
 class AddressError(UsageError):
-    """An address at which nothing can be, whatever the storage says: of a list of millions it costs its own row."""
+    """An address at which nothing can be, whatever the storage says: of a list of millions it costs its own row.
+
+    kind: that row's, one of `STORAGE_ERROR_KINDS`.
+    """
+
+    kind = "not_found"
 
 
 class StorageError(Exception):

@@ -22,8 +22,8 @@ _COUNTS = ("layers", "length", "positions")
 def remember(gates: Tensor) -> None:
     """Let an LSTM begin by remembering: add 1 to the bias (4 × hidden_size,) of its forget gate.
 
-    With PyTorch's 0 it halves its cell at every step, and the image is forgotten before the third word (Jozefowicz et
-    al. 2015, http://proceedings.mlr.press/v37/jozefowicz15.html).
+    With PyTorch's 0 it begins by halving its cell at every step (Jozefowicz et al. 2015,
+    http://proceedings.mlr.press/v37/jozefowicz15.html).
     """
     hidden_size = len(gates) // 4
     gates[hidden_size : 2 * hidden_size] += 1
