@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import tyro
 from ray.exceptions import RayTaskError
 
 import captionkit
 from captionkit.cli_options import parse
-from captionkit.cli_pictures import attention
+from captionkit.cli_pictures import attention, draw_scenes, gallery, scenes, show_gallery
 from captionkit.cli_tables import check, compact, failures, plan, show_plan, status
 from captionkit.corpus import CorpusError
 from captionkit.evaluation.options import EvaluateOptions
-from captionkit.gallery import write_gallery
 from captionkit.metrics import MetricError
 from captionkit.pipeline.cluster import raised_by_task
 from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
-from captionkit.pipeline.progress import Meter, say
+from captionkit.pipeline.progress import say
 from captionkit.pipeline.stopping import Stopped
-from captionkit.pipeline.table import CaptionTable
-from captionkit.scenes import draw_folder
-from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
+from captionkit.storage import Storage, StorageError, UsageError
 from captionkit.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -37,19 +33,6 @@ EXIT_CODES = f"""exit codes:
   {USAGE}    wrong usage, found before Ray starts
   {TOO_MANY_FAILED}    a larger share of rows failed than --max-failed allows; the table stands all the same
   {STOPPED}  stopped (SIGTERM, Ctrl-C); what was captioned by then is kept"""
-
-
-@dataclass(frozen=True)
-class GalleryOptions:
-    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
-
-    table: tyro.conf.Positional[str]
-    """Address of the caption table."""
-    page: str = "captions.html"
-    """Address of the page to write."""
-    limit: int = 200
-    """Pictures on the page; of a larger table a spread sample, the same every time."""
-    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
 
 
 @dataclass(frozen=True)
@@ -84,7 +67,7 @@ def run_job(options: CaptionOptions) -> int:
         say(f"  {count:,} × {kind}")
     if options.table.page:
         rate = record.images_per_second
-        _gallery(job.table.uri, options.table.page, 200, Storage(options.storage), images_per_second=rate)
+        show_gallery(job.table.uri, options.table.page, 200, Storage(options.storage), images_per_second=rate)
     say(f"table:  {job.table.uri}")
     say(f"record: {job.record_uri}")
     if options.table.page:
@@ -134,28 +117,11 @@ def evaluate(args: Sequence[str]) -> int:
     return OK
 
 
-def gallery(args: Sequence[str]) -> int:
-    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
-    options = parse(GalleryOptions, "gallery", args)
-    _gallery(options.table, options.page, options.limit, Storage(options.storage))
-    say(f"page: {options.page}")
-    return OK
-
-
-def _gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
-    table = CaptionTable(uri, storage)
-    if not table.files:
-        raise UsageError(f"{table.uri} holds no caption table")
-    title = table.uri.rstrip("/").rpartition("/")[2]
-    summary = {"table": table.uri, **summary}
-    write_gallery(table.rows(), storage.read, page, title=title, summary=summary, limit=limit, write=storage.write)
-
-
 def demo(args: Sequence[str]) -> int:
     """Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine."""
     options = parse(DemoOptions, "demo", args)
     images = f"{options.output}/scenes"
-    _draw(images, options.count, options.seed)
+    draw_scenes(images, options.count, options.seed)
     # Two files that are no pictures, to see what becomes of such: a row with its reason, and nothing else.
     storage = Storage()
     storage.write(storage.normalize(f"{images}/empty.jpg"), b"")
@@ -166,34 +132,6 @@ def demo(args: Sequence[str]) -> int:
             table=OutputOptions(output=f"{options.output}/captions", page=f"{options.output}/captions.html"),
         )
     )
-
-
-def scenes(args: Sequence[str]) -> int:
-    """Draw scenes into a folder, as many as you like."""
-    options = parse(ScenesOptions, "scenes", args)
-    _draw(options.output, options.count, options.seed, options.size)
-    say(f"{options.count:,} scenes in {options.output}")
-    return OK
-
-
-def _draw(folder: str, count: int, seed: int, size: int = 320) -> None:
-    with Meter("drawing", "scenes", count) as meter:
-        for number, _ in enumerate(draw_folder(folder, count, seed, size), 1):
-            meter.update(number)
-
-
-@dataclass(frozen=True)
-class ScenesOptions:
-    """Draw scenes into a folder, as many as you like; their captions in captions.jsonl beside them."""
-
-    output: str
-    """Folder to draw into."""
-    count: int = 100
-    """How many."""
-    seed: int = 20_000_000
-    """Seed of the first; each next one is one more."""
-    size: int = 320
-    """Side of the pictures in pixels."""
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -1,15 +1,19 @@
-"""Commands that draw."""
+"""Commands that draw: pages of tables, where a captioner looked, scenes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import tyro
 
 from captionkit.cli_options import parse
+from captionkit.gallery import write_gallery
 from captionkit.model.search.options import SearchOptions
-from captionkit.pipeline.progress import say
+from captionkit.pipeline.progress import Meter, say
+from captionkit.pipeline.table import CaptionTable
+from captionkit.scenes import draw_folder
 from captionkit.storage import Storage, StorageOptions, UsageError
 
 OK = 0
@@ -27,6 +31,33 @@ class AttentionOptions:
     """Address of the picture to write."""
     search: tyro.conf.OmitArgPrefixes[SearchOptions] = field(default_factory=SearchOptions)
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+
+    table: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    page: str = "captions.html"
+    """Address of the page to write."""
+    limit: int = 200
+    """Pictures on the page; of a larger table a spread sample, the same every time."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class ScenesOptions:
+    """Draw scenes into a folder, as many as you like; their captions in captions.jsonl beside them."""
+
+    output: str
+    """Folder to draw into."""
+    count: int = 100
+    """How many."""
+    seed: int = 20_000_000
+    """Seed of the first; each next one is one more."""
+    size: int = 320
+    """Side of the pictures in pixels."""
 
 
 def attention(args: Sequence[str]) -> int:
@@ -47,3 +78,36 @@ def attention(args: Sequence[str]) -> int:
     say(f"caption: {found.caption}")
     say(f"picture: {options.picture}")
     return OK
+
+
+def gallery(args: Sequence[str]) -> int:
+    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+    options = parse(GalleryOptions, "gallery", args)
+    show_gallery(options.table, options.page, options.limit, Storage(options.storage))
+    say(f"page: {options.page}")
+    return OK
+
+
+def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
+    """Make the page of a table."""
+    table = CaptionTable(uri, storage)
+    if not table.files:
+        raise UsageError(f"{table.uri} holds no caption table")
+    title = table.uri.rstrip("/").rpartition("/")[2]
+    summary = {"table": table.uri, **summary}
+    write_gallery(table.rows(), storage.read, page, title=title, summary=summary, limit=limit, write=storage.write)
+
+
+def scenes(args: Sequence[str]) -> int:
+    """Draw scenes into a folder, as many as you like."""
+    options = parse(ScenesOptions, "scenes", args)
+    draw_scenes(options.output, options.count, options.seed, options.size)
+    say(f"{options.count:,} scenes in {options.output}")
+    return OK
+
+
+def draw_scenes(folder: str, count: int, seed: int, size: int = 320) -> None:
+    """Draw scenes into a folder, with progress."""
+    with Meter("drawing", "scenes", count) as meter:
+        for number, _ in enumerate(draw_folder(folder, count, seed, size), 1):
+            meter.update(number)

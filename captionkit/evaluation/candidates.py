@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from captionkit.images import ImageError, Limits, decode
 from captionkit.model.captioner import Captioner
-from captionkit.model.search.entry import search
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.progress import Meter
 from captionkit.pipeline.table import CAPTIONED, CaptionTable
 from captionkit.storage import Storage, StorageError, UsageError
-from captionkit.vocabulary import BOS, EOS, PAD, UNK
 
 READERS = 8
 """Threads that fetch and decode."""
@@ -91,12 +89,9 @@ def _caption_batch(
         made.seconds[way] += time.perf_counter() - start
 
 
-@torch.inference_mode()
 def search_captions(captioner: Captioner, features: torch.Tensor, options: SearchOptions) -> list[str]:
-    """The best caption for each image's features, (N, D) or (N, P, D), as `Captioner.describe` finds them."""
-    found = search(captioner.decoder, features, options, bos=BOS, eos=EOS, pad=PAD, banned=[UNK])
-    rows = zip(found.tokens[:, 0].tolist(), found.lengths[:, 0].tolist(), strict=True)
-    return [captioner.vocabulary.decode(ids[:length]) for ids, length in rows]
+    """The best caption for each image's features, (N, D) or (N, P, D)."""
+    return [best.text for best, *_ in captioner.describe_features(features, options)]
 
 
 def _read(image: str, captioner: Captioner, storage: Storage) -> NDArray[np.uint8] | str:

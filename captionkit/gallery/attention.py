@@ -53,12 +53,12 @@ def attention(captioner: Captioner, image: bytes, options: SearchOptions | None 
             "of soft_attention and top_down"
         )
     pixels = decode(image, captioner.preprocessing).pixels
-    batch = pixels[None]
-    best = captioner.describe(batch, options or SearchOptions())[0][0]
+    features = captioner.encode(pixels[None])
+    best = captioner.describe_features(features, options or SearchOptions())[0][0]
     ids = captioner.vocabulary.encode(best.text)
     with torch.inference_mode():
         tokens = torch.tensor([[BOS, *ids]], device=captioner.device)
-        weights = decoder.attention_maps(captioner.encode(batch), tokens)[0, : len(ids)].float().cpu()
+        weights = decoder.attention_maps(features, tokens)[0, : len(ids)].float().cpu()
     side = math.isqrt(weights.shape[1])  # encoders see squares
     return Attention(pixels, tuple(best.text.split()), weights.view(len(ids), side, side).numpy())
 

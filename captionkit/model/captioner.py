@@ -256,10 +256,31 @@ class Captioner:
             ValueError: pixels of another shape or dtype.
         """
         features = self.encode(pixels)
-        self.check_words(banned, prefix)
         keys = None
         if options.method == "sample":
             keys = torch.tensor([crc32(picture) for picture in np.ascontiguousarray(pixels)], dtype=torch.int64)
+        return self.describe_features(features, options, banned=banned, prefix=prefix, keys=keys)
+
+    @torch.inference_mode()
+    def describe_features(
+        self,
+        features: Tensor,
+        options: SearchOptions,
+        *,
+        banned: Sequence[str] = (_UNKNOWN,),
+        prefix: str = "",
+        keys: Tensor | None = None,
+    ) -> list[list[Hypothesis]]:
+        """As `describe`, from what `encode` has made of the pictures: for many searches over the same ones.
+
+        Args:
+            features: (N, D) or (N, P, D).
+            keys: (N,) int64, which pictures these are, to sample by.
+
+        Raises:
+            UsageError: as `describe`.
+        """
+        self.check_words(banned, prefix)
         try:
             found = search(
                 self.decoder,
