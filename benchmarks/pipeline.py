@@ -15,11 +15,7 @@ rates of one round; absolute rates depend on the machine and what else runs on i
 
 from __future__ import annotations
 
-import json
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from contestants import seconds, summary, tell
 
 CONTESTANTS = ("job", "loader", "naive")
 
@@ -147,24 +144,19 @@ def run_naive(options: Options) -> float:
         return time.perf_counter() - start
 
 
-def seconds(name: str, folder: Path, options: Options) -> float:
-    """One contestant in a process of its own."""
-    command = [sys.executable, __file__, "--run", name, "--folder", str(folder), "--beam", str(options.beam)]
-    command += ["--batch-size", str(options.batch_size), "--loader-workers", str(options.loader_workers)]
-    command += ["--model", options.model] if options.model else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
-
-
 def main(options: Options) -> None:
     """Run all contestants in turn, print a line a round, then the medians of the ratios."""
     if options.run:
         took = {"job": run_job, "loader": run_loader, "naive": run_naive}[options.run](options)
-        print(json.dumps({"seconds": took}))
+        tell(took)
         return
     root = Path(tempfile.mkdtemp())
+    same = {
+        "beam": options.beam,
+        "batch_size": options.batch_size,
+        "loader_workers": options.loader_workers,
+        "model": options.model,
+    }
     try:
         folders = {count: root / str(count) for count in (options.small, options.images)}
         for count, folder in folders.items():
@@ -173,7 +165,7 @@ def main(options: Options) -> None:
         for number in range(options.rounds):
             rates = {}
             for name in CONTESTANTS:
-                small, large = (seconds(name, folder, options) for folder in folders.values())
+                small, large = (seconds(__file__, name, folder=folder, **same) for folder in folders.values())
                 rates[name] = (options.images - options.small) / (large - small)
             for name, ratios in against.items():
                 ratios.append(rates["job"] / rates[name])
@@ -182,7 +174,7 @@ def main(options: Options) -> None:
                 flush=True,
             )
         for name, ratios in against.items():
-            print(f"job / {name}: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+            print(f"job / {name}: {summary(ratios)}")
     finally:
         shutil.rmtree(root)
 

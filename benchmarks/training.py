@@ -15,11 +15,7 @@ printed are ratios of the rates of one round.
 from __future__ import annotations
 
 import csv
-import json
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from contestants import seconds, summary, tell
 from PIL import Image
 
 IMAGES, PER_IMAGE, WORDS = 400, 5, 2500
@@ -146,42 +143,31 @@ def run_plain(options: Options) -> float:
     return time.perf_counter() - start
 
 
-def seconds(name: str, folder: Path, length: int, options: Options) -> float:
-    """One contestant in a process of its own."""
-    command = [sys.executable, __file__, "--run", name, "--folder", str(folder), "--length", str(length)]
-    command += [
-        "--decoder",
-        options.decoder,
-        "--batch-size",
-        str(options.batch_size),
-        "--threads",
-        str(options.threads),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
-
-
 def main(options: Options) -> None:
     """Run both in turn, print a line a round, then the median of the ratios."""
     if options.run:
-        print(json.dumps({"seconds": {"job": run_job, "plain": run_plain}[options.run](options)}))
+        tell({"job": run_job, "plain": run_plain}[options.run](options))
         return
     folder = Path(tempfile.mkdtemp())
+    same = {
+        "folder": folder,
+        "decoder": options.decoder,
+        "batch_size": options.batch_size,
+        "threads": options.threads,
+    }
     try:
         make_corpus(folder)
-        seconds("job", folder, 1, options)  # makes the features
+        seconds(__file__, "job", length=1, **same)  # makes the features
         ratios = []
         short, long = options.steps
         for number in range(options.rounds):
             rates = {}
             for name in ("job", "plain"):
-                took = [seconds(name, folder, length, options) for length in (short, long)]
+                took = [seconds(__file__, name, length=length, **same) for length in (short, long)]
                 rates[name] = (long - short) / (took[1] - took[0])
             ratios.append(rates["job"] / rates["plain"])
             print(f"round {number + 1}: " + ", ".join(f"{name} {rate:.2f} steps/s" for name, rate in rates.items()))
-        print(f"job / plain: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"job / plain: {summary(ratios)}")
     finally:
         shutil.rmtree(folder)
 

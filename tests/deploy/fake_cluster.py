@@ -56,18 +56,13 @@ class NoSpotCapacity(Machines):
     """The same in a zone that has run out of spot machines: node types named *spot* fail to launch."""
 
     def create_node_with_resources_and_labels(
-        self,
-        node_config: dict[str, Any],
-        tags: dict[str, str],
-        count: int,
-        resources: dict[str, float],
-        labels: dict[str, str],
+        self, node_config: dict[str, Any], tags: dict[str, str], *rest: Any
     ) -> None:
         if "spot" in tags["ray-user-node-type"]:
             from ray.autoscaler.node_launch_exception import NodeLaunchException
 
             raise NodeLaunchException("InsufficientInstanceCapacity", "there is no spot capacity", None)
-        super().create_node_with_resources_and_labels(node_config, tags, count, resources, labels)
+        super().create_node_with_resources_and_labels(node_config, tags, *rest)
 
 
 @dataclass(frozen=True)

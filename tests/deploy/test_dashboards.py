@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +23,7 @@ from ray.dashboard.modules.metrics.grafana_dashboard_factory import (
 )
 
 from tests.pipeline.conftest import Folder
-from tests.servers import free_port
+from tests.ray_head import Head, ray_head
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -95,30 +93,12 @@ def head() -> Iterator[tuple[str, Path, dict[str, str]]]:
         "RAY_worker_niceness": "0",  # workers come up although the machine is busy
     }
     env.pop("RAY_ADDRESS", None)
-    port = free_port()
-    command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}",
-        f"--dashboard-port={free_port()}", f"--metrics-export-port={free_port()}", "--num-cpus=2",
-        f"--object-store-memory={200 * 2**20}", f"--temp-dir={folder}", "--disable-usage-stats",
-        f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
-    ]  # fmt: skip
-    folder.mkdir()
-    with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(command, env=env, start_new_session=True, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 90
-            while not (folder / PROMETHEUS_SERVICE_DISCOVERY_FILE).exists():
-                assert process.poll() is None, (folder / "head.log").read_text()[-3000:]
-                assert time.monotonic() < deadline, "Ray did not write where its metrics are"
-                time.sleep(0.3)
-            yield f"127.0.0.1:{port}", folder, env
-        finally:
-            process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(15)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            shutil.rmtree(folder, ignore_errors=True)
+    with ray_head(folder, env, lists_its_metrics, store=200 * 2**20, seconds=90) as started:
+        yield started.address, folder, env
+
+
+def lists_its_metrics(head: Head) -> bool:
+    return (head.folder / PROMETHEUS_SERVICE_DISCOVERY_FILE).exists()
 
 
 def scrape(folder: Path) -> dict[str, list[dict[str, str]]]:

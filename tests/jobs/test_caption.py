@@ -6,11 +6,8 @@ import contextlib
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,16 +18,10 @@ import s3fs
 from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage
 from tests.pipeline.conftest import jpeg
+from tests.ray_head import BIN, Head, ray_head
 from tests.servers import S3Server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -62,46 +53,15 @@ def cluster(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     }
     env.pop("RAY_ADDRESS", None)
     temp = Path("/tmp") / f"ck{os.getpid()}"  # a socket's path must be short
-    log = tmp_path_factory.mktemp("head") / "log.txt"
-    for _ in range(3):  # another program may take a port between its finding and its use
-        head, address = start_head(env, temp, log)
-        if address is not None:
-            break
-        stop_head(head, temp)
-    assert address is not None, log.read_text()[-3000:]
-    try:
-        yield address, env
-    finally:
-        stop_head(head, temp)
+    with ray_head(temp, env, dashboard_answers, store=300 * 2**20, seconds=60) as head:
+        yield head.dashboard, env
 
 
-def start_head(env: dict[str, str], temp: Path, log: Path) -> tuple[subprocess.Popen[bytes], str | None]:
-    """`ray start --head`, and its dashboard's address; None where it ended or nothing came up in 60 s."""
-    dashboard = free_port()
-    command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={dashboard}",
-        "--num-cpus=2", f"--object-store-memory={300 * 2**20}", f"--temp-dir={temp}", "--disable-usage-stats",
-        f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
-    ]  # fmt: skip
-    with log.open("wb") as out:
-        head = subprocess.Popen(command, env=env, start_new_session=True, stdout=out, stderr=subprocess.STDOUT)
-    address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 60
-    while head.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{address}/api/version", timeout=2)
-            return head, address
-        time.sleep(0.2)
-    return head, None
-
-
-def stop_head(head: subprocess.Popen[bytes], temp: Path) -> None:
-    head.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(15)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(head.pid, signal.SIGKILL)
-    shutil.rmtree(temp, ignore_errors=True)
+def dashboard_answers(head: Head) -> bool:
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"{head.dashboard}/api/version", timeout=2)
+        return True
+    return False
 
 
 def submit(clone: Path, cluster: tuple[str, dict[str, str]], *args: str) -> subprocess.CompletedProcess[str]:
