@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def test_a_plan_of_a_mixed_archive(
     shown = capsys.readouterr().out
     assert "2 × mine" in shown
     assert "cpu_spot: InstanceType mine, max_workers 1" in shown
-    assert f"--actors {settings['actors']} --gpus-per-actor 0 --batch-size 64" in shown
+    # Measured anew, so the number of actors may be another.
+    assert re.search(r"The job: --actors \d+:\d+ --gpus-per-actor 0 --batch-size 64\n", shown)
 
 
 def test_a_dry_run_is_the_plan_of_the_job_and_writes_nothing(
