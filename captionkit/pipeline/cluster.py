@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import ray
 from ray.exceptions import RayTaskError
@@ -12,8 +13,11 @@ from ray.exceptions import RayTaskError
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.storage import StorageError, UsageError
 
+Connection = Literal["found", "joined", "started"]
+"""How this process came to Ray: it was connected before, joined a cluster, or started a Ray of its own."""
 
-def connect(options: ClusterOptions, dashboard: bool = False) -> bool:
+
+def connect(options: ClusterOptions, dashboard: bool = False) -> Connection:
     """Join the cluster that the options or RAY_ADDRESS name, else start a Ray of this run's own.
 
     Args:
@@ -21,18 +25,19 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> bool:
             it the start takes seconds less; but Ray Train asks it what is alive.
 
     Returns:
-        Whether Ray was started here, and is to be shut down with the run.
+        Unless Ray was "found", it is for the caller to shut down: that ends a Ray that was "started", and leaves a
+        cluster that was "joined".
     """
     # Ray Data announces each plan, warns that its bars are off, and prints pages of stack for an error that it raises
     # as well; this job has its own progress, record and words.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
-        return False
+        return "found"
     if options.address or os.environ.get("RAY_ADDRESS"):
         ray.init(address=options.address)
-    else:
-        ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
-    return True
+        return "joined"
+    ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
+    return "started"
 
 
 def raised_by_task(error: BaseException) -> BaseException:

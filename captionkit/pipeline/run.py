@@ -166,20 +166,20 @@ class CaptionJob:
     def _caption(self, manifest: Manifest) -> None:
         options, record = self.options, self.record
         start = time.monotonic()
-        ours = connect(options.cluster)
+        connection = connect(options.cluster)
         try:
             # Once more: Ray has put a handler of its own for SIGTERM in the place of ours.
             with stoppable():
                 resources = ray.cluster_resources()
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
                 cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-                pool = plan_pool(options.cluster, cpus, gpus, grows=not ours)
+                pool = plan_pool(options.cluster, cpus, gpus, grows=connection != "started")
                 record.write(self.storage, self.record_uri)
                 dataset = self._dataset(manifest, pool)
                 record.spend("starting", time.monotonic() - start)
                 self._consume(dataset, manifest)
         finally:
-            if ours:
+            if connection != "found":
                 ray.shutdown()
 
     def _dataset(self, manifest: Manifest, pool: Pool) -> ray.data.Dataset:

@@ -91,11 +91,11 @@ class TrainJob:
         )
         self._write_record()
         with Lease(self.output, self.storage, f"training-{secrets.token_hex(3)}"):
-            ours = self._ours = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
+            self._connection = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
             try:
                 self._train(corpus)
             finally:
-                if ours:
+                if self._connection != "found":
                     ray.shutdown()
         self.record.update(status="succeeded", ended_at=now())
         self._write_record()
@@ -180,7 +180,7 @@ class TrainJob:
         options = self.options.cluster
         resources = ray.cluster_resources()
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-        pool = plan_pool(ClusterOptions(), cpus, gpus, grows=not self._ours)
+        pool = plan_pool(ClusterOptions(), cpus, gpus, grows=self._connection != "started")
         features = make_features(
             [image for image, _ in (*corpus.train, *corpus.dev)],
             spec,

@@ -14,9 +14,6 @@ from tests.pipeline.conftest import Folder
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="the pool stays at one actor: Ray Data asks for no other in two minutes, and why is not known"
-)
 @pytest.mark.parametrize("what", ["idle", "lose"])
 def test_a_pool_grows_with_its_cluster_and_shrinks_again(folder: Folder, tmp_path: Path, what: str) -> None:
     for seed in range(10):
