@@ -48,6 +48,13 @@ class Examples:
         lengths: NDArray[np.int64] = self.ends[rows] - starts + 1
         return lengths
 
+    def of_images(self, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All captions of some images, and of which of them each is: two arrays (n,) int64."""
+        first, last = (np.searchsorted(self.image, images, side) for side in ("left", "right"))
+        which = np.repeat(np.arange(len(images)), last - first)
+        rows = np.arange(len(which)) - np.repeat(np.cumsum(last - first) - last, last - first)
+        return rows, which
+
     def padded(self, rows: NDArray[np.int64]) -> Tensor:
         """Captions between markers, padded: (n, T) int64."""
         return pad_tokens(self.caption(row) for row in rows.tolist())

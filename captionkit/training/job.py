@@ -295,7 +295,10 @@ def _check(options: TrainOptions) -> None:
         (bool(stages(options)), "--epochs 0 and no other stage: nothing to do"),
         (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
         (options.cluster.workers >= 1, f"--workers {options.cluster.workers}: at least 1"),
-        (steps.batch_size >= options.cluster.workers, "--batch-size: at least one caption for each of --workers"),
+        (
+            min(steps.batch_size, scst.scst_batch, tune.finetune_batch) >= options.cluster.workers,
+            "--batch-size, --finetune-batch, --scst-batch: at least one row for each of --workers",
+        ),
         (scst.scst_samples >= 1, "--scst-samples: at least 1"),
         (0 < tune.crop <= 1, "--crop: above 0, at most 1"),
         (0 <= steps.scheduled_sampling <= 1, "--scheduled-sampling: a probability from 0 to 1"),

@@ -54,6 +54,7 @@ class Objective(nn.Module):
         totals: Totals,
         scheduled: float = 0.0,
         advantages: Tensor | None = None,
+        image: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar.
 
@@ -62,8 +63,11 @@ class Objective(nn.Module):
             tokens: (N, T) with markers and padding.
             scheduled: probability of reading the decoder's own last word.
             advantages: (N,) for the self-critical loss: how much better each caption's reward is than its baseline.
+            image: (N,) int64, which row of `inputs` each caption is of, where they are fewer.
         """
         features = inputs if self.encoder is None else self.encoder(inputs)
+        if image is not None:
+            features = features[image]
         targets = tokens[:, 1:]
         if self.decoder.predicts_padding:
             targets = targets.masked_fill(targets == PAD, EOS)

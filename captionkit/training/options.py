@@ -114,12 +114,12 @@ class FinetuneOptions:
     """Training the encoder too, from pixels, after the decoder has learnt on its features."""
 
     finetune_epochs: float = 0.0
-    """Times that every training caption is seen; 0 leaves it out."""
+    """Times that every training image is seen, with all its captions; 0 leaves it out."""
     finetune_rate: float = 1e-5
     """The encoder's highest learning rate; the decoder's is `finetune_decoder_rate`."""
     finetune_decoder_rate: float = 1e-4
-    finetune_batch: int = 32
-    """Captions of a step, of all workers together."""
+    finetune_batch: int = 16
+    """Images of a step, of all workers together."""
     crop: float = 0.85
     """Augmentation: the smallest side of a random crop, as a share of the image's."""
     mirror: bool = False

@@ -42,14 +42,19 @@ class Stage:
     name: StageName
     epochs: float
     batch_size: int
-    """Captions a step, of all workers; images in `scst`."""
+    """Captions a step, of all workers; images where `by_image`."""
     rate: float
     encoder_rate: float = 0.0
     accumulate: int = 1
 
+    @property
+    def by_image(self) -> bool:
+        """Whether a step is of images with all their captions: where an image costs more than a caption."""
+        return self.name != "captions"
+
     def order(self, train: Examples, seed: int) -> Order:
-        """Rows are captions, in `scst` images."""
-        if self.name == "scst":
+        """Rows are captions, or images."""
+        if self.by_image:
             return Order(len(train.images), self.batch_size, seed)
         return Order(len(train), self.batch_size, seed, train.lengths(np.arange(len(train))))
 

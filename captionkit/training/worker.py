@@ -167,9 +167,10 @@ class Worker:
         (loss * self.world).backward()
 
     def _totals(self, batch: NDArray[np.int64]) -> Totals:
+        captions = self.work.train.of_images(batch)[0] if self.stage.by_image else batch
         length = self._padded_length
-        tokens = len(batch) * length if length else int(self.work.train.lengths(batch).sum())
-        return Totals(len(batch), tokens)
+        tokens = len(captions) * length if length else int(self.work.train.lengths(captions).sum())
+        return Totals(len(captions), tokens)
 
     @property
     def _padded_length(self) -> int:
@@ -179,14 +180,17 @@ class Worker:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
-    def _caption_loss(self, captions: NDArray[np.int64], totals: Totals, step: int) -> Tensor:
-        tokens = self.work.train.padded(captions)
+    def _caption_loss(self, rows: NDArray[np.int64], totals: Totals, step: int) -> Tensor:
+        train = self.work.train
+        captions, which = train.of_images(rows) if self.stage.by_image else (rows, None)
+        tokens = train.padded(captions)
         if self._padded_length:
             tokens = nn.functional.pad(tokens, (0, self._padded_length + 1 - tokens.shape[1]), value=PAD)
-        inputs = self._inputs(self.rows, self.work.train.image[captions], augmented=True)
+        inputs = self._inputs(self.rows, train.image[captions] if which is None else rows, augmented=True)
+        image = None if which is None else torch.from_numpy(which).to(self.device)
         scheduled = self.options.steps.scheduled_sampling * step / self.steps
         with self._autocast():
-            loss: Tensor = self.model(inputs, tokens.to(self.device), totals, scheduled)
+            loss: Tensor = self.model(inputs, tokens.to(self.device), totals, scheduled, image=image)
         return loss
 
     def _scst_loss(self, images: NDArray[np.int64], total: int, step: int) -> tuple[Tensor, float]:

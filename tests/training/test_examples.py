@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -26,6 +28,16 @@ def test_captions_come_back_as_they_went_in(captions: list[list[list[int]]]) -> 
     padded = made.padded(rows)
     assert (padded[:, 0] == BOS).all()
     assert [[int(t) for t in row if t not in (PAD, BOS, EOS)] for row in padded] == flat
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=8), st.randoms())
+def test_all_captions_of_some_images(counts: list[int], random: Random) -> None:
+    made = Examples.make([(f"{n}.jpg", [[4]] * count) for n, count in enumerate(counts)])
+    images = random.sample(range(len(counts)), random.randint(0, len(counts)))
+    rows, which = made.of_images(np.array(images, np.int64))
+    assert [(images[w], int(row)) for w, row in zip(which, rows, strict=True)] == [
+        (image, row) for image in images for row in range(len(made)) if made.image[row] == image
+    ]
 
 
 @given(st.integers(1, 400), st.integers(1, 12), st.integers(0, 3), st.integers(1, 4), st.booleans())
