@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,26 +66,40 @@ class Pool:
         return "cuda" if self.gpus else "cpu"
 
 
-def plan_pool(options: ClusterOptions, cpus: float, gpus: float, *, grows: bool = False) -> Pool:
-    """The pool for a cluster with so many CPUs and GPUs in all.
+EDGE = 1.001
+"""CPUs of an actor on CPUs: more than one, so that n of them never fill a node of n CPUs."""
+FETCH = 0.9
+"""CPUs of a fetch task: it fits beside n - 1 such actors on a node of n CPUs, up to a hundred."""
 
-    An actor pool that reserves every CPU leaves none for the tasks that feed it: Ray Data then waits for ever,
-    without an error (ray-project/ray#44687). So actors on GPUs reserve no CPU, actors on CPUs always leave one, and
-    on a machine of one CPU an actor and a fetch task share it.
+
+def node_cpus() -> list[float]:
+    """The CPUs of each node of the cluster that is there now, nodes without any left out."""
+    found = (node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    return [cpus for cpus in found if cpus]
+
+
+def plan_pool(options: ClusterOptions, nodes: Sequence[float], gpus: float, *, grows: bool = False) -> Pool:
+    """The pool for a cluster with nodes of so many CPUs, and so many GPUs in all.
+
+    Actors that reserve every CPU leave none for the tasks that feed them: Ray Data then waits for ever, without an
+    error (ray-project/ray#44687). So actors on GPUs reserve no CPU. Those on CPUs reserve a little more than one, for
+    which a node of n CPUs has room n - 1 times: whatever nodes are lost, and wherever Ray starts the actors of lost
+    nodes again, a fetch task finds a place beside them. Nodes of one CPU hold half an actor's and half a task's.
 
     Args:
-        grows: Whether there may be more CPUs and GPUs later: true of every cluster but a Ray of this run's own. There
-            the pool's maximum is what was asked for, whatever is there now. Ray Data itself adds no actor that would
-            take the CPU which it keeps for fetch tasks (and takes away those that do when machines are lost); only
-            the minimum is started without looking, so that is held down.
+        grows: Whether there may be more nodes later: true of every cluster but a Ray of this run's own. There the
+            pool's maximum is what was asked for, whatever is there now. Where there is no node yet, nothing is known of
+            those to come, and actors reserve one CPU, to fit on any.
     """
     low, high = options.actor_range()
     per_actor = options.gpus_per_actor if options.gpus_per_actor is not None else float(gpus > 0)
+    largest = max(nodes, default=0.0)
     if per_actor:
-        return Pool(low, high, per_actor, 0.0, min(1.0, cpus) or 1.0, 1)
-    if 0 < cpus < 2:
-        return Pool(1, high if grows else 1, 0.0, cpus / 2, cpus / 2, 1)
-    room = max(1, int(cpus) - 1)
+        return Pool(low, high, per_actor, 0.0, min(1.0, largest) or 1.0, 1)
+    actor, fetch = (
+        (1.0, 1.0) if not largest else (EDGE, FETCH) if largest >= 2 else (EDGE * largest / 2, largest * 0.45)
+    )
+    room = max(1, sum(int(cpus // actor) for cpus in nodes))
     if not grows:
         high = min(high, room)
-    return Pool(min(low, room), high, 0.0, 1.0, 1.0, max(1, int(cpus) // high))
+    return Pool(min(low, room), high, 0.0, actor, fetch, max(1, int(largest) // high))

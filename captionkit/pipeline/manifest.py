@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from cryptography.fernet import Fernet
 
 from captionkit.pipeline.ids import Ids, IdSet, image_id
 from captionkit.pipeline.inputs import Inputs, Item
-from captionkit.pipeline.sealing import new_key, seal
 from captionkit.pipeline.table import HAS_MEMBER, CaptionTable, TableFile, container_of
 from captionkit.storage import Storage, StorageOptions
 
@@ -48,7 +48,7 @@ class Unit:
     index: int
     """Its record batch in there."""
     key: bytes | None = field(default=None, repr=False)
-    """What the file is sealed with, where addresses in it hold secrets: these are nowhere but in memory."""
+    """What the file is encrypted with, where addresses in it hold secrets: the key is nowhere but in memory."""
 
 
 @dataclass
@@ -190,7 +190,7 @@ class _Writer:
         self._images: list[_Row] = []
         self._batches: list[list[_Row]] = []
         self._files = 0
-        self._key = new_key()
+        self._key = Fernet.generate_key()
 
     def image(self, item: Item, name: str, number: int) -> None:
         address = None if name == item.uri else item.uri
@@ -228,7 +228,7 @@ class _Writer:
                 file.write_batch(_batch(rows, schema))
         secret = any(row[ADDRESS] is not None for rows in self._batches for row in rows)
         data = sink.getvalue().to_pybytes()
-        self.storage.write(uri, seal(data, self._key, uri) if secret else data)
+        self.storage.write(uri, Fernet(self._key).encrypt(data) if secret else data)
         self.units += [Unit(uri, index, self._key if secret else None) for index in range(len(self._batches))]
         self._files += 1
         self._batches = []
@@ -243,7 +243,7 @@ class _Writer:
 @lru_cache(maxsize=2)  # the units of one file often come to one worker
 def _open(options: StorageOptions, file: str, key: bytes | None) -> pa.ipc.RecordBatchFileReader:
     data = Storage(options).read(file)
-    return pa.ipc.open_file(pa.BufferReader(data if key is None else seal(data, key, file)))
+    return pa.ipc.open_file(pa.BufferReader(data if key is None else Fernet(key).decrypt(data)))
 
 
 def read_unit(unit: Unit, storage: Storage) -> pa.RecordBatch:

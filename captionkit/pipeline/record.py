@@ -20,6 +20,8 @@ from captionkit.pipeline.fetch import sum_retries
 from captionkit.pipeline.table import FAILED
 from captionkit.storage import Storage, public, redact, retry_counts
 
+RUNS = "_runs"
+"""Folder in the output where records lie."""
 PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "s3fs")
 
 

@@ -15,7 +15,7 @@ import ray
 from captionkit.images import Limits
 from captionkit.model.bundle import BundleError, read_files
 from captionkit.model.captioner import Captioner
-from captionkit.pipeline.cluster import Pool, connect, plan_pool, raised_by_task
+from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task
 from captionkit.pipeline.compact import recover
 from captionkit.pipeline.config import to_config
 from captionkit.pipeline.describe import Describe, DescribeOptions
@@ -28,14 +28,13 @@ from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifes
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.progress import Meter, say
-from captionkit.pipeline.record import RunRecord, now
+from captionkit.pipeline.record import RUNS, RunRecord, now
 from captionkit.pipeline.refusals import check_carry, check_options, check_table
 from captionkit.pipeline.stopping import Stopped, stoppable
 from captionkit.pipeline.table import CaptionTable, Footer
 from captionkit.pipeline.writer import TableWriter, stored_columns
 from captionkit.storage import Storage, StorageError
 
-RUNS = "_runs"
 RENEW_SECONDS = 30.0
 """Time between two writings of a living run's record."""
 
@@ -172,8 +171,8 @@ class CaptionJob:
             with stoppable():
                 resources = ray.cluster_resources()
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
-                cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-                pool = plan_pool(options.cluster, cpus, gpus, grows=connection != "started")
+                gpus = resources.get("GPU", 0.0)
+                pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
                 record.write(self.storage, self.record_uri)
                 dataset = self._dataset(manifest, pool)
                 record.spend("starting", time.monotonic() - start)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from captionkit.pipeline.run import RUNS
+from captionkit.pipeline.record import RUNS
 from captionkit.storage import Storage, StorageError, UsageError
 
 SILENT_SECONDS = 180.0

@@ -23,7 +23,7 @@ from captionkit.model.bundle import read_weights
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import DECODERS, Decoder, build_decoder
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
-from captionkit.pipeline.cluster import connect, plan_pool
+from captionkit.pipeline.cluster import connect, node_cpus, plan_pool
 from captionkit.pipeline.config import to_config
 from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.options import ClusterOptions
@@ -178,9 +178,8 @@ class TrainJob:
 
     def _features(self, corpus: TrainingCorpus, spec: EncoderSpec, pixels: bool) -> FeatureSet:
         options = self.options.cluster
-        resources = ray.cluster_resources()
-        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-        pool = plan_pool(ClusterOptions(), cpus, gpus, grows=self._connection != "started")
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        pool = plan_pool(ClusterOptions(), node_cpus(), gpus, grows=self._connection != "started")
         features = make_features(
             [image for image, _ in (*corpus.train, *corpus.dev)],
             spec,

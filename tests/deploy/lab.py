@@ -94,7 +94,7 @@ def ec2_lab(lab: Lab, log: Path) -> Iterator[Lab]:
         )
         try:
             deadline = time.monotonic() + 120
-            while "ready" not in log.read_text():
+            while not (STATE / "run" / "ec2.json").exists():  # written once the control plane has answered
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, "the lab did not come up"
                 time.sleep(0.5)

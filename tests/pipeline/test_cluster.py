@@ -10,38 +10,45 @@ from captionkit.pipeline.cluster import plan_pool
 from captionkit.pipeline.options import ClusterOptions
 from tests.pipeline.conftest import Folder
 
+NODES = st.lists(st.sampled_from([1, 2, 3, 4, 7, 8, 64, 96]), min_size=1, max_size=5)
 
-@given(st.integers(1, 64), st.integers(1, 64), st.sampled_from([1, 2, 3, 4, 7, 8, 64]))
-def test_a_pool_on_cpus_always_leaves_room_for_a_fetch_task(low: int, more: int, cpus: int) -> None:
-    pool = plan_pool(ClusterOptions(actors=f"{low}:{low + more}"), cpus, 0)
+
+@given(st.integers(1, 64), st.integers(1, 64), NODES, st.booleans())
+def test_actors_on_cpus_leave_room_for_a_fetch_task_on_every_node(
+    low: int, more: int, nodes: list[float], grows: bool
+) -> None:
+    pool = plan_pool(ClusterOptions(actors=f"{low}:{low + more}"), nodes, 0, grows=grows)
     assert 1 <= pool.low <= pool.high
-    assert pool.high * pool.cpus + pool.fetch_cpus <= cpus
     assert pool.device == "cpu"
     assert pool.threads >= 1
+    fit = [int(cpus // pool.cpus) for cpus in nodes]
+    assert pool.low <= sum(fit)
+    for cpus, actors in zip(nodes, fit, strict=True):
+        # Wherever Ray starts actors of lost nodes again: on those that hold any, a task fits beside as many as fit.
+        assert not actors or actors * pool.cpus + pool.fetch_cpus <= cpus
+        assert actors >= min(1, cpus // 2)
+    assert pool.high <= sum(fit) or grows
 
 
 @given(st.sampled_from([1, 2, 8]), st.sampled_from([1, 2, 8]), st.sampled_from([None, 0.25, 1, 2]))
 def test_a_pool_on_gpus_takes_no_cpu(cpus: int, gpus: int, each: float | None) -> None:
-    pool = plan_pool(ClusterOptions(actors="2:8", gpus_per_actor=each), cpus, gpus)
+    pool = plan_pool(ClusterOptions(actors="2:8", gpus_per_actor=each), [cpus], gpus)
     assert (pool.low, pool.high, pool.cpus, pool.gpus) == (2, 8, 0, each or 1)
     assert pool.device == "cuda"
 
 
 def test_gpus_can_be_left_alone() -> None:
-    assert plan_pool(ClusterOptions(gpus_per_actor=0), 8, 4).device == "cpu"
+    assert plan_pool(ClusterOptions(gpus_per_actor=0), [8], 4).device == "cpu"
 
 
-@pytest.mark.parametrize("cpus", [0, 1, 2, 5, 64])
-def test_a_cluster_that_grows_keeps_the_maximum_that_was_asked_for(cpus: int) -> None:
-    pool = plan_pool(ClusterOptions(actors="2:8"), cpus, 0, grows=True)
-    assert pool.high == 8
-    # The minimum is started without a look at what is there, so it leaves a fetch task its CPU.
-    assert pool.low * pool.cpus + pool.fetch_cpus <= max(2, cpus)
+@pytest.mark.parametrize("nodes", [[], [1], [2], [5], [1, 16]])
+def test_a_cluster_that_grows_keeps_the_maximum_that_was_asked_for(nodes: list[float]) -> None:
+    assert plan_pool(ClusterOptions(actors="2:8"), nodes, 0, grows=True).high == 8
 
 
-@pytest.mark.parametrize("cpus", [0, 2])
-def test_a_pool_on_gpus_that_are_not_there_yet_is_as_asked_for(cpus: int) -> None:
-    pool = plan_pool(ClusterOptions(actors="2:8", gpus_per_actor=0.5), cpus, 0, grows=True)
+@pytest.mark.parametrize("nodes", [[], [2]])
+def test_a_pool_on_gpus_that_are_not_there_yet_is_as_asked_for(nodes: list[float]) -> None:
+    pool = plan_pool(ClusterOptions(actors="2:8", gpus_per_actor=0.5), nodes, 0, grows=True)
     assert (pool.low, pool.high, pool.gpus, pool.cpus, pool.fetch_cpus) == (2, 8, 0.5, 0, 1)
 
 

@@ -122,7 +122,7 @@ def everything_under(folder: Path) -> str:
             try:
                 found.write(repr(pa.ipc.open_file(file).read_all().to_pylist()))
             except pa.ArrowInvalid:
-                found.write("(sealed)")
+                found.write("(encrypted)")
     return found.getvalue()
 
 
@@ -135,12 +135,12 @@ def plan(tmp_path: Path, *inputs: str, **options: Any) -> Manifest:
     return make_manifest(made, CaptionTable(str(tmp_path / "out"), STORAGE), str(tmp_path / "out" / "_runs" / "m"))
 
 
-def test_the_manifest_is_sealed_and_its_units_know_where_to_read(
+def test_the_manifest_is_encrypted_and_its_units_know_where_to_read(
     guarded: Guarded, pictures: list[bytes], tmp_path: Path
 ) -> None:
     fill(guarded, pictures)
     manifest = plan(tmp_path, guarded.private("list.txt"), shard := guarded.signed("s.tar"))
-    assert "(sealed)" in everything_under(tmp_path / "out")
+    assert "(encrypted)" in everything_under(tmp_path / "out")
     assert hidden(guarded, everything_under(tmp_path / "out") + repr(manifest))
     rows = [row for unit in manifest.units for row in read_unit(unit, STORAGE).to_pylist()]
     assert {row["uri"]: row["address"] for row in rows} == {
