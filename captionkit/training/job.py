@@ -30,7 +30,7 @@ from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.progress import say
 from captionkit.pipeline.record import now, versions
 from captionkit.storage import Storage, StorageError, UsageError, public
-from captionkit.training.checkpoints import HISTORY, History, load_checkpoint
+from captionkit.training.checkpoints import HISTORY, History, load_average
 from captionkit.training.corpus import TrainingCorpus, examples, read_training_corpus
 from captionkit.training.examples import Examples
 from captionkit.training.features import EncoderSpec, FeatureSet, make_features
@@ -232,7 +232,7 @@ class TrainJob:
         best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["cider"])
         network = Objective(self.decoder, None if work.encoder is None else self.encoder)
         with best.as_directory() as folder:
-            load_checkpoint(Path(folder), network, None, torch.device("cpu"))
+            load_average(Path(folder), network)
         with result.checkpoint.as_directory() as folder:
             history = History(**json.loads((Path(folder) / HISTORY).read_text(encoding="utf-8")))
         self.record["stages"][stage.name] = {
@@ -302,6 +302,7 @@ def _check(options: TrainOptions) -> None:
         (0 < tune.crop <= 1, "--crop: above 0, at most 1"),
         (0 <= steps.scheduled_sampling <= 1, "--scheduled-sampling: a probability from 0 to 1"),
         (0 <= steps.label_smoothing < 1, "--label-smoothing: from 0 to below 1"),
+        (0 <= steps.average < 1, "--average: from 0 to below 1"),
         (options.corpus.max_words >= 1 and options.corpus.min_count >= 1, "--max-words, --min-count: at least 1"),
         (validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1"),
         (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from captionkit.vocabulary import BOS, EOS, PAD
 
@@ -124,6 +125,24 @@ def adamw(networks: Iterable[tuple[nn.Module, float]], weight_decay: float) -> t
         ):
             groups.append({"params": params, "weight_decay": decay, "lr": rate, "highest": rate})
     return torch.optim.AdamW(groups, fused=True)  # a quarter of the time on a CPU, too
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a network that follows its weights as their exponential moving average, once a step.
+
+    In the first steps it follows more closely, for a beginning's weights say nothing: the decay is at most
+    (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
+
+    Args:
+        decay: share of the average that stays at each step; 0 follows at once.
+    """
+
+    def follow(average: Any, weights: Any, steps: Any) -> None:
+        done = float(steps)
+        update = get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))  # type: ignore[no-untyped-call]
+        update(average, weights, steps)
+
+    return AveragedModel(network, multi_avg_fn=follow)
 
 
 def rate_at(step: int, steps: int, warmup: float, schedule: str = "cosine") -> float:

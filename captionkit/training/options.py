@@ -81,6 +81,9 @@ class StepOptions:
     """AdamW's, on weight matrices and kernels only."""
     clip: float = 5.0
     """Largest norm of the gradient."""
+    average: float = 0.998
+    """What is judged and kept is the moving average of the weights, with this decay a step (Polyak and Juditsky 1992);
+    0 takes the weights as they are."""
     label_smoothing: float = 0.0
     """Probability given to all other words alike (Szegedy et al. 2016)."""
     scheduled_sampling: float = 0.0

@@ -27,10 +27,10 @@ from torch.nn.parallel import DistributedDataParallel
 from captionkit.metrics.cider import CiderD, DocumentFrequencies
 from captionkit.model.captioner import fast_bfloat16
 from captionkit.training.augment import augment
-from captionkit.training.checkpoints import History, load_checkpoint, write_checkpoint
+from captionkit.training.checkpoints import History, resume, write_checkpoint
 from captionkit.training.examples import seed_step, share
 from captionkit.training.ingest import Rows, ingest
-from captionkit.training.loop import adamw, rate_at
+from captionkit.training.loop import adamw, averaged, rate_at
 from captionkit.training.objectives import Objective, Totals
 from captionkit.training.scst import advantages, draw, greedy, rewards
 from captionkit.training.stages import Work
@@ -72,6 +72,7 @@ class Worker:
             steps.attention_penalty if self.stage.name != "scst" else 0.0,
         ).to(self.device)
         self.decoder = self.objective.decoder
+        self.average = averaged(self.objective, steps.average)
         self.model: nn.Module = self.objective
         if self.world > 1:
             self.model = DistributedDataParallel(
@@ -101,7 +102,7 @@ class Worker:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
-                history = load_checkpoint(Path(folder), self.objective, self.optimizer, self.device)
+                history = resume(Path(folder), self.objective, self.average, self.optimizer, self.device)
         elif self.stage.name != "captions":
             self._validate(history, 0)  # what the stage before has reached is to be beaten
         self._from, self._began = history.step, time.monotonic()
@@ -160,6 +161,7 @@ class Worker:
                 loss += share_of.detach()
         nn.utils.clip_grad_norm_(self.objective.parameters(), self.options.steps.clip)
         self.optimizer.step()
+        self.average.update_parameters(self.objective)
         return loss.detach(), reward
 
     def _backward(self, loss: Tensor) -> None:
@@ -223,21 +225,22 @@ class Worker:
         return values
 
     def _validate(self, history: History, step: int) -> None:
-        self.objective.eval()
+        judged = self.average.module.eval()
+        assert isinstance(judged, Objective)
 
         def features(images: NDArray[np.int64]) -> Tensor:
             inputs = self._inputs(self.dev_rows, images)
             with torch.no_grad(), self._autocast():
-                return inputs if self.objective.encoder is None else self.objective.encoder(inputs)
+                return inputs if judged.encoder is None else judged.encoder(inputs)
 
         with self._autocast():
-            cider, captions = self.validator.judge(self.decoder, features)
+            cider, captions = self.validator.judge(judged.decoder, features)
         history.add(step, step / self.order.steps_per_epoch, {"cider": cider})
         self._say(history, always=True)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = None
             if self.rank == 0:
-                write_checkpoint(Path(folder), self.objective, self.optimizer, history)
+                write_checkpoint(Path(folder), self.objective, self.average, self.optimizer, history)
                 self._write_captions(Path(folder), captions)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"cider": cider, "step": step, "points": history.points}, checkpoint=checkpoint)

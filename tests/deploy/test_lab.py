@@ -202,7 +202,7 @@ def test_local_machines_lose_one_to_power_and_one_to_the_cable(local: Lab) -> No
         lab.tool("cut", "h3")
         assert not finished(lab), "the job was done before hosts were lost; give it more images"
         wait_until(lambda: finished(lab), 900, "the job ends without its workers")
-        assert f"captioned {MANY}, failed 0" in logs(lab), logs(lab)[-4000:]
+        assert f"captioned {MANY:,}, failed 0" in logs(lab), logs(lab)[-4000:]
         counted = python(lab, "h1", COUNT.replace("ADDRESS", "'/mnt/cluster_storage/out'"))
         assert f"rows {MANY} different {MANY} statuses {{'captioned'}}" in counted
     finally:
