@@ -108,7 +108,7 @@ def said_by(action: Any) -> str:
     return "\n".join([str(error), repr(error), *traceback.format_exception(error)])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=SECRETS)
 @example(secret="Zq9hunter2hunter2")
 def test_no_error_tells_a_secret(secret: str, web: Any, caplog: pytest.LogCaptureFixture) -> None:
