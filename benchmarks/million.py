@@ -288,7 +288,7 @@ def draw_curves(options: Options) -> None:
     memory.set_ylim(bottom=0)
     memory.set_ylabel("memory, MiB")
     memory.set_xlabel("minutes")
-    memory.legend(loc="lower right", frameon=False)
+    memory.legend(loc="center right", frameon=False)
     for axes in (rows, memory):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

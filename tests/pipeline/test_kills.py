@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -70,10 +71,11 @@ def start(archive: Path, output: Path) -> subprocess.Popen[bytes]:
 
 
 def victims(name: str) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if line.startswith(name) or f"-m {name}" in line:
-            yield process
+    for process in psutil.Process().children(recursive=True):  # and nobody else's Ray
+        with suppress(psutil.NoSuchProcess):
+            line = " ".join(process.cmdline())
+            if line.startswith(name) or f"-m {name}" in line:
+                yield process
 
 
 def kill(victim: str, driver: subprocess.Popen[bytes], dice: random.Random) -> None:
