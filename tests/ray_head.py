@@ -75,6 +75,6 @@ def _start(folder: Path, env: Mapping[str, str], store: int, log: Path) -> tuple
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(15)
+        process.wait(2)  # what is left is killed with its group, as it would be after more
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

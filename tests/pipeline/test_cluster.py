@@ -52,7 +52,8 @@ def test_a_pool_on_gpus_that_are_not_there_yet_is_as_asked_for(nodes: list[float
     assert (pool.low, pool.high, pool.gpus, pool.cpus, pool.fetch_cpus) == (2, 8, 0.5, 0, 1)
 
 
-@pytest.mark.parametrize("cpus", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+# All other quick tests have two.
+@pytest.mark.parametrize("cpus", [1, *(pytest.param(cpus, marks=pytest.mark.slow) for cpus in (2, 3))])
 def test_few_cpus_do_not_hang(folder: Folder, tmp_path: Path, cpus: int) -> None:
     for seed in range(4):
         folder.add(f"{seed}.jpg", seed)
