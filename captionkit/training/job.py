@@ -295,7 +295,7 @@ def _check(options: TrainOptions) -> None:
         (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
         (options.cluster.workers >= 1, f"--workers {options.cluster.workers}: at least 1"),
         (
-            min(steps.batch_size, scst.scst_batch, tune.finetune_batch) >= options.cluster.workers,
+            all(stage.batch_size >= options.cluster.workers for stage in stages(options)),
             "--batch-size, --finetune-batch, --scst-batch: at least one row for each of --workers",
         ),
         (scst.scst_samples >= 1, "--scst-samples: at least 1"),
