@@ -35,7 +35,7 @@ from captionkit.training.corpus import TrainingCorpus, examples, read_training_c
 from captionkit.training.examples import Examples
 from captionkit.training.features import EncoderSpec, FeatureSet, make_features
 from captionkit.training.objectives import Objective
-from captionkit.training.options import TrainOptions
+from captionkit.training.options import NetworkOptions, TrainOptions
 from captionkit.training.outputs import Points, Watch, model_card, write_curves
 from captionkit.training.stages import DecoderSpec, Stage, Work, stages
 from captionkit.training.worker import train_worker
@@ -46,6 +46,7 @@ WHOLE = ("size", "layers", "length", "positions")
 """Endings of the names of decoders' arguments that are whole numbers; the command line has one type for all."""
 FREE = ("cluster", "result", "config", "storage")
 """Options that may change from one start of a training to the next."""
+_NOT_DRAWN = "--scst-epochs: {} says all words at once, which cannot be trained by drawing them"
 
 
 class TrainJob:
@@ -83,8 +84,7 @@ class TrainJob:
         corpus = read_training_corpus(options.corpus, self.storage)
         say(corpus.report)
         self.storage.write(self.storage.join(self.output, "corpus.txt"), (corpus.report + "\n").encode())
-        self.encoder = self._encoder()
-        self.vocabulary, self.decoder = self._decoder(corpus)
+        self.encoder, self.vocabulary, self.decoder = self._networks(corpus)
         say(
             f"{len(corpus.train):,} images to train on, {len(corpus.dev):,} to judge by; "
             f"{len(self.vocabulary):,} words come {options.corpus.min_count} times or more"
@@ -101,6 +101,15 @@ class TrainJob:
         self._write_record()
         return self.storage.join(self.output, "bundle")
 
+    def _networks(self, corpus: TrainingCorpus) -> tuple[Encoder, Vocabulary, Decoder]:
+        if (init := self.options.network.init) is None:
+            encoder = self._encoder()
+            return encoder, *self._decoder(corpus, encoder.feature_size)
+        start = Captioner.load(init, device="cpu", dtype="float32", storage=self.storage)
+        if start.decoder.predicts_padding and self.options.scst.scst_epochs:
+            raise UsageError(_NOT_DRAWN.format(start.decoder.name))
+        return start.encoder, start.vocabulary, start.decoder
+
     def _encoder(self) -> Encoder:
         network = self.options.network
         torch.manual_seed(self.options.steps.seed)
@@ -116,13 +125,8 @@ class TrainJob:
         except EncoderError as err:
             raise UsageError(f"--encoder {network.encoder}: {err}") from err
 
-    def _decoder(self, corpus: TrainingCorpus) -> tuple[Vocabulary, Decoder]:
+    def _decoder(self, corpus: TrainingCorpus, feature_size: int) -> tuple[Vocabulary, Decoder]:
         network = self.options.network
-        if network.init is not None:
-            start = Captioner.load(network.init, device="cpu", dtype="float32", storage=self.storage)
-            if start.encoder.config != self.encoder.config:
-                raise UsageError(f"--init {network.init}: its encoder is {start.encoder.config}, not the one asked for")
-            return start.vocabulary, start.decoder
         vocabulary = corpus.vocabulary(self.options.corpus.min_count)
         vectors = None
         config: dict[str, Any] = {
@@ -138,7 +142,7 @@ class TrainJob:
         try:
             decoder = build_decoder(
                 network.decoder,
-                {"vocab_size": len(vocabulary), "feature_size": self.encoder.feature_size, **config},
+                {"vocab_size": len(vocabulary), "feature_size": feature_size, **config},
             )
             if vectors is not None:
                 decoder.set_embeddings(vectors, frozen=network.frozen_words)
@@ -250,15 +254,14 @@ class TrainJob:
 
     def _save(self, corpus: TrainingCorpus, done: dict[str, Points]) -> None:
         """Write bundle, model card, curves and record, as they stand after a stage."""
-        network = self.options.network
         provenance = {"options": self.asked, "stages": self.record["stages"], "versions": versions()}
         captioner = Captioner(self.encoder, self.decoder, self.vocabulary, provenance=provenance)
         bundle = self.storage.join(self.output, "bundle")
         self.record["fingerprint"] = captioner.save(bundle, storage=self.storage)
         facts = {
             "version": captionkit.__version__,
-            "decoder": network.decoder,
-            "encoder": network.encoder,
+            "decoder": self.decoder.name,
+            "encoder": self.encoder.config["name"],
             "feature_shape": self.encoder.config["output"],
             "size": self.encoder.preprocessing.size,
             "parameters": sum(parameter.numel() for parameter in self.decoder.parameters()),
@@ -289,7 +292,8 @@ class TrainJob:
 
 def _check(options: TrainOptions) -> None:
     """What the types cannot say of the options."""
-    steps, scst, tune, validate = options.steps, options.scst, options.finetune, options.validate
+    network, steps, scst = options.network, options.steps, options.scst
+    tune, validate = options.finetune, options.validate
     for fine, complaint in (
         (bool(stages(options)), "--epochs 0 and no other stage: nothing to do"),
         (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
@@ -306,8 +310,12 @@ def _check(options: TrainOptions) -> None:
         (options.corpus.max_words >= 1 and options.corpus.min_count >= 1, "--max-words, --min-count: at least 1"),
         (validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1"),
         (
-            not (scst.scst_epochs and DECODERS[options.network.decoder].predicts_padding),
-            f"--scst-epochs: {options.network.decoder} says all words at once, which cannot be trained by drawing them",
+            not (scst.scst_epochs and not network.init and DECODERS[network.decoder].predicts_padding),
+            _NOT_DRAWN.format(network.decoder),
+        ),
+        (
+            not network.init or network == NetworkOptions(init=network.init),
+            "--init brings its own encoder and decoder: leave out --encoder, --decoder and what belongs to them",
         ),
     ):
         if not fine:

@@ -58,7 +58,7 @@ class NetworkOptions:
     frozen_words: bool = False
     """Keep the word vectors of --glove as they are."""
     init: str | None = None
-    """Start from the decoder of this bundle, with its vocabulary."""
+    """Start from the captioner in this bundle: its encoder, decoder and vocabulary take the place of those above."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from captionkit.model.captioner import Captioner
 from captionkit.scenes import draw_folder
@@ -114,6 +115,28 @@ def test_all_stages_follow_one_another(scenes: Path, tmp_path: Path) -> None:
     points = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert any("reward" in point for point in points if point["stage"] == "scst")
     assert Captioner.load(bundle).provenance["stages"].keys() == record["stages"].keys()
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_a_captioner_with_its_encoder(scenes: Path, tmp_path: Path) -> None:
+    start = Captioner.load()
+    start.save(str(tmp_path / "start"))
+    options = options_for(
+        scenes,
+        tmp_path / "out",
+        network=NetworkOptions(init=str(tmp_path / "start")),
+        steps=StepOptions(epochs=0, dtype="float32"),
+        scst=ScstOptions(scst_epochs=1, scst_batch=5, scst_samples=2),
+    )
+    found = Captioner.load(TrainJob(options).run())
+    assert found.vocabulary.words == start.vocabulary.words
+    weights = found.encoder.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in start.encoder.state_dict().items())
+
+
+def test_a_captioner_to_start_from_leaves_no_choice_of_networks(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--init brings its own encoder"):
+        TrainJob(options_for(scenes, tmp_path, network=NetworkOptions(init="bundle", encoder="vgg16")))
 
 
 @pytest.mark.slow
