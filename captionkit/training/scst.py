@@ -37,7 +37,10 @@ def draw(decoder: Decoder, features: Tensor, samples: int, longest: int) -> Tens
         logits, state = decoder.step(word, state)
         logits = logits.float()
         logits[:, [PAD, BOS, UNK]] = -torch.inf
-        word = torch.multinomial(logits.softmax(dim=1), 1).squeeze(1)
+        # By the inverse of the distribution: `multinomial` draws a number for every word, and was a third of a step.
+        reached = logits.softmax(dim=1).cumsum(dim=1)
+        drawn = torch.rand(rows, 1, device=features.device) * reached[:, -1:]
+        word = torch.searchsorted(reached, drawn, right=True).squeeze(1).clamp_(max=reached.shape[1] - 1)
         said.append(torch.where(is_open, word, PAD))
         is_open = is_open & (word != EOS)
         if not is_open.any():
