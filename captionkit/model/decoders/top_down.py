@@ -17,13 +17,17 @@ class TopDown(AttentionDecoder):
     """The attention LSTM reads word, mean place and what the language LSTM last said, and decides where to look; the
     language LSTM reads what is seen there.
 
+    Unlike the paper's, words come from what is seen and the mean place too, not from the language LSTM alone (a deep
+    output, as in Show, Attend and Tell, equation 7). With few images that is what makes it win: otherwise the image is
+    heard late, through both LSTMs (`docs/recipes/flickr8k.md`).
+
     Args:
         vocab_size: number of words, the special ones included.
         feature_size: length of a place's feature vector.
         embed_size: length of a word's vector.
         hidden_size: length of each LSTM's state.
         attention_size: length of places and state as the attention compares them.
-        dropout: share of words, of what is seen and of outputs dropped while training.
+        dropout: share of words, of what is seen, of the mean place and of outputs dropped while training.
         tied: score the words by their own vectors (Press and Wolf 2017, arXiv:1608.05859).
         frozen_words: keep the word vectors as they are in training (see `set_embeddings`).
 
@@ -62,6 +66,8 @@ class TopDown(AttentionDecoder):
         self.attention = AdditiveAttention(feature_size, hidden_size, attention_size)
         self.language = nn.Linear(feature_size + 2 * hidden_size, 4 * hidden_size)
         remember(self.language.bias)
+        self.deep = nn.Linear(hidden_size + feature_size, hidden_size)
+        self.deep_image = nn.Linear(feature_size, hidden_size, bias=False)
         # Tied, it is the output's weights that have no entry of their own: a bundle holds no tensor twice.
         self.output = nn.Linear(hidden_size, embed_size if tied else vocab_size)
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if tied else None
@@ -70,13 +76,14 @@ class TopDown(AttentionDecoder):
     def start(self, features: Tensor) -> State:
         """Carry: "states" (N, 2 × hidden_size), the hidden states of attention and language LSTM side by side, and
         the "attention_cell" and "language_cell" (N, hidden_size), all 0. Memory: "grid" (N, P, D), "keys" (N, P, A),
-        and "image" (N, 4 × hidden_size), the mean place's share of the gates.
+        and the mean place's share "image" (N, 4 × hidden_size) of the gates and "deep" (N, hidden_size) of the output.
         """
         grid = self.standardised(features)
         cell = grid.new_zeros(len(grid), self.config["hidden_size"])
         carry = {"states": torch.cat([cell, cell], dim=1), "attention_cell": cell, "language_cell": cell}
-        image = self.from_image(grid.mean(dim=1))
-        return State(carry, {"grid": grid, "keys": self.attention.keys(grid), "image": image})
+        mean = grid.mean(dim=1)
+        image, deep = self.from_image(mean), self.deep_image(self.dropout(mean))
+        return State(carry, {"grid": grid, "keys": self.attention.keys(grid), "image": image, "deep": deep})
 
     def read(self, embedded: Tensor) -> Tensor:
         """The words' share of the attention LSTM's gates."""
@@ -84,18 +91,22 @@ class TopDown(AttentionDecoder):
         return gates
 
     def advance(self, read: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
-        """Outputs: the language LSTM's new hidden state (R, hidden_size)."""
+        """Outputs: the language LSTM's new hidden state, what is seen, "deep": (R, 2 × hidden_size + D)."""
         carry, memory = state
         gates = read + memory["image"] + self.from_states(carry["states"])
         looking, attention_cell = lstm_cell(gates, carry["attention_cell"])
         seen, weights = self.attention(looking, memory["keys"], memory["grid"])
+        seen = self.dropout(seen)
         said = carry["states"][:, self.config["hidden_size"] :]
-        gates = self.language(torch.cat([self.dropout(seen), looking, said], dim=1))
+        gates = self.language(torch.cat([seen, looking, said], dim=1))
         saying, language_cell = lstm_cell(gates, carry["language_cell"])
         states = torch.cat([looking, saying], dim=1)
-        return saying, weights, {"states": states, "attention_cell": attention_cell, "language_cell": language_cell}
+        outputs = torch.cat([saying, seen, memory["deep"]], dim=1)
+        return outputs, weights, {"states": states, "attention_cell": attention_cell, "language_cell": language_cell}
 
     def say(self, outputs: Tensor, embedded: Tensor) -> Tensor:
         """Logits (…, V)."""
-        logits: Tensor = self.output(self.dropout(outputs))
+        image = self.deep.in_features
+        hidden = torch.relu(self.deep(outputs[..., :image]) + outputs[..., image:])
+        logits: Tensor = self.output(self.dropout(hidden))
         return functional.linear(logits, self.words.weight, self.bias) if self.config["tied"] else logits
