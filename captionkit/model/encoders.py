@@ -8,7 +8,7 @@ fewer places where asked (adaptive pooling, as in Rennie et al. 2017, arXiv:1612
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -64,6 +64,22 @@ class Encoder(nn.Module):
         """Pixels uint8 (N, H, W, 3), RGB → features (N, D) or (N, P, D), in the dtype of the weights."""
         # NHWC bytes seen as NCHW are channels_last already: no copy, and what convolutions like best.
         return self._extract(pixels.permute(0, 3, 1, 2).to(self.scale.dtype).mul_(self.scale).add_(self.shift))
+
+    def train_only(self, layers: Sequence[str]) -> None:
+        """Freeze all weights but those of some layers, by torchvision's names ("layer4", "features.12").
+
+        Raises:
+            EncoderError: a name without any weight.
+        """
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        for layer in layers:
+            found = [p for name, p in self.network.named_parameters() if f"{name}.".startswith(f"{layer}.")]
+            if not found:
+                parts = dict.fromkeys(name.rpartition(".")[0] for name, _ in self.network.named_parameters())
+                raise EncoderError(f"{self.config['name']} has no weights called {layer!r}; it has: {', '.join(parts)}")
+            for parameter in found:
+                parameter.requires_grad_(True)
 
     def _extract(self, inputs: Tensor) -> Tensor:
         features = self.network(inputs)

@@ -85,6 +85,11 @@ class TrainJob:
         say(corpus.report)
         self.storage.write(self.storage.join(self.output, "corpus.txt"), (corpus.report + "\n").encode())
         self.encoder, self.vocabulary, self.decoder = self._networks(corpus)
+        if layers := options.finetune.finetune_layers:
+            try:
+                self.encoder.train_only(layers)
+            except EncoderError as err:
+                raise UsageError(f"--finetune-layers: {err}") from err
         say(
             f"{len(corpus.train):,} images to train on, {len(corpus.dev):,} to judge by; "
             f"{len(self.vocabulary):,} words come {options.corpus.min_count} times or more"

@@ -121,6 +121,9 @@ class FinetuneOptions:
     finetune_rate: float = 1e-5
     """The encoder's highest learning rate; the decoder's is `finetune_decoder_rate`."""
     finetune_decoder_rate: float = 1e-4
+    finetune_layers: tuple[str, ...] = ()
+    """Parts of the encoder to train, by torchvision's names (`layer3 layer4`); by itself all. The first ones, which see
+    edges and colours, cost most and have least to learn."""
     finetune_batch: int = 16
     """Images of a step, of all workers together."""
     crop: float = 0.85

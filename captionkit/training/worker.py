@@ -65,9 +65,12 @@ class Worker:
             some = np.unique(np.linspace(0, len(work.train.images) - 1, STATISTICS_OF, dtype=np.int64))
             decoder.set_feature_statistics(self.rows.gather(some, torch.device("cpu")))
         steps = self.options.steps
+        encoder = None if work.encoder is None else work.encoder.build()
+        if encoder and (layers := self.options.finetune.finetune_layers):
+            encoder.train_only(layers)
         self.objective = Objective(
             decoder,
-            None if work.encoder is None else work.encoder.build(),
+            encoder,
             steps.label_smoothing,
             steps.attention_penalty if self.stage.name != "scst" else 0.0,
         ).to(self.device)
@@ -78,7 +81,6 @@ class Worker:
             self.model = DistributedDataParallel(
                 self.objective, device_ids=[self.device.index] if self.device.type == "cuda" else None
             )
-        encoder = self.objective.encoder
         self.optimizer = adamw(
             [(self.decoder, self.stage.rate), *([(encoder, self.stage.encoder_rate)] if encoder else [])],
             steps.weight_decay,

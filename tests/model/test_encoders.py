@@ -207,6 +207,15 @@ def test_what_cannot_be_built(arguments: dict[str, object], message: str) -> Non
         build_encoder(**everything)  # type: ignore[arg-type]
 
 
+def test_some_layers_alone_are_trained() -> None:
+    encoder = build_encoder("squeezenet1_1", "grid", "none", SMALL)
+    encoder.train_only(["features.12"])
+    trained = {name for name, weights in encoder.network.named_parameters() if weights.requires_grad}
+    assert trained == {name for name, _ in encoder.network.named_parameters() if name.startswith("features.12.")}
+    with pytest.raises(EncoderError, match=r"no weights called 'features\.1'; it has: features\.0, features\.3"):
+        encoder.train_only(["features.1"])  # a ReLU, and no beginning of "features.12"
+
+
 def test_weights_of_another_network() -> None:
     weights = dict(models.squeezenet1_1(weights=None).state_dict())
     with pytest.raises(EncoderError, match=r"of resnet18: 100 tensors missing \(conv1.weight"):
