@@ -15,6 +15,8 @@ Tensors = dict[str, Tensor]
 PADDING = 0
 """The id of padding, `captionkit.vocabulary.PAD`: this floor knows ids, but no words."""
 
+FARTHEST = 8.0
+"""Standard deviations from the mean at which standardised features are cut off."""
 _COUNTS = ("layers", "length", "positions")
 
 
@@ -101,8 +103,12 @@ class Decoder(nn.Module, ABC):
         self.feature_scale.copy_(1 / (spread + 0.01 * spread.mean()).clamp(min=1e-4))
 
     def standardised(self, features: Tensor) -> Tensor:
-        """Features (…, D) as `set_feature_statistics` wants them; unchanged where it was never called."""
-        return (features - self.feature_mean) * self.feature_scale
+        """Features (…, D) as `set_feature_statistics` wants them; unchanged where it was never called.
+
+        Rectified features have long tails (some of SqueezeNet's lie 50 standard deviations out), which are cut off.
+        """
+        farthest = torch.where(self.feature_scale == 1, torch.inf, FARTHEST)
+        return ((features - self.feature_mean) * self.feature_scale).clamp(-farthest, farthest)
 
     def _embedding(self, embed_size: int, frozen: bool) -> nn.Embedding:
         """What a family that reads words calls `self.words`."""

@@ -10,7 +10,7 @@ import torch
 from captionkit.images import Preprocessing
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import DECODERS, build_decoder
-from captionkit.model.decoders.base import PADDING
+from captionkit.model.decoders.base import FARTHEST, PADDING
 from captionkit.model.encoders import Encoder, Output, build_encoder
 from captionkit.model.search import SearchOptions, search
 from captionkit.vocabulary import BOS, EOS, PAD, Vocabulary
@@ -77,6 +77,7 @@ def test_an_encoders_magnitude_makes_no_difference(kind: str) -> None:
     logits = decoder(features, tokens)
     decoder.set_feature_statistics(100 * features + 7)
     torch.testing.assert_close(decoder(100 * features + 7, tokens), logits, atol=1e-3, rtol=1e-3)
+    assert decoder.standardised(1e6 * features.abs()).max() == FARTHEST
 
 
 @every_family
