@@ -18,8 +18,8 @@ class TopDown(AttentionDecoder):
     language LSTM reads what is seen there.
 
     Unlike the paper's, words come from what is seen and the mean place too, not from the language LSTM alone (a deep
-    output, as in Show, Attend and Tell, equation 7). With few images that is what makes it win: otherwise the image is
-    heard late, through both LSTMs (`docs/recipes/flickr8k.md`).
+    output, as in Show, Attend and Tell, equation 7). Few images then teach it in half the time: through both LSTMs the
+    image is heard late (docs/recipes/flickr8k.md).
 
     Args:
         vocab_size: number of words, the special ones included.
