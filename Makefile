@@ -25,7 +25,7 @@ format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-default-captioner: .venv/.installed   ## train the embedded captioner anew and print how true it speaks (about two hours on two cores)
+default-captioner: .venv/.installed   ## train the embedded captioner anew and print how true it speaks (two to three hours on one core)
 	$(BIN)/python -m captionkit.training.default --output captionkit/assets/default
 
 benchmark: .venv/.installed   ## the caption job against a DataLoader loop and a naive Ray Data job

@@ -68,7 +68,7 @@ def test_training_runs_from_pictures_to_captions() -> None:
 GOLDEN = [
     "three big orange cats in a meadow at night",
     "three purple balls on the left in a meadow at sunset",
-    "a big white fish in the middle under the sea",
+    "a big white fish in the middle under water",
     "two large black birds in the city at sunset",
     "a red flower in the middle in the desert",
 ]
