@@ -11,14 +11,6 @@ import ray
 from tests.servers import S3Server, file_server, s3_server
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What each process of pytest-xdist runs: the tests that share a Ray one of them, the others file by file."""
-    for item in items:
-        shares_ray = "ray_cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """A real S3 server, to which this process and its children are pointed by the AWS_ variables."""

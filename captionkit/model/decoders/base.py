@@ -107,7 +107,7 @@ class Decoder(nn.Module, ABC):
 
         Rectified features have long tails (some of SqueezeNet's lie 50 standard deviations out), which are cut off.
         """
-        farthest = torch.where(self.feature_scale == 1, torch.inf, FARTHEST)
+        farthest = torch.where(self.feature_scale == 1, torch.inf, FARTHEST).to(self.feature_scale.dtype)
         return ((features - self.feature_mean) * self.feature_scale).clamp(-farthest, farthest)
 
     def _embedding(self, embed_size: int, frozen: bool) -> nn.Embedding:
