@@ -17,6 +17,7 @@ PADDING = 0
 
 FARTHEST = 8.0
 """Standard deviations from the mean at which standardised features are cut off."""
+
 _COUNTS = ("layers", "length", "positions")
 
 
@@ -107,7 +108,7 @@ class Decoder(nn.Module, ABC):
 
         Rectified features have long tails (some of SqueezeNet's lie 50 standard deviations out), which are cut off.
         """
-        farthest = torch.where(self.feature_scale == 1, torch.inf, FARTHEST).to(self.feature_scale.dtype)
+        farthest = torch.where((self.feature_scale == 1).all(), torch.inf, FARTHEST)
         return ((features - self.feature_mean) * self.feature_scale).clamp(-farthest, farthest)
 
     def _embedding(self, embed_size: int, frozen: bool) -> nn.Embedding:
