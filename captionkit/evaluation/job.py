@@ -64,6 +64,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             facts["model"] = ", ".join(sorted({file.footer.model for file in table.files}))
         else:
             captioner = Captioner.load(options.candidates.model, dtype=options.candidates.dtype, storage=storage)
+            captioner.check(options.search, (), "")  # before any picture is read
             images, size = list(judged.references), options.candidates.batch_size
             candidates = make_captions(captioner, images, ways, storage, size)
             facts["model"] = (
@@ -82,11 +83,16 @@ def decodings(candidates: CandidateOptions, search: SearchOptions) -> dict[str, 
     """
     try:
         return {
-            "greedy" if width == 1 else f"beam {width}": replace(search, method="beam", beam=width, n_best=1)
+            _name(width, search.consensus): replace(search, method="beam", beam=width, n_best=1)
             for width in candidates.beams
         }
     except ValueError as error:
         raise UsageError(f"--beams: {error}") from error
+
+
+def _name(width: int, consensus: int) -> str:
+    name = "greedy" if width == 1 else f"beam {width}"
+    return f"{name}, consensus of {consensus}" if consensus and width > 1 else name
 
 
 def make_card(judged: Judged, candidates: Candidates, scorer: Scorer, facts: dict[str, str]) -> ScoreCard:

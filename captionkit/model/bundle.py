@@ -2,7 +2,8 @@
 
     captioner.json        encoder, decoder, preprocessing, and where it came from
     vocabulary.json       the words
-    weights.safetensors   tensors named `encoder.…` and `decoder.…`
+    weights.safetensors   tensors named `encoder.…` and `decoder.…`; where the training images' captions
+                          travel with it, also `consensus.features`, `consensus.captions`, `consensus.counts`
 
 A bundle is known by its fingerprint, a hash of these files' bytes; it stands in every row of a caption table.
 """
@@ -10,7 +11,7 @@ A bundle is known by its fingerprint, a hash of these files' bytes; it stands in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files as package_files
 from io import BytesIO
@@ -21,12 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from captionkit.images import Preprocessing
+from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.storage import Storage, StorageError, UsageError, redact
-from captionkit.vocabulary import Vocabulary, VocabularyError
+from captionkit.vocabulary import PAD, Vocabulary, VocabularyError
 
 FORMAT = 1
 """The version of the layout of `captioner.json`."""
@@ -44,6 +47,8 @@ _PARTS: dict[str, type] = {
     "provenance": dict,
 }
 """What `captioner.json` holds beside "format"."""
+_CONSENSUS = ("features", "captions", "counts")
+"""The tensors of a `Consensus`."""
 
 
 class BundleError(UsageError):
@@ -118,7 +123,13 @@ def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
 
 
 def pack(
-    encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary, about: Mapping[str, Any], *, half: bool
+    encoder: Encoder,
+    decoder: Decoder,
+    vocabulary: Vocabulary,
+    consensus: Consensus | None,
+    about: Mapping[str, Any],
+    *,
+    half: bool,
 ) -> dict[str, bytes]:
     """A captioner's bundle, as files; the same captioner gives the same bytes.
 
@@ -139,6 +150,8 @@ def pack(
     # The encoder's under torchvision's own names.
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.network.state_dict().items()}
     tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
+    if consensus:
+        tensors |= {f"consensus.{name}": getattr(consensus, name) for name in _CONSENSUS}
     for name, tensor in tensors.items():
         stored = tensor.detach().cpu().contiguous()
         if half and stored.dtype == torch.float32:
@@ -154,8 +167,9 @@ def pack(
     }
 
 
-def unpack(files: Files) -> tuple[Encoder, Decoder, Vocabulary, dict[str, Any]]:
-    """What a bundle's files hold: the network in fp32 and eval mode, the words, and `captioner.json` as it stands.
+def unpack(files: Files) -> tuple[Encoder, Decoder, Vocabulary, Consensus | None, dict[str, Any]]:
+    """What a bundle's files hold: the network in fp32 and eval mode, the words, the training images' captions where
+    they are there, and `captioner.json` as it stands.
 
     Raises:
         BundleError: a file is damaged, of a newer captionkit, or does not fit the others.
@@ -168,11 +182,12 @@ def unpack(files: Files) -> tuple[Encoder, Decoder, Vocabulary, dict[str, Any]]:
     tensors = _tensors(files[WEIGHTS])
     encoder = _encoder(description, tensors["encoder"])
     decoder = _decoder(description, tensors["decoder"])
-    check_fit(encoder, decoder, vocabulary)
-    return encoder, decoder, vocabulary, description
+    consensus = _consensus(tensors["consensus"])
+    check_fit(encoder, decoder, vocabulary, consensus)
+    return encoder, decoder, vocabulary, consensus, description
 
 
-def check_fit(encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary) -> None:
+def check_fit(encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary, consensus: Consensus | None) -> None:
     """Raise BundleError for parts that are not of one captioner."""
     if decoder.vocab_size != len(vocabulary):
         raise BundleError(
@@ -184,6 +199,13 @@ def check_fit(encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary) -> Non
             f"the encoder gives {encoder.config['output']} features of {encoder.feature_size} values, "
             f"the decoder wants {decoder.wants} ones of {decoder.feature_size}"
         )
+    if consensus and consensus.features.shape[1] != encoder.feature_size:
+        raise BundleError(
+            f"the encoder gives features of {encoder.feature_size} values, and the training images have some of "
+            f"{consensus.features.shape[1]}: they belong to different captioners"
+        )
+    if consensus and not 0 <= int(consensus.captions.min()) <= int(consensus.captions.max()) < len(vocabulary):
+        raise BundleError("the training images' captions have words that the vocabulary lacks")
 
 
 def _description(data: bytes) -> dict[str, Any]:
@@ -210,11 +232,11 @@ def _tensors(data: bytes) -> dict[str, dict[str, Tensor]]:
         tensors = load_tensors(data)
     except SafetensorError as err:
         raise BundleError(f"{WEIGHTS} is cut off or damaged ({err}); copy the bundle anew") from err
-    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}}
+    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}, "consensus": {}}
     for key, tensor in tensors.items():
         part, _, name = key.partition(".")
         if part not in parts:
-            raise BundleError(f"{WEIGHTS} holds a tensor of neither encoder nor decoder: {key}")
+            raise BundleError(f"{WEIGHTS} holds a tensor that is none of a captioner's: {key}")
         parts[part][name] = tensor
     return parts
 
@@ -230,10 +252,30 @@ def _encoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> E
     return encoder
 
 
+def _consensus(tensors: Mapping[str, Tensor]) -> Consensus | None:
+    if not tensors:
+        return None
+    _check_names("consensus", dict.fromkeys(_CONSENSUS), tensors)
+    try:
+        return Consensus(**tensors, pad=PAD)
+    except ValueError as err:
+        raise BundleError(f"{WEIGHTS}: {err}; copy the bundle anew") from err
+
+
+class _Undrawn(TorchFunctionMode):
+    """Skips the drawing of random weights: on "meta", PyTorch would import its compiler for it, which takes seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        drawing = getattr(func, "__module__", "") == "torch.nn.init"
+        return (kwargs or {}).get("tensor", *args[:1]) if drawing else func(*args, **(kwargs or {}))
+
+
 def _decoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Decoder:
     name, config = description["decoder"].get("name"), description["decoder"].get("config")
     try:
-        with torch.device("meta"):  # look before memory is taken for whatever sizes stand there
+        with torch.device("meta"), _Undrawn():  # look before memory is taken for whatever sizes stand there
             own = build_decoder(name, config).state_dict()
     except (TypeError, ValueError, RuntimeError) as err:
         raise BundleError(f"{DESCRIPTION} gives no decoder: {err}") from err
@@ -247,7 +289,7 @@ def _decoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> D
     return decoder
 
 
-def _check_names(part: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def _check_names(part: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     wrong = {"lacks": sorted(own.keys() - given.keys()), "also holds": sorted(given.keys() - own.keys())}
     said = [f"{what} {len(names)} ({', '.join(names[:3])})" for what, names in wrong.items() if names]
     if said:

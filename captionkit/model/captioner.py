@@ -18,6 +18,7 @@ from torch import Tensor
 
 from captionkit.images import ImageError, Limits, Preprocessing, decode, prepare
 from captionkit.model.bundle import BundleError, Files, check_fit, fingerprint, pack, read_files, unpack, write_files
+from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder
 from captionkit.model.encoders import Encoder
 from captionkit.model.search.entry import search
@@ -67,6 +68,7 @@ class Captioner:
     Args:
         note: What users should know of it, in half a sentence ("for drawn scenes").
         provenance: JSON-able: data, command, figures, versions.
+        consensus: What was said of the training images, for `SearchOptions.consensus`.
 
     Raises:
         BundleError: they do not fit each other.
@@ -80,8 +82,10 @@ class Captioner:
         *,
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
+        consensus: Consensus | None = None,
     ) -> None:
-        check_fit(encoder, decoder, vocabulary)
+        check_fit(encoder, decoder, vocabulary, consensus)
+        self.consensus = consensus
         self.encoder, self.decoder, self.vocabulary = encoder.eval(), decoder.eval(), vocabulary
         self.note, self.provenance = note, dict(provenance or {})
         self._fingerprint: str | None = None
@@ -137,9 +141,10 @@ class Captioner:
         """A captioner from the files of its bundle, as `captionkit.model.bundle.read_files` reads them."""
         place = _pick_device(device)
         number = _pick_dtype(dtype, place)
-        encoder, decoder, vocabulary, about = unpack(files)
+        encoder, decoder, vocabulary, consensus, about = unpack(files)
         encoder, decoder = encoder.to(place, number), decoder.to(place, number)
-        captioner = cls(encoder, decoder, vocabulary, note=about["note"], provenance=about["provenance"])
+        known = {name: about[name] for name in ("note", "provenance")}
+        captioner = cls(encoder, decoder, vocabulary, consensus=consensus, **known)
         captioner._fingerprint = fingerprint(files)
         return captioner
 
@@ -159,7 +164,7 @@ class Captioner:
 
     def _pack(self, half: bool) -> dict[str, bytes]:
         about = {"note": self.note, "provenance": self.provenance}
-        return pack(self.encoder, self.decoder, self.vocabulary, about, half=half)
+        return pack(self.encoder, self.decoder, self.vocabulary, self.consensus, about, half=half)
 
     def caption(
         self,
@@ -185,7 +190,7 @@ class Captioner:
             batch_size: Images that the network looks at together.
 
         Raises:
-            UsageError: an option out of range, or a word that the vocabulary lacks.
+            UsageError: an option out of range or beyond this captioner, or a word that the vocabulary lacks.
             StorageError: storage fails in a way that would fail every image alike.
         """
         if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
@@ -197,7 +202,7 @@ class Captioner:
             raise UsageError(f"{err} (search options: {names})") from err
         if batch_size < 1:
             raise UsageError(f"batch_size is at least 1, not {batch_size}")
-        self.check_words(banned, prefix)
+        self.check(chosen, banned, prefix)
         storage, limits = storage or Storage(), limits or Limits()
         results: list[Caption] = []
         with ThreadPoolExecutor(_READERS, thread_name_prefix="captionkit-read") as pool:
@@ -252,7 +257,8 @@ class Captioner:
             numbers overflow or `min_length=0` lets it, gives the empty text.
 
         Raises:
-            UsageError: `banned` and `prefix` leave nothing to say, or name words that the vocabulary lacks.
+            UsageError: `banned` and `prefix` leave nothing to say, or name words that the vocabulary lacks; a
+                consensus is asked of a captioner that has no training images' captions.
             ValueError: pixels of another shape or dtype.
         """
         features = self.encode(pixels)
@@ -280,7 +286,10 @@ class Captioner:
         Raises:
             UsageError: as `describe`.
         """
-        self.check_words(banned, prefix)
+        self.check(options, banned, prefix)
+        wanted = options.n_best
+        if options.consensus and options.method == "beam":
+            options = replace(options, n_best=options.beam)  # the whole beam is heard
         try:
             found = search(
                 self.decoder,
@@ -295,15 +304,19 @@ class Captioner:
             )
         except ValueError as err:
             raise UsageError(str(err)) from err
-        rows = zip(found.tokens.tolist(), found.lengths.tolist(), found.logprobs.tolist(), strict=True)
-        return [
+        columns = (found.tokens, found.lengths, found.logprobs, found.ended)
+        rows = [
             [
-                Hypothesis(self.vocabulary.decode(ids[:length]), logprob)
-                for place, (ids, length, logprob) in enumerate(zip(*row, strict=True))
+                _Found(ids[:length], logprob, ended)
+                for place, (ids, length, logprob, ended) in enumerate(zip(*row, strict=True))
                 if logprob > -np.inf or place == 0
             ]
-            for row in rows
+            for row in zip(*(column.tolist() for column in columns), strict=True)
         ]
+        if self.consensus and options.consensus:
+            heard = self.consensus.agreement(features, [[one.ids for one in row] for row in rows], options.consensus)
+            rows = [_ranked(row, agreement)[:wanted] for row, agreement in zip(rows, heard, strict=True)]
+        return [[Hypothesis(self.vocabulary.decode(one.ids), one.logprob) for one in row] for row in rows]
 
     @torch.inference_mode()
     def encode(self, pixels: NDArray[np.uint8]) -> Tensor:
@@ -321,12 +334,32 @@ class Captioner:
         features: Tensor = self.encoder(own.to(self.device, non_blocking=True))
         return features
 
-    def check_words(self, banned: Sequence[str], prefix: str) -> None:
-        """Raise UsageError for words that the vocabulary lacks, which could be neither banned nor said."""
+    def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:
+        """Raise UsageError for what this captioner cannot do: words that its vocabulary lacks, which could be neither
+        banned nor said; a consensus without the training images' captions."""
+        if options.consensus and not self.consensus:
+            raise UsageError(
+                f"consensus={options.consensus}: this bundle does not hold the training images' captions; "
+                "train it with --neighbours (the same command again adds them), or leave --consensus out"
+            )
         for what, words in (("banned", banned), ("prefix", tokenize(prefix))):
             unknown = [word for word in words if word not in self.vocabulary]
             if unknown:
                 raise UsageError(f"{what}: the captioner does not know {', '.join(map(repr, unknown))}")
+
+
+class _Found(NamedTuple):
+    """A caption as a search gives it."""
+
+    ids: list[int]
+    logprob: float
+    ended: bool
+
+
+def _ranked(found: list[_Found], agreement: list[float]) -> list[_Found]:
+    """By agreement; captions that were cut stay behind those that ended, and equals in their order."""
+    order = sorted(range(len(found)), key=lambda place: (not found[place].ended, -agreement[place], place))
+    return [found[place] for place in order]
 
 
 def _caption(found: list[Hypothesis]) -> Caption:

@@ -9,13 +9,12 @@ fewer places where asked (adaptive pooling, as in Rennie et al. 2017, arXiv:1612
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from captionkit.images import Preprocessing
 from captionkit.model import tiny_resnet
@@ -105,8 +104,17 @@ class Encoder(nn.Module):
         return features.shape[-1]
 
 
+def _torchvision() -> ModuleType:
+    """torchvision.models, imported when a network of its is wanted: that takes longer than torch does (it imports the
+    compiler), in every process, and the embedded captioner does without."""
+    from torchvision import models
+
+    return cast(ModuleType, models)
+
+
 def encoder_names() -> list[str]:
     """The networks that can be encoders: torchvision's classification CNNs, and `tiny_resnet`."""
+    models = _torchvision()
     return [_OWN, *(name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS))]
 
 
@@ -122,7 +130,7 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
         side = size or tiny_resnet.SIZE
         return Preprocessing(size=side, resize=side, mode="squash")
     # Read from the description of the weights: nothing is downloaded.
-    transforms = models.get_model_weights(name).DEFAULT.transforms()
+    transforms = _torchvision().get_model_weights(name).DEFAULT.transforms()
     own_size, resize = transforms.crop_size[0], transforms.resize_size[0]
     # What torchvision calls transform_input, and applies after the usual normalisation, comes to this.
     mean, std = ((0.5,) * 3, (0.5,) * 3) if name in _PORTED else (transforms.mean, transforms.std)
@@ -176,8 +184,9 @@ def build_encoder(
 
 
 def _check_name(name: str) -> None:
-    if name in (names := encoder_names()):
+    if name == _OWN or name in (names := encoder_names()):
         return
+    models = _torchvision()
     if name in models.list_models(module=models):
         raise EncoderError(f"{name} is a transformer; encoders are convolutional networks: {', '.join(names)}")
     close = difflib.get_close_matches(name, names, n=4) or names
@@ -189,12 +198,14 @@ def _build(name: str) -> nn.Module:
     if name == _OWN:
         return tiny_resnet.TinyResNet()
     options = {"aux_logits": False, "init_weights": True} if name in _PORTED else {}
-    network: nn.Module = models.get_model(name, weights=None, **options)
+    network: nn.Module = _torchvision().get_model(name, weights=None, **options)
     return network
 
 
 def _build_empty(name: str) -> nn.Module:
     """The whole network without weights: drawing 138 million random ones for VGG16 takes seconds."""
+    if name == _OWN:  # small; and to run a network without weights, PyTorch imports its compiler
+        return _build(name)
     try:
         with torch.device("meta"):
             return _build(name)
@@ -207,7 +218,7 @@ def _download(name: str) -> dict[str, Tensor]:
         raise EncoderError(f"{name} has no pretrained weights: give a file with them, or start from random weights")
     try:
         # Through the model and not `get_state_dict`: torchvision renames the keys of its oldest files there.
-        state: dict[str, Tensor] = models.get_model(name, weights="DEFAULT").state_dict()
+        state: dict[str, Tensor] = _torchvision().get_model(name, weights="DEFAULT").state_dict()
     except (OSError, RuntimeError) as error:  # no network, no disk; a file that does not have its checksum
         raise EncoderError(
             f"torchvision's weights for {name} cannot be downloaded ({error}); "
@@ -227,6 +238,8 @@ def _behead(network: nn.Module, name: str, output: Output, layer: str | None) ->
             setattr(network, at, nn.Identity())
         return network
     layer = layer or _last_map(network, name)
+    from torchvision.models.feature_extraction import create_feature_extractor  # late, as `_torchvision` is
+
     try:
         extractor: nn.Module = create_feature_extractor(network, {layer: "map"})
     except ValueError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 SIZE: Final = 96
 """Side of the images it is made for, in pixels."""
@@ -14,6 +13,32 @@ FEATURES: Final = 346
 _WIDTHS: Final = (32, 64, 128, 160)
 _CELLS: Final = 3
 """Features are read off this many rows and columns of the last map, so that they tell where things are."""
+
+
+class Block(nn.Module):
+    """Two 3 × 3 convolutions and a shortcut past them; where the width changes, height and width are halved.
+
+    torchvision's BasicBlock, without torchvision: to import it would take longer than all else that captioning with
+    the embedded captioner imports.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        stride = 1 if inputs == outputs else 2
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module = nn.Identity()
+        if stride == 2:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Feature maps (N, inputs, H, W) → (N, outputs, H, W), or half as high and wide."""
+        found = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
+        out: Tensor = self.relu(found + self.downsample(maps))
+        return out
 
 
 class TinyResNet(nn.Module):
@@ -31,10 +56,10 @@ class TinyResNet(nn.Module):
             nn.BatchNorm2d(_WIDTHS[0]),
             nn.ReLU(),
         )
-        self.layer1 = BasicBlock(_WIDTHS[0], _WIDTHS[0])
-        self.layer2 = _halving(_WIDTHS[0], _WIDTHS[1])
-        self.layer3 = _halving(_WIDTHS[1], _WIDTHS[2])
-        self.layer4 = _halving(_WIDTHS[2], _WIDTHS[3])
+        self.layer1 = Block(_WIDTHS[0], _WIDTHS[0])
+        self.layer2 = Block(_WIDTHS[0], _WIDTHS[1])
+        self.layer3 = Block(_WIDTHS[1], _WIDTHS[2])
+        self.layer4 = Block(_WIDTHS[2], _WIDTHS[3])
         self.pool = nn.AdaptiveAvgPool2d(_CELLS)
         self.features = nn.Sequential(
             nn.Flatten(), nn.Linear(_WIDTHS[3] * _CELLS**2, 384), nn.ReLU(), nn.Linear(384, FEATURES), nn.Sigmoid()
@@ -46,9 +71,3 @@ class TinyResNet(nn.Module):
         maps = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(inputs)))))
         logits: Tensor = self.fc(self.features(self.pool(maps)))
         return logits
-
-
-def _halving(inputs: int, outputs: int) -> BasicBlock:
-    """A residual block that halves height and width."""
-    shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
-    return BasicBlock(inputs, outputs, 2, shortcut)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.table import CaptionTable, schema_with
 from captionkit.storage import UsageError
@@ -53,9 +55,10 @@ def check_table(table: CaptionTable, model: str, search: dict[str, Any], *, mixe
                 f"the table at {table.uri} was captioned by {file.footer.model}, and --model is {model}. Give another "
                 "--output, or --mixed to have both in one table (its rows stay, each names its model)."
             )
-        if file.footer.search != search:
-            changed = sorted(name for name in search if file.footer.search.get(name) != search[name])
-            was = ", ".join(f"{name}={file.footer.search.get(name)}" for name in changed)
+        before = asdict(SearchOptions()) | file.footer.search  # an older captionkit had fewer options
+        if before != search:
+            changed = sorted(name for name in search if before.get(name) != search[name])
+            was = ", ".join(f"{name}={before.get(name)}" for name in changed)
             asked = ", ".join(f"{name}={search[name]}" for name in changed)
             raise UsageError(
                 f"the table at {table.uri} was captioned with {was}, and this run asks for {asked}. Give another "

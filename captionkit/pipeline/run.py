@@ -60,7 +60,7 @@ class CaptionJob:
             raise BundleError(f"--model {options.captioner.model}: {err}") from err
         self.preprocessing = captioner.preprocessing
         self.fingerprint = captioner.fingerprint
-        captioner.check_words(options.words.banned, options.words.prefix)
+        captioner.check(options.search, options.words.banned, options.words.prefix)
         # As JSON has it, since it is held against what the table's files say.
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
         self.table = CaptionTable(options.table.output, self.storage)

@@ -37,7 +37,7 @@ from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.table import CaptionTable, Footer
 from captionkit.pipeline.writer import TableWriter
-from captionkit.storage import Storage, StorageOptions, split_member
+from captionkit.storage import Storage, StorageOptions, public, split_member
 
 STORED = ["uri", "image_id", "values", "error_kind", "error"]
 PASSED = ["uri", "image_id", "version", "total", "error_kind", "error"]
@@ -168,6 +168,34 @@ def make_features(
         key=key,
         failed=failed,
     )
+
+
+def pooled_features(features: FeatureSet, images: Sequence[str], storage: StorageOptions) -> torch.Tensor:
+    """Features of some images, (n, D) in fp16: the mean over all places of a grid.
+
+    Raises:
+        KeyError: an image whose features are not there.
+    """
+    place = {public(image): row for row, image in enumerate(images)}
+
+    def pool(batch: pa.Table) -> pa.Table:
+        column = batch.column("values").to_pylist()
+        values = np.frombuffer(b"".join(column), features.dtype).reshape(len(batch), -1, features.shape[-1])
+        rows = values.mean(axis=1, dtype=np.float32).astype(np.float16)
+        pooled = pa.array([row.tobytes() for row in rows], pa.binary())
+        return batch.select(["uri"]).append_column("values", pooled)
+
+    found = np.empty((len(images), features.shape[-1]), np.float16)
+    missing = set(place)
+    rows = features.dataset(storage).map_batches(pool, batch_size=256, batch_format="pyarrow", num_cpus=READ_CPUS)
+    for batch in rows.iter_batches(batch_size=256, batch_format="pyarrow"):
+        for uri, value in zip(*(batch.column(name).to_pylist() for name in ("uri", "values")), strict=True):
+            if uri in place:
+                found[place[uri]] = np.frombuffer(value, np.float16)
+                missing.discard(uri)
+    if missing:
+        raise KeyError(f"{len(missing)} images without features, {min(missing)} among them")
+    return torch.from_numpy(found)
 
 
 def _write(rows: ray.data.Dataset, writer: TableWriter, meter: Meter) -> None:

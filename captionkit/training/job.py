@@ -21,6 +21,7 @@ import captionkit
 from captionkit.corpus.glove import read_glove
 from captionkit.model.bundle import read_weights
 from captionkit.model.captioner import Captioner
+from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import DECODERS, Decoder, build_decoder
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
 from captionkit.pipeline.cluster import connect, node_cpus, plan_pool
@@ -33,13 +34,14 @@ from captionkit.storage import Storage, StorageError, UsageError, public
 from captionkit.training.checkpoints import HISTORY, History, load_average
 from captionkit.training.corpus import TrainingCorpus, examples, read_training_corpus
 from captionkit.training.examples import Examples
-from captionkit.training.features import EncoderSpec, FeatureSet, make_features
+from captionkit.training.features import EncoderSpec, FeatureSet, make_features, pooled_features
 from captionkit.training.objectives import Objective
 from captionkit.training.options import NetworkOptions, TrainOptions
 from captionkit.training.outputs import Points, Watch, model_card, write_curves
 from captionkit.training.stages import DecoderSpec, Stage, Work, stages
+from captionkit.training.validate import references
 from captionkit.training.worker import train_worker
-from captionkit.vocabulary import Vocabulary
+from captionkit.vocabulary import PAD, Vocabulary
 
 RECORD = "training.json"
 WHOLE = ("size", "layers", "length", "positions")
@@ -63,6 +65,7 @@ class TrainJob:
         self.output = self.storage.normalize(options.result.output)
         # As JSON has it, since it is held against what the folder's record says.
         asked = {name: value for name, value in asdict(options).items() if name not in FREE}
+        self.consensus: Consensus | None = None
         self.asked = json.loads(json.dumps(asked))
         _check_record(self._read_record(), self.asked, self.output)
         self.record: dict[str, Any] = {
@@ -179,6 +182,16 @@ class TrainJob:
             )
             done[stage.name] = self._stage(stage, work, features, done)
             self._save(corpus, done)
+        if options.result.neighbours:
+            self.consensus = self._consensus(corpus)
+            self._save(corpus, done)
+
+    def _consensus(self, corpus: TrainingCorpus) -> Consensus:
+        """Features and captions of the training images, and of no others."""
+        features = self._features(corpus, EncoderSpec.of(self.encoder), pixels=False)
+        train = self._examples(corpus.train, features)
+        pooled = pooled_features(features, train.images, self.options.storage)
+        return Consensus.of(pooled, references(train), PAD)
 
     def _threads(self) -> int:
         """Of each worker's network: every core, once the features are read."""
@@ -221,6 +234,8 @@ class TrainJob:
         resources = {"CPU": min(1.0, cpus / (workers + 1)), **({"GPU": per_worker} if per_worker else {})}
         path, filesystem = self._checkpoints()
         logging.getLogger("ray.train").setLevel(logging.WARNING)
+        # It prints whole learning curves. Older ones than Ray 2.60 keep the level that the worker sets.
+        quiet = {"logging_config": ray.train.LoggingConfig("WARNING")} if hasattr(ray.train, "LoggingConfig") else {}
         result = TorchTrainer(
             train_worker,
             train_loop_config={"work": ray.put(work)},
@@ -234,6 +249,7 @@ class TrainJob:
                     num_to_keep=options.validate.keep, checkpoint_score_attribute="cider"
                 ),
                 callbacks=[Watch(self.output, options.storage, stage.name, before, options.result.track)],
+                **quiet,
             ),
             datasets={"features": features.dataset(options.storage)},
             dataset_config=DataConfig(datasets_to_split=[]),
@@ -260,7 +276,9 @@ class TrainJob:
     def _save(self, corpus: TrainingCorpus, done: dict[str, Points]) -> None:
         """Write bundle, model card, curves and record, as they stand after a stage."""
         provenance = {"options": self.asked, "stages": self.record["stages"], "versions": versions()}
-        captioner = Captioner(self.encoder, self.decoder, self.vocabulary, provenance=provenance)
+        captioner = Captioner(
+            self.encoder, self.decoder, self.vocabulary, provenance=provenance, consensus=self.consensus
+        )
         bundle = self.storage.join(self.output, "bundle")
         self.record["fingerprint"] = captioner.save(bundle, storage=self.storage)
         facts = {
@@ -277,6 +295,7 @@ class TrainJob:
             "stages": [(name, s["cider"], s["epochs"]) for name, s in self.record["stages"].items()],
             "beam": self.options.validate.beam,
             "options": self.asked,
+            "neighbours": self.consensus is not None,
         }
         self.storage.write(self.storage.join(bundle, "README.md"), model_card(facts).encode())
         write_curves(done, self.output, self.storage)
@@ -300,7 +319,10 @@ def _check(options: TrainOptions) -> None:
     network, steps, scst = options.network, options.steps, options.scst
     tune, validate = options.finetune, options.validate
     for fine, complaint in (
-        (bool(stages(options)), "--epochs 0 and no other stage: nothing to do"),
+        (
+            bool(stages(options)) or options.result.neighbours,
+            "--epochs 0, no other stage and no --neighbours: nothing to do",
+        ),
         (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
         (options.cluster.workers >= 1, f"--workers {options.cluster.workers}: at least 1"),
         (

@@ -179,6 +179,9 @@ class ResultOptions:
     output: str
     """Folder for checkpoints, learning curve and, in `bundle`, the captioner. The same command goes on where it was
     stopped."""
+    neighbours: bool = False
+    """Keep features and captions of the training images in the bundle, for `--consensus` of captioning and judging.
+    The captions can be read from it: mind whose they are."""
     track: Literal["none", "mlflow", "wandb"] = "none"
     """Also send metrics to MLflow or Weights & Biases, where installed; TensorBoard files are always written."""
 

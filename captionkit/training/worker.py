@@ -43,7 +43,7 @@ STATISTICS_OF = 1000
 
 def train_worker(config: dict[str, Any]) -> None:
     """The loop of one worker; `config["work"]` is a reference to its `Work`."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it prints whole learning curves
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # as `TrainJob` does with newer Rays
     work: Work = ray.get(config["work"])
     Worker(work).run()
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from captionkit.images import Preprocessing, decode
 from captionkit.model.captioner import Captioner
+from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import ShowTell
 from captionkit.model.encoders import build_encoder
 from captionkit.vocabulary import Vocabulary
@@ -46,6 +47,7 @@ def one_captioner() -> Captioner:
             parameter.mul_(5)
         decoder.image.weight.div_(features.std(dim=0).clamp_min(1e-3))
         decoder.image.bias.copy_(-decoder.image.weight @ features.mean(dim=0))
+    captioner.consensus = Consensus.of(features, [[[4, 5], [6]]] * len(features), pad=0)
     return captioner
 
 

@@ -186,7 +186,7 @@ def cut(name: str, size: int) -> Callable[[dict[str, bytes]], None]:
         (tensors(encoder__features__0__bias=None), r"squeezenet1_1: 1 tensors missing \(features.0.bias\)"),
         (tensors(encoder__classifier__1__bias=torch.ones(1000)), r"it also holds 1 \(classifier.1.bias\)"),
         (tensors(encoder__features__0__bias=torch.ones(3)), r"features.0.bias is \(3,\), not \(64,\)"),
-        (tensors(optimizer=torch.ones(1)), "a tensor of neither encoder nor decoder: optimizer"),
+        (tensors(optimizer=torch.ones(1)), "a tensor that is none of a captioner.s: optimizer"),
         (
             lambda files: files.update({VOCABULARY: Vocabulary.build(["a dog"], min_count=1).to_json().encode()}),
             "the vocabulary has 6 words and the decoder 26: they belong to different captioners",
@@ -213,7 +213,7 @@ def test_no_damage_raises_anything_else(files: dict[str, bytes], data: st.DataOb
         content[data.draw(st.integers(0, min(len(content), 3000) - 1))] = data.draw(st.integers(0, 255))
     damaged[name] = bytes(content)
     with contextlib.suppress(BundleError):  # a letter of a word, a digit of a weight may well have become another
-        encoder, decoder, vocabulary, _ = unpack(damaged)
+        encoder, decoder, vocabulary, *_ = unpack(damaged)
         assert decoder.vocab_size == len(vocabulary)
         assert encoder.feature_size == decoder.feature_size
 

@@ -148,8 +148,6 @@ def test_a_stopped_run_keeps_what_it_has(archive: tuple[Path, int], tmp_path: Pa
     assert record["status"] == "stopped"
     assert len(captions(output)) == record["counts"]["captioned"] + record["counts"]["failed"] > 0
     assert not list((output / "_runs").glob("*.arrow"))
-    assert start(archive[0], output).wait(300) == 0
-    assert len(captions(output)) == archive[1]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -156,54 +157,57 @@ def test_too_many_failed(folder: Folder, output: Path) -> None:
     assert "<html" in (output.parent / "p.html").read_text()
 
 
-def test_the_run_record_repeats_the_run(folder: Folder, output: Path, tmp_path: Path) -> None:
-    folder.add("a.jpg", 1)
-    assert caption("--input", folder.path, "--output", output, "--beam", "2", "--max-length", "9") == OK
-    record = records(output)[-1]
-    file = next((output / "_runs").glob("*.json"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A list of one image, and the table of a run on it."""
+    root = tmp_path_factory.mktemp("made")
+    (root / "a.jpg").write_bytes(jpeg(1))
+    (root / "list.csv").write_text(f"uri,label\n{root / 'a.jpg'},x\n")
+    options = ("--beam", "2", "--max-length", "9")
+    assert caption("--input", root / "list.csv", "--output", root / "captions", *options) == OK
+    return root / "list.csv", root / "captions"
+
+
+@pytest.fixture
+def table(made: tuple[Path, Path], output: Path) -> Path:
+    """The same table, for one test alone."""
+    return shutil.copytree(made[1], output)
+
+
+def test_the_run_record_repeats_the_run(table: Path, tmp_path: Path) -> None:
+    record = records(table)[-1]
+    file = next((table / "_runs").glob("*.json"))
     assert record["options"]["beam"] == 2
     assert record["status"] == "succeeded"
     assert record["model"]["fingerprint"] == Captioner.load().fingerprint
-    assert set(record["seconds"]) >= {
-        "listing",
-        "starting",
-        "captioning",
-        "writing",
-        "fetch",
-        "decode",
-        "caption",
-    }
+    assert set(record["seconds"]) >= {"listing", "starting", "captioning", "writing", "fetch", "decode", "caption"}
     assert record["versions"]["ray"]
     again = tmp_path / "again"
     assert caption("--config", file, "--output", again) == OK
-    assert [row["caption"] for row in read(again)] == [row["caption"] for row in read(output)]
+    assert [row["caption"] for row in read(again)] == [row["caption"] for row in read(table)]
     assert records(again)[-1]["options"] == {**record["options"], "output": str(again)}
 
 
 def test_another_makers_table_is_refused_or_mixed_on_request(
-    folder: Folder, output: Path, capsys: pytest.CaptureFixture[str]
+    folder: Folder, made: tuple[Path, Path], table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder.add("a.jpg", 1)
-    assert caption("--input", folder.path, "--output", output) == OK
-    folder.add("b.jpg", 2)
-    before = read(output)
-    assert caption("--input", folder.path, "--output", output, "--beam", "7") == USAGE
+    inputs = ("--input", made[0], folder.add("b.jpg", 2), "--output", table)
+    before = read(table)
+    assert caption(*inputs, "--beam", "7", "--max-length", "9") == USAGE
     message = capsys.readouterr().err
     assert "beam=7" in message
     assert "--mixed" in message
-    assert read(output) == before
-    assert caption("--input", folder.path, "--output", output, "--beam", "7", "--mixed") == OK
-    assert len(read(output)) == 2
+    assert read(table) == before
+    assert caption(*inputs, "--beam", "7", "--max-length", "9", "--mixed") == OK
+    assert len(read(table)) == 2
 
 
 def test_other_carried_columns_are_refused_before_anything_is_touched(
-    folder: Folder, output: Path, capsys: pytest.CaptureFixture[str]
+    made: tuple[Path, Path], table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a = folder.add("a.jpg", 1)
-    listing = folder.add("l.csv", f"uri,label\n{a},x\n".encode())
-    assert caption("--input", listing, "--output", output) == OK
-    before = read(output)
-    folder.add("a.jpg", 2)
-    assert caption("--input", listing, "--output", output, "--carry", "label") == USAGE
+    before = read(table)
+    os.utime(made[0].parent / "a.jpg", ns=(0, 1))  # as if it had changed
+    options = ("--beam", "2", "--max-length", "9", "--carry", "label")
+    assert caption("--input", made[0], "--output", table, *options) == USAGE
     assert "one table has one schema" in capsys.readouterr().err
-    assert read(output) == before
+    assert read(table) == before

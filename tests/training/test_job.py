@@ -69,10 +69,12 @@ def losses(output: Path, stage: str = "captions") -> list[float]:
 
 
 def test_a_corpus_becomes_a_bundle(scenes: Path, tmp_path: Path) -> None:
-    options = options_for(scenes, tmp_path / "out")
+    options = options_for(scenes, tmp_path / "out", result=ResultOptions(str(tmp_path / "out"), neighbours=True))
     bundle = TrainJob(options).run()
     captioner = Captioner.load(bundle)
-    assert captioner.caption([str(next(scenes.glob("*.jpg")))])[0].text is not None
+    assert captioner.caption([str(next(scenes.glob("*.jpg")))], consensus=3)[0].text is not None
+    assert captioner.consensus
+    assert captioner.consensus.counts.tolist() == [5] * 9
     found = losses(tmp_path / "out")
     assert found[-1] < found[0]
     assert (tmp_path / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")

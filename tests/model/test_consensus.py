@@ -1,0 +1,122 @@
+"""Captions chosen by what was said of similar pictures."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from captionkit.images import decode
+from captionkit.metrics import CiderD, DocumentFrequencies
+from captionkit.model.bundle import WEIGHTS, BundleError, unpack
+from captionkit.model.captioner import Captioner
+from captionkit.model.consensus import FARTHEST, Consensus
+from captionkit.model.search.options import SearchOptions
+from captionkit.storage import UsageError
+from tests.model.conftest import encoded
+
+CAPTIONS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=4)
+
+
+def some(images: int, seed: int, size: int = 6) -> torch.Tensor:
+    return torch.randn(images, size, generator=torch.Generator().manual_seed(seed)).exp()
+
+
+@given(st.integers(1, 60), st.integers(1, 50), st.integers(0, 99))
+@settings(max_examples=50)
+def test_the_nearest_are_the_nearest(images: int, neighbours: int, seed: int) -> None:
+    consensus = Consensus.of(some(images, seed), [[[1]]] * images, pad=0)
+    pictures = some(5, seed + 1000)
+    found = consensus.nearest(pictures, neighbours)
+
+    known = consensus.features.double()
+    mean, deviation = known.mean(dim=0), known.std(dim=0, unbiased=False)
+    deviation[deviation == 0] = 1
+    of_all, of_one = (((x - mean) / deviation).clamp(-FARTHEST, FARTHEST) for x in (known, pictures.double()))
+    alike = torch.nn.functional.normalize(of_one, dim=1) @ torch.nn.functional.normalize(of_all, dim=1).T
+    best = alike.sort(dim=1, descending=True).values[:, :neighbours]
+    assert found.shape == best.shape
+    assert torch.allclose(alike.gather(1, torch.from_numpy(found)), best, atol=1e-5)
+    # A picture's neighbours do not depend on its batch; a grid is taken for the mean of its places.
+    assert (consensus.nearest(pictures[2:3], neighbours) == found[2:3]).all()
+    grid = torch.stack([pictures - 0.5, pictures + 0.5], dim=1)
+    assert consensus.nearest(grid, 1).tolist() == consensus.nearest(grid.mean(dim=1), 1).tolist()
+
+
+@given(st.lists(CAPTIONS, min_size=4, max_size=8), st.lists(CAPTIONS, min_size=3, max_size=3), st.integers(1, 4))
+def test_agreement_is_cider_against_what_neighbours_said(
+    said: list[list[list[int]]], candidates: list[list[list[int]]], neighbours: int
+) -> None:
+    consensus, pictures = Consensus.of(some(len(said), 0), said, pad=0), some(3, 1)
+    found = consensus.agreement(pictures, candidates, neighbours)
+    for places, captions, scores in zip(consensus.nearest(pictures, neighbours), candidates, found, strict=True):
+        references = [caption for place in places for caption in said[place]]
+        scorer = CiderD([references] * len(captions), DocumentFrequencies.of(said))
+        assert scores == pytest.approx(scorer.score(captions).tolist())
+
+
+def test_it_chooses_among_the_beam(captioner: Captioner) -> None:
+    images = [encoded(seed) for seed in range(4)]
+    short = SearchOptions(beam=6, max_length=5, no_repeat_ngram=1)
+    plain = captioner.caption(images, short, n_best=6)
+    beams = [[caption.text, *(other.text for other in caption.alternatives)] for caption in plain]
+    # What was said of each of these pictures is what stands fourth in its beam, and something about no picture.
+    said = [[captioner.vocabulary.encode(beam[3] or ""), [5, 5, 6]] for beam in beams]
+    features = captioner.encode(np.stack([decode(image, captioner.preprocessing).pixels for image in images]))
+    captioner.consensus = Consensus.of(features, said, pad=0)
+    found = captioner.caption(images, short, consensus=1)
+    assert [caption.text for caption in found] == [beam[3] for beam in beams]
+    assert all(not caption.alternatives for caption in found)
+    several = captioner.caption(images, short, n_best=6, consensus=1)
+    for caption, beam in zip(several, beams, strict=True):
+        assert caption.text == beam[3]
+        assert sorted([caption.text, *(other.text for other in caption.alternatives)]) == sorted(map(str, beam))
+    assert captioner.caption(images[:1], short, consensus=1)[0].text == found[0].text
+    assert captioner.caption(images[:1], method="sample", n_best=4, consensus=1)[0].text
+
+
+def test_without_captions_there_is_no_consensus(captioner: Captioner) -> None:
+    captioner.consensus = None
+    with pytest.raises(UsageError, match="--neighbours"):
+        captioner.caption([encoded(0)], consensus=3)
+    with pytest.raises(ValueError, match="consensus is a whole number"):
+        SearchOptions(consensus=-1)
+
+
+def test_it_travels_in_a_bundle(one_captioner: Captioner) -> None:
+    files = one_captioner._pack(half=False)
+    again = Captioner.from_files(files, dtype="float32")
+    assert again.consensus
+    assert one_captioner.consensus
+    for name in ("features", "captions", "counts"):
+        assert torch.equal(getattr(again.consensus, name), getattr(one_captioner.consensus, name))
+    images = [encoded(seed) for seed in range(3)]
+    assert again.caption(images, beam=4, consensus=2) == one_captioner.caption(images, beam=4, consensus=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("features", lambda t: t[:, :-1], "features of 512 values, and the training images have some of 511"),
+        ("features", lambda t: t[:-1], "are not those of 7 training images"),
+        ("features", lambda t: t.int(), r"are \(M, D\) floats"),
+        ("captions", lambda t: t + 100, "words that the vocabulary lacks"),
+        ("captions", lambda t: t.float(), "int32"),
+        ("counts", lambda t: t - 1, "are not those of 8"),
+        ("counts", lambda t: None, r"of its tensors it lacks 1 \(counts\)"),
+    ],
+)
+def test_what_is_damaged_says_so(
+    one_captioner: Captioner, name: str, change: Callable[[torch.Tensor], torch.Tensor | None], message: str
+) -> None:
+    files = one_captioner._pack(half=False)
+    tensors = load_tensors(files[WEIGHTS])
+    changed = change(tensors.pop(f"consensus.{name}"))
+    if changed is not None:
+        tensors[f"consensus.{name}"] = changed.contiguous()
+    with pytest.raises(BundleError, match=message):
+        unpack({**files, WEIGHTS: save_tensors(tensors)})
