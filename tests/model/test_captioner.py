@@ -1,6 +1,8 @@
 """Images in, captions out: every kind of image, the bad ones too, in any batch."""
 
 import copy
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -244,3 +246,15 @@ def test_a_captioner_in_training_keeps_its_weights(captioner: Captioner) -> None
     assert captioner.fingerprint != name
     captioner.decoder.load_state_dict(before)
     assert captioner.fingerprint == name
+
+
+def test_the_embedded_captioner_starts_without_what_takes_seconds_to_import() -> None:
+    script = (
+        "import sys\n"
+        "from captionkit import Captioner\n"
+        "from tests.model.conftest import encoded\n"
+        "assert Captioner.load().caption([encoded(0)])[0].text\n"
+        "print({'torchvision', 'torch._dynamo', 'sympy', 'ray'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "set()"

@@ -6,12 +6,14 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
+from torchvision.models.resnet import BasicBlock
 
 from captionkit.images import Preprocessing
 from captionkit.model.encoders import EncoderError, build_encoder, default_preprocessing, encoder_names
+from captionkit.model.tiny_resnet import Block
 
 SQUEEZENET = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet1_1.pth"
 SMALL = Preprocessing(size=64, resize=64)
@@ -68,6 +70,17 @@ def test_every_network_can_be_an_encoder(name: str) -> None:
             features = encoder(images)
         assert features.shape[-1] == encoder.feature_size
         assert features.isfinite().all()
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 8), (8, 12)])
+def test_its_block_is_torchvisions(inputs: int, outputs: int) -> None:
+    ours = Block(inputs, outputs).eval()
+    halving = inputs != outputs
+    shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), nn.BatchNorm2d(outputs))
+    theirs = BasicBlock(inputs, outputs, 1 + halving, shortcut if halving else None).eval()
+    theirs.load_state_dict(ours.state_dict())
+    maps = torch.randn(2, inputs, 9, 9)
+    assert torch.equal(ours(maps), theirs(maps))
 
 
 def test_the_networks_own_small_one_gives_attributes() -> None:
