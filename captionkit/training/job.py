@@ -95,7 +95,8 @@ class TrainJob:
                 raise UsageError(f"--finetune-layers: {err}") from err
         say(
             f"{len(corpus.train):,} images to train on, {len(corpus.dev):,} to judge by; "
-            f"{len(self.vocabulary):,} words come {options.corpus.min_count} times or more"
+            f"{len(self.vocabulary):,} words"
+            + ("" if options.network.init else f" come {options.corpus.min_count} times or more")
         )
         self._write_record()
         with Lease(self.output, self.storage, f"training-{secrets.token_hex(3)}"):

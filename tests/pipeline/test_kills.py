@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import ray
 
 from captionkit.cli import STOPPED
+from captionkit.model.captioner import Captioner
 from captionkit.pipeline.check import check
 from captionkit.storage import Storage
 from tests.pipeline.conftest import Folder, tar_bytes
@@ -118,25 +120,12 @@ def run_through_deaths(archive: Path, output: Path, kills: list[tuple[str, float
         assert runs < 100
 
 
-def hold(archive: tuple[Path, int], output: Path, quiet: Path) -> None:
+def test_a_run_is_stopped_and_whatever_goes_on_is_killed(
+    archive: tuple[Path, int], pictures: list[bytes], tmp_path: Path
+) -> None:
     folder, rows = archive
-    assert start(folder, quiet).wait(300) == 0
-    found = captions(output)
-    assert len(found) == rows
-    assert found == captions(quiet)
-    report = check(str(output), Storage())
-    assert report.ok, report.text()
-
-
-def test_a_driver_an_actor_and_a_fetch_worker_die(archive: tuple[Path, int], tmp_path: Path) -> None:
-    kills = [("actor", 9.0), ("driver", 3.0), ("fetch", 8.0)]
-    run_through_deaths(archive[0], tmp_path / "out", kills, random.Random(0))
-    hold(archive, tmp_path / "out", tmp_path / "quiet")
-
-
-def test_a_stopped_run_keeps_what_it_has(archive: tuple[Path, int], tmp_path: Path) -> None:
     output = tmp_path / "out"
-    process = start(archive[0], output)
+    process = start(folder, output)
     deadline = time.monotonic() + 200
     while not list(output.glob("*.parquet")):
         assert process.poll() is None, "it ended before it could be stopped"
@@ -146,8 +135,20 @@ def test_a_stopped_run_keeps_what_it_has(archive: tuple[Path, int], tmp_path: Pa
     assert process.wait(100) == STOPPED
     (record,) = [json.loads(file.read_text()) for file in (output / "_runs").glob("*.json")]
     assert record["status"] == "stopped"
-    assert len(captions(output)) == record["counts"]["captioned"] + record["counts"]["failed"] > 0
+    assert rows > len(captions(output)) == record["counts"]["captioned"] + record["counts"]["failed"] > 0
     assert not list((output / "_runs").glob("*.arrow"))
+
+    run_through_deaths(folder, output, [("actor", 9.0), ("driver", 3.0), ("fetch", 8.0)], random.Random(0))
+    found = captions(output)
+    assert len(found) == rows
+    texts = [caption.text for caption in Captioner.load().caption(pictures, beam=1)]
+    for uri, said in found.items():
+        number = re.search(r"(\d+)\.jpg$", uri)
+        assert said == (
+            ("failed", None) if "broken" in uri or not number else ("captioned", texts[int(number[1]) % 12])
+        )
+    report = check(str(output), Storage())
+    assert report.ok, report.text()
 
 
 @pytest.mark.slow
@@ -158,4 +159,9 @@ def test_twenty_five_deaths_at_random(archive: tuple[Path, int], tmp_path: Path)
     dice = random.Random(seed)
     kills = [(dice.choice(list(VICTIMS)), dice.uniform(0.5, 14.0)) for _ in range(25)]
     run_through_deaths(archive[0], tmp_path / "out", kills, dice)
-    hold(archive, tmp_path / "out", tmp_path / "quiet")
+    assert start(archive[0], tmp_path / "quiet").wait(300) == 0
+    found = captions(tmp_path / "out")
+    assert len(found) == archive[1]
+    assert found == captions(tmp_path / "quiet")
+    report = check(str(tmp_path / "out"), Storage())
+    assert report.ok, report.text()
