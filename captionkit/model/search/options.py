@@ -47,8 +47,7 @@ class SearchOptions:
     stop: Stop = "exact"
     """exact: search until no open hypothesis can win; full: until `beam` hypotheses have ended (faster)."""
     consensus: int = 0
-    """Rank the captions found by what people said of that many similar training images, for bundles that hold those
-    (`captionkit train --neighbours`); 10 to 40 with a beam of 10 do well. 0 ranks by log-probability alone."""
+    """Rank what was found by what people said of that many similar training images (for `train --neighbours`); 0: off."""
     temperature: float = 1.0
     """Sampling: below 1 keeps to likely words, above 1 strays from them."""
     top_k: int = 0
