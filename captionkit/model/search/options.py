@@ -47,7 +47,7 @@ class SearchOptions:
     stop: Stop = "exact"
     """exact: search until no open hypothesis can win; full: until `beam` hypotheses have ended (faster)."""
     consensus: int = 0
-    """Rank what was found by what people said of that many similar training images (for `train --neighbours`); 0: off."""
+    """Rank what was found by what people said of that many similar training images (`train --neighbours`); 0: off."""
     temperature: float = 1.0
     """Sampling: below 1 keeps to likely words, above 1 strays from them."""
     top_k: int = 0
