@@ -63,9 +63,9 @@ class TrainJob:
         self.options = options
         self.storage = Storage(options.storage)
         self.output = self.storage.normalize(options.result.output)
+        self.consensus: Consensus | None = None
         # As JSON has it, since it is held against what the folder's record says.
         asked = {name: value for name, value in asdict(options).items() if name not in FREE}
-        self.consensus: Consensus | None = None
         self.asked = json.loads(json.dumps(asked))
         _check_record(self._read_record(), self.asked, self.output)
         self.record: dict[str, Any] = {
@@ -235,8 +235,6 @@ class TrainJob:
         resources = {"CPU": min(1.0, cpus / (workers + 1)), **({"GPU": per_worker} if per_worker else {})}
         path, filesystem = self._checkpoints()
         logging.getLogger("ray.train").setLevel(logging.WARNING)
-        # It prints whole learning curves. Older ones than Ray 2.60 keep the level that the worker sets.
-        quiet = {"logging_config": ray.train.LoggingConfig("WARNING")} if hasattr(ray.train, "LoggingConfig") else {}
         result = TorchTrainer(
             train_worker,
             train_loop_config={"work": ray.put(work)},
@@ -250,7 +248,6 @@ class TrainJob:
                     num_to_keep=options.validate.keep, checkpoint_score_attribute="cider"
                 ),
                 callbacks=[Watch(self.output, options.storage, stage.name, before, options.result.track)],
-                **quiet,
             ),
             datasets={"features": features.dataset(options.storage)},
             dataset_config=DataConfig(datasets_to_split=[]),

@@ -43,7 +43,10 @@ STATISTICS_OF = 1000
 
 def train_worker(config: dict[str, Any]) -> None:
     """The loop of one worker; `config["work"]` is a reference to its `Work`."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # as `TrainJob` does with newer Rays
+    # With each checkpoint Ray Train prints the whole learning curve, by a logger that it names by its file.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("ray.train") or "ray/train/" in Path(name).as_posix():
+            logging.getLogger(name).setLevel(logging.WARNING)
     work: Work = ray.get(config["work"])
     Worker(work).run()
 
