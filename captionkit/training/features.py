@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,8 @@ from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.table import CaptionTable, Footer
 from captionkit.pipeline.writer import TableWriter
-from captionkit.storage import Storage, StorageOptions, public, split_member
+from captionkit.storage import Storage, StorageOptions, split_member
+from captionkit.training.ingest import Rows, ingest
 
 STORED = ["uri", "image_id", "values", "error_kind", "error"]
 PASSED = ["uri", "image_id", "version", "total", "error_kind", "error"]
@@ -176,26 +179,19 @@ def pooled_features(features: FeatureSet, images: Sequence[str], storage: Storag
     Raises:
         KeyError: an image whose features are not there.
     """
-    place = {public(image): row for row, image in enumerate(images)}
 
     def pool(batch: pa.Table) -> pa.Table:
         column = batch.column("values").to_pylist()
         values = np.frombuffer(b"".join(column), features.dtype).reshape(len(batch), -1, features.shape[-1])
-        rows = values.mean(axis=1, dtype=np.float32).astype(np.float16)
-        pooled = pa.array([row.tobytes() for row in rows], pa.binary())
-        return batch.select(["uri"]).append_column("values", pooled)
+        means = values.mean(axis=1, dtype=np.float32).astype(np.float16)
+        return batch.select(["uri"]).append_column("values", pa.array([row.tobytes() for row in means], pa.binary()))
 
-    found = np.empty((len(images), features.shape[-1]), np.float16)
-    missing = set(place)
     rows = features.dataset(storage).map_batches(pool, batch_size=256, batch_format="pyarrow", num_cpus=READ_CPUS)
-    for batch in rows.iter_batches(batch_size=256, batch_format="pyarrow"):
-        for uri, value in zip(*(batch.column(name).to_pylist() for name in ("uri", "values")), strict=True):
-            if uri in place:
-                found[place[uri]] = np.frombuffer(value, np.float16)
-                missing.discard(uri)
-    if missing:
-        raise KeyError(f"{len(missing)} images without features, {min(missing)} among them")
-    return torch.from_numpy(found)
+    with TemporaryDirectory() as folder:
+        pooled = Path(folder) / "pooled"
+        batches = rows.iter_batches(batch_size=256, batch_format="pyarrow")
+        ingest(batches, features.rows, features.shape[-1:], "float16", pooled)
+        return Rows(pooled, images).gather(np.arange(len(images)), torch.device("cpu"))
 
 
 def _write(rows: ray.data.Dataset, writer: TableWriter, meter: Meter) -> None:
