@@ -85,17 +85,28 @@ def driver_exit_code(cluster: tuple[str, dict[str, str]], log: str) -> int | Non
     return int(shown.stdout.strip().splitlines()[-1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def files(s3: S3Server) -> s3fs.S3FileSystem:
     return s3fs.S3FileSystem(key=s3.key, secret=s3.secret, endpoint_url=s3.endpoint, skip_instance_cache=True)
 
 
-def test_submitted_from_a_clone_it_captions_from_s3(
-    clone: Path, cluster: tuple[str, dict[str, str]], files: s3fs.S3FileSystem, bucket: str
-) -> None:
+@pytest.fixture(scope="module")
+def submitted(
+    clone: Path, cluster: tuple[str, dict[str, str]], s3: S3Server, files: s3fs.S3FileSystem
+) -> tuple[str, subprocess.CompletedProcess[str]]:
+    """A bucket of six images, and what came of the job on it."""
+    bucket = s3.make_bucket()
     for seed in range(6):
         files.pipe_file(f"{bucket}/in/{seed}.jpg", jpeg(seed))
-    done = submit(clone, cluster, "--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out")
+    return bucket, submit(clone, cluster, *places(bucket))
+
+
+def places(bucket: str) -> tuple[str, ...]:
+    return "--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out"
+
+
+def test_submitted_from_a_clone_it_captions_from_s3(submitted: tuple[str, subprocess.CompletedProcess[str]]) -> None:
+    bucket, done = submitted
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-4000:]
     assert "captioned 6, failed 0" in log
@@ -105,24 +116,26 @@ def test_submitted_from_a_clone_it_captions_from_s3(
 
 
 @pytest.mark.slow
-def test_submitted_it_says_what_it_would_do_and_how_it_failed(
-    clone: Path, cluster: tuple[str, dict[str, str]], files: s3fs.S3FileSystem, bucket: str
+def test_submitted_again_it_says_what_it_would_do_and_how_it_failed(
+    clone: Path,
+    cluster: tuple[str, dict[str, str]],
+    files: s3fs.S3FileSystem,
+    submitted: tuple[str, subprocess.CompletedProcess[str]],
 ) -> None:
-    args = ("--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out")
-    files.pipe_file(f"{bucket}/in/0.jpg", jpeg(0))
-    for number in range(3):
-        files.pipe_file(f"{bucket}/in/bad-{number}.jpg", b"no picture")
-    dry = submit(clone, cluster, *args, "--dry-run")
+    bucket, _ = submitted
+    dry = submit(clone, cluster, *places(bucket), "--dry-run")
     log = dry.stdout + dry.stderr
     assert dry.returncode == 0, log[-4000:]
-    assert "4 images (4 × .jpg)" in log
+    assert "6 images (6 × .jpg)" in log
+    assert "holds 6 rows" in log
     assert "--gpus-per-actor" in log
-    assert not files.exists(f"{bucket}/out")
 
-    done = submit(clone, cluster, *args)
-    log = done.stdout + done.stderr
-    assert done.returncode == 1
-    assert "captioned 1, failed 3" in log
+    for number in range(3):
+        files.pipe_file(f"{bucket}/in/bad-{number}.jpg", b"no picture")
+    again = submit(clone, cluster, *places(bucket))
+    log = again.stdout + again.stderr
+    assert again.returncode == 1
+    assert "captioned 0, failed 3" in log
     assert "3 × not_an_image" in log
     assert driver_exit_code(cluster, log) == 3
-    assert len(list(CaptionTable(f"s3://{bucket}/out", Storage()).rows())) == 4
+    assert len(list(CaptionTable(f"s3://{bucket}/out", Storage()).rows())) == 9
