@@ -338,7 +338,7 @@ def test_without_a_storage_clock_a_living_holder_is_watched_before_it_is_robbed(
     monkeypatch.setattr(lease_files, "_place", lambda: "")
     table = f"memory://lease-{os.getpid()}/v"
     now = time.time()
-    with Lease(table, STORAGE, "alive", ttl=60, renew=0.2), monkeypatch.context() as patch:
+    with Lease(table, STORAGE, "alive", ttl=60, renew=0.5), monkeypatch.context() as patch:
         patch.setattr(lease_files.time, "time", lambda: now + 3600)  # this machine's clock is an hour ahead
         assert not can_take(table)
 
