@@ -119,7 +119,7 @@ papers. It knows what its training images show and speaks as their captions do, 
 people; look at its captions before you publish them.
 
     from captionkit import Captioner
-    Captioner.load("THIS FOLDER").caption(["photo.jpg"]{", beam=10, consensus=20" if facts["neighbours"] else ""})
+    Captioner.load("THIS FOLDER").caption(["photo.jpg"]{", beam=10, consensus=100" if facts["neighbours"] else ""})
 
 Training options:
 

@@ -1,5 +1,7 @@
 """Captions chosen by what was said of similar pictures."""
 
+import math
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -11,10 +13,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from captionkit.images import decode
-from captionkit.metrics import CiderD, DocumentFrequencies
 from captionkit.model.bundle import WEIGHTS, BundleError, unpack
 from captionkit.model.captioner import Captioner
-from captionkit.model.consensus import FARTHEST, Consensus
+from captionkit.model.consensus import FARTHEST, RIDGE, SHARPNESS, Consensus
 from captionkit.model.search.options import SearchOptions
 from captionkit.storage import UsageError
 from tests.model.conftest import encoded
@@ -47,16 +48,56 @@ def test_the_nearest_are_the_nearest(images: int, neighbours: int, seed: int) ->
     assert consensus.nearest(grid, 1).tolist() == consensus.nearest(grid.mean(dim=1), 1).tolist()
 
 
-@given(st.lists(CAPTIONS, min_size=4, max_size=8), st.lists(CAPTIONS, min_size=3, max_size=3), st.integers(1, 4))
-def test_agreement_is_cider_against_what_neighbours_said(
+def tf_idf(caption: list[int], n: int, said: list[list[list[int]]]) -> dict[tuple[int, ...], float]:
+    """The n-grams of a caption, weighted and at length 1, as CIDEr's authors write it down."""
+    grams = Counter(tuple(caption[i : i + n]) for i in range(len(caption) - n + 1))
+    holds = {
+        gram: sum(gram in [tuple(c[i : i + n]) for c in cs for i in range(len(c))] for cs in said) for gram in grams
+    }
+    vector = {gram: count * math.log(len(said) / max(1, holds[gram])) for gram, count in grams.items()}
+    length = math.sqrt(sum(value**2 for value in vector.values()))
+    return {gram: value / length for gram, value in vector.items()} if length else {}
+
+
+@given(st.lists(CAPTIONS, min_size=4, max_size=8), st.lists(CAPTIONS, min_size=3, max_size=3), st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_agreement_is_cider_with_what_the_regression_foretells(
     said: list[list[list[int]]], candidates: list[list[list[int]]], neighbours: int
 ) -> None:
     consensus, pictures = Consensus.of(some(len(said), 0), said, pad=0), some(3, 1)
     found = consensus.agreement(pictures, candidates, neighbours)
-    for places, captions, scores in zip(consensus.nearest(pictures, neighbours), candidates, found, strict=True):
-        references = [caption for place in places for caption in said[place]]
-        scorer = CiderD([references] * len(captions), DocumentFrequencies.of(said))
-        assert scores == pytest.approx(scorer.score(captions).tolist())
+    ordinary = sum(sum(map(len, captions)) / len(captions) for captions in said) / len(said)
+    for place, (captions, scores) in enumerate(zip(candidates, found, strict=True)):
+        places, weights = (each[0].tolist() for each in consensus.weighted(pictures[place : place + 1], neighbours))
+        says = [
+            (weight / len(said[i]), caption) for i, weight in zip(places, weights, strict=True) for caption in said[i]
+        ]
+        length = ordinary + sum(weight * (len(caption) - ordinary) for weight, caption in says)
+        for caption, score in zip(captions, scores, strict=True):
+            similar = 0.0
+            for n in range(1, 5):
+                mine = tf_idf(caption, n, said)
+                for weight, other in says:
+                    theirs = tf_idf(other, n, said)
+                    similar += weight * sum(value * theirs.get(gram, 0) for gram, value in mine.items()) / 4
+            expected = 10 * similar * math.exp(-((len(caption) - length) ** 2) / 72)
+            assert score == pytest.approx(expected, abs=1e-5)
+
+
+@given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 99))
+@settings(max_examples=30)
+def test_what_each_counts_for_solves_the_ridge_regression(images: int, neighbours: int, seed: int) -> None:
+    """Any values at the training images are foretold there, but for what the ridge takes off, and nothing elsewhere."""
+    consensus = Consensus.of(some(images, seed), [[[1]]] * images, pad=0)
+    places, weights = consensus.weighted(consensus.features.float(), neighbours)
+    unit = consensus._scaled[2].astype(np.float64)
+    for picture, (near, counted) in enumerate(zip(places, weights, strict=True)):
+        kernel = np.exp(SHARPNESS * (unit[near] @ unit[near].T - 1))
+        to_picture = np.exp(SHARPNESS * (unit[near] @ unit[picture] - 1))
+        assert (kernel + RIDGE * np.eye(len(near))) @ counted == pytest.approx(to_picture)
+        assert near[np.abs(counted).argmax()] == near[0]
+    alone = consensus.weighted(some(5, seed + 1000)[3:4], neighbours)[1]
+    assert (consensus.weighted(some(5, seed + 1000), neighbours)[1][3:4] == alone).all()
 
 
 def test_it_chooses_among_the_beam(captioner: Captioner) -> None:
