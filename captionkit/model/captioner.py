@@ -18,7 +18,7 @@ from torch import Tensor
 
 from captionkit.images import ImageError, Limits, Preprocessing, decode, prepare
 from captionkit.model.bundle import BundleError, Files, check_fit, fingerprint, pack, read_files, unpack, write_files
-from captionkit.model.consensus import Consensus
+from captionkit.model.consensus import LIKELIHOOD, Consensus
 from captionkit.model.decoders import Decoder
 from captionkit.model.encoders import Encoder
 from captionkit.model.search.entry import search
@@ -336,12 +336,17 @@ class Captioner:
 
     def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:
         """Raise UsageError for what this captioner cannot do: words that its vocabulary lacks, which could be neither
-        banned nor said; a consensus without the training images' captions."""
+        banned nor said; a consensus without the training images' captions, or of more than can be asked."""
         if options.consensus and not self.consensus:
             raise UsageError(
                 f"consensus={options.consensus}: this bundle does not hold the training images' captions; "
                 "train it with --neighbours (the same command again adds them), or leave --consensus out"
             )
+        if options.consensus and self.consensus:
+            try:
+                self.consensus.check(options.consensus)
+            except ValueError as err:
+                raise UsageError(f"consensus={options.consensus}: {err}") from err
         for what, words in (("banned", banned), ("prefix", tokenize(prefix))):
             unknown = [word for word in words if word not in self.vocabulary]
             if unknown:
@@ -357,8 +362,9 @@ class _Found(NamedTuple):
 
 
 def _ranked(found: list[_Found], agreement: list[float]) -> list[_Found]:
-    """By agreement; captions that were cut stay behind those that ended, and equals in their order."""
-    order = sorted(range(len(found)), key=lambda place: (not found[place].ended, -agreement[place], place))
+    """By agreement and likelihood; captions that were cut stay behind those that ended, and equals in their order."""
+    scores = [heard + LIKELIHOOD * one.logprob for one, heard in zip(found, agreement, strict=True)]
+    order = sorted(range(len(found)), key=lambda place: (not found[place].ended, -scores[place], place))
     return [found[place] for place in order]
 
 

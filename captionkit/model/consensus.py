@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,17 +35,25 @@ SHARPNESS, RIDGE = 3.0, 0.3
 Flickr8k 2 to 4 and 0.15 to 0.6 come out within one point of CIDEr-D."""
 
 
+LIKELIHOOD = 0.3
+"""CIDEr-D that a caption is given for each nat by which its words are likelier, on average. Chosen by those images too:
+half a point, and from 0.2 to 0.5 it makes no difference."""
+MOST_NEAREST, MOST = 1_000, 10_000
+"""Most images asked, where they are some of the training images, and a regression is solved for each picture; and where
+they are all, and one is solved for all pictures, which holds as many numbers as that squared: 400 MB."""
+
+
 class _Said(NamedTuple):
     """What was said of the training images: for each, the mean of its captions' tf-idf vectors, each of length 1.
 
-    Image i's are the values from starts[i] to starts[i + 1]; its n-grams are numbered over all lengths, from 1 word to
-    ORDER, those of n words from offsets[n − 1].
+    By n-grams, which are numbered over all lengths: those of n words from offsets[n − 1]. N-gram g was said of the
+    images from starts[g] to starts[g + 1], and has these values in their means.
     """
 
     frequencies: DocumentFrequencies
     offsets: Ids
     starts: Ids
-    grams: NDArray[np.int32]
+    images: NDArray[np.int32]
     values: NDArray[np.float32]
     words: Floats
     """(M,) the mean number of words of each image's captions."""
@@ -81,6 +89,13 @@ class Consensus:
         padded = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=pad)
         return cls(features, padded, torch.tensor([len(several) for several in captions], dtype=torch.int32), pad)
 
+    def check(self, neighbours: int) -> None:
+        """Raise ValueError for more neighbours than can be asked."""
+        known = len(self.features)
+        if neighbours > MOST_NEAREST and not neighbours >= known <= MOST:
+            every = f", or all: at least {known:,}" if known <= MOST else ""
+            raise ValueError(f"of this bundle's {known:,} training images it can ask up to {MOST_NEAREST:,}{every}")
+
     def agreement(
         self, features: Tensor, candidates: Sequence[Sequence[Sequence[int]]], neighbours: int
     ) -> list[list[float]]:
@@ -90,46 +105,62 @@ class Consensus:
             features: (N, D) or (N, P, D), of the pictures.
             candidates: for each picture, captions as word ids.
             neighbours: k, how many images are asked; all, where there are fewer.
+
+        Raises:
+            ValueError: more than can be asked.
         """
+        self.check(neighbours)
         said, flat = self._said, [caption for several in candidates for caption in several]
         counted = count_grams(flat, ORDER)
         owners, grams, values = _vectors(counted, said.frequencies, said.offsets)
         lengths = np.array([len(caption) for caption in flat])
+        weights = self.weights(features, neighbours)
+        # Regressed about the mean, so that a picture like no other is foretold a caption of ordinary length.
         ordinary = said.words.mean()
+        foretold = ordinary + weights @ (said.words - ordinary)
         found, row = [], 0
-        for several, places, weights in zip(candidates, *self.weighted(features, neighbours), strict=True):
-            mine = slice(*np.searchsorted(owners, [row, row + len(several)]))
-            wanted, at = np.unique(grams[mine], return_inverse=True)
-            expected = self._expected(places, weights, wanted)[at]
-            cosines = np.bincount(owners[mine] - row, values[mine] * expected, len(several)) / ORDER
-            # Regressed about the mean, so that a picture like no other is foretold a caption of ordinary length.
-            words = ordinary + weights @ (said.words[places] - ordinary)
-            apart = lengths[row : row + len(several)] - words
+        for several, mine, length in zip(candidates, weights, foretold, strict=True):
+            part = slice(*np.searchsorted(owners, [row, row + len(several)]))
+            wanted, at = np.unique(grams[part], return_inverse=True)
+            products = values[part] * self._expected(mine, wanted)[at]
+            cosines = np.bincount(owners[part] - row, products, len(several)) / ORDER
+            apart = lengths[row : row + len(several)] - length
             found.append((10 * cosines * np.exp(-(apart**2) / (2 * SIGMA**2))).tolist())
             row += len(several)
         return found
 
-    def weighted(self, features: Tensor, neighbours: int) -> tuple[NDArray[np.int64], Floats]:
-        """(N, k) and (N, k): the training images most like each picture, and what each counts for by the regression."""
-        nearest = self.nearest(features, neighbours)
-        pictures, known = self._pictures(features).astype(np.float64), self._scaled[2]
-        weights = np.empty(nearest.shape)
-        for row, (picture, places) in enumerate(zip(pictures, nearest, strict=True)):
+    def weights(self, features: Tensor, neighbours: int) -> Floats:
+        """(N, M): what each training image counts for by the regression; 0 for all but the k most alike."""
+        pictures, known = self._pictures(features), self._scaled[2]
+        if neighbours >= len(known):  # one regression for all pictures
+            kernel = torch.from_numpy(_kernel(known @ pictures.T))
+            return torch.cholesky_solve(kernel, self._factor).T.numpy().astype(np.float64)
+        weights = np.zeros((len(pictures), len(known)))
+        for row, (picture, places) in enumerate(zip(pictures, self.nearest(features, neighbours), strict=True)):
             some = known[places].astype(np.float64)
-            kernel = np.exp(SHARPNESS * (some @ some.T - 1))
-            weights[row] = np.linalg.solve(kernel + RIDGE * np.eye(len(some)), np.exp(SHARPNESS * (some @ picture - 1)))
-        return nearest, weights
+            own = _kernel(some @ some.T) + RIDGE * np.eye(len(some))
+            weights[row, places] = np.linalg.solve(own, _kernel(some @ picture.astype(np.float64)))
+        return weights
 
-    def _expected(self, places: NDArray[np.int64], weights: Floats, wanted: Ids) -> Floats:
-        """The expected tf-idf of some n-grams, sorted, by what was said of some images and what each counts for."""
+    @cached_property
+    def _factor(self) -> Tensor:
+        """(M, M): the lower Cholesky factor of the kernel of all training images."""
+        known = self._scaled[2]
+        kernel = torch.from_numpy(_kernel(known @ known.T))
+        kernel.diagonal().add_(RIDGE)
+        factor: Tensor = torch.linalg.cholesky(kernel)
+        return factor
+
+    def _expected(self, weights: Floats, wanted: Ids) -> Floats:
+        """The expected tf-idf of some n-grams, by what each training image counts for, (M,)."""
         said = self._said
-        begin, many = said.starts[places], said.starts[places + 1] - said.starts[places]
-        entries = np.arange(many.sum()) + np.repeat(begin - np.cumsum(many) + many, many)
-        met = said.grams[entries]
-        at = np.minimum(np.searchsorted(wanted, met), max(0, len(wanted) - 1))
-        hit = wanted[at] == met if len(wanted) else np.zeros(len(met), bool)
-        counts_for = np.repeat(weights, many)[hit] * said.values[entries[hit]]
-        return np.bincount(at[hit], counts_for, len(wanted)).astype(np.float64)
+        begin, many = said.starts[wanted], said.starts[wanted + 1] - said.starts[wanted]
+        first = np.cumsum(many) - many
+        entries = np.arange(many.sum()) + np.repeat(begin - first, many)
+        sums: Floats = (
+            np.add.reduceat(weights[said.images[entries]] * said.values[entries], first) if len(first) else first
+        )
+        return sums
 
     def nearest(self, features: Tensor, neighbours: int) -> NDArray[np.int64]:
         """(N, k): the training images most like each picture by the cosine of their features, the most alike first."""
@@ -169,12 +200,12 @@ class Consensus:
         offsets = np.cumsum([0, *sizes])
         captions_of, grams, values = _vectors(counted, frequencies, offsets)
         images = owner[captions_of]
-        pairs, at = np.unique(images * offsets[-1] + grams, return_inverse=True)
-        means = np.bincount(at, values / counts[images], len(pairs))
-        images, grams = np.divmod(pairs, max(1, offsets[-1]))
-        starts = np.searchsorted(images, np.arange(len(counts) + 1))
+        pairs, at = np.unique(grams * len(counts) + images, return_inverse=True)
+        means = np.bincount(at, values / counts[images], len(pairs)).astype(np.float32)
+        grams, images = np.divmod(pairs, len(counts))
+        starts = np.searchsorted(grams, np.arange(offsets[-1] + 1))
         words = np.bincount(owner, counted.lengths, len(counts)) / counts
-        return _Said(frequencies, offsets, starts, grams.astype(np.int32), means.astype(np.float32), words)
+        return _Said(frequencies, offsets, starts, images.astype(np.int32), means, words)
 
 
 def _vectors(counted: Counts, frequencies: DocumentFrequencies, offsets: Ids) -> tuple[Ids, Ids, Floats]:
@@ -194,6 +225,11 @@ def _vectors(counted: Counts, frequencies: DocumentFrequencies, offsets: Ids) ->
     owners, numbered, lengths_one = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(owners, kind="stable")
     return owners[order], numbered[order], lengths_one[order]
+
+
+def _kernel(cosines: NDArray[Any]) -> NDArray[Any]:
+    kernel: NDArray[Any] = np.exp(SHARPNESS * (cosines - 1))
+    return kernel
 
 
 def _unit(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -68,10 +68,8 @@ def test_agreement_is_cider_with_what_the_regression_foretells(
     found = consensus.agreement(pictures, candidates, neighbours)
     ordinary = sum(sum(map(len, captions)) / len(captions) for captions in said) / len(said)
     for place, (captions, scores) in enumerate(zip(candidates, found, strict=True)):
-        places, weights = (each[0].tolist() for each in consensus.weighted(pictures[place : place + 1], neighbours))
-        says = [
-            (weight / len(said[i]), caption) for i, weight in zip(places, weights, strict=True) for caption in said[i]
-        ]
+        weights = consensus.weights(pictures, neighbours)[place].tolist()
+        says = [(weight / len(mine), caption) for weight, mine in zip(weights, said, strict=True) for caption in mine]
         length = ordinary + sum(weight * (len(caption) - ordinary) for weight, caption in says)
         for caption, score in zip(captions, scores, strict=True):
             similar = 0.0
@@ -85,19 +83,19 @@ def test_agreement_is_cider_with_what_the_regression_foretells(
 
 
 @given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 99))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_what_each_counts_for_solves_the_ridge_regression(images: int, neighbours: int, seed: int) -> None:
-    """Any values at the training images are foretold there, but for what the ridge takes off, and nothing elsewhere."""
-    consensus = Consensus.of(some(images, seed), [[[1]]] * images, pad=0)
-    places, weights = consensus.weighted(consensus.features.float(), neighbours)
-    unit = consensus._scaled[2].astype(np.float64)
-    for picture, (near, counted) in enumerate(zip(places, weights, strict=True)):
-        kernel = np.exp(SHARPNESS * (unit[near] @ unit[near].T - 1))
-        to_picture = np.exp(SHARPNESS * (unit[near] @ unit[picture] - 1))
-        assert (kernel + RIDGE * np.eye(len(near))) @ counted == pytest.approx(to_picture)
-        assert near[np.abs(counted).argmax()] == near[0]
-    alone = consensus.weighted(some(5, seed + 1000)[3:4], neighbours)[1]
-    assert (consensus.weighted(some(5, seed + 1000), neighbours)[1][3:4] == alone).all()
+    consensus, pictures = Consensus.of(some(images, seed), [[[1]]] * images, pad=0), some(5, seed + 1000)
+    weights, nearest = consensus.weights(pictures, neighbours), consensus.nearest(pictures, neighbours)
+    unit, of_pictures = consensus._scaled[2].astype(np.float64), consensus._pictures(pictures).astype(np.float64)
+    for mine, near, picture in zip(weights, nearest, of_pictures, strict=True):
+        kernel = np.exp(SHARPNESS * (unit[near] @ unit[near].T - 1)) + RIDGE * np.eye(len(near))
+        assert kernel @ mine[near] == pytest.approx(np.exp(SHARPNESS * (unit[near] @ picture - 1)), abs=1e-4)
+        assert set(np.flatnonzero(mine)) <= set(near)
+    # Of a training image, what was said of itself counts most; and a picture's weights do not depend on its batch.
+    known = consensus.weights(consensus.features.float(), neighbours)
+    assert known.max(axis=1) == pytest.approx(known.diagonal())
+    assert consensus.weights(pictures[3:4], neighbours)[0] == pytest.approx(weights[3], abs=1e-5)
 
 
 def test_it_chooses_among_the_beam(captioner: Captioner) -> None:
@@ -126,6 +124,17 @@ def test_without_captions_there_is_no_consensus(captioner: Captioner) -> None:
         captioner.caption([encoded(0)], consensus=3)
     with pytest.raises(ValueError, match="consensus is a whole number"):
         SearchOptions(consensus=-1)
+
+
+def test_a_thousand_can_be_asked_or_all_of_ten_thousand() -> None:
+    few, many = (Consensus.of(some(images, 0, size=2), [[[1]]] * images, pad=0) for images in (1_500, 10_001))
+    for consensus, fine in ((few, (1, 1_000, 1_500, 99_999)), (many, (1, 1_000))):
+        for neighbours in fine:
+            consensus.check(neighbours)
+    with pytest.raises(ValueError, match="of this bundle's 1,500 training images it can ask up to 1,000, or all"):
+        few.check(1_499)
+    with pytest.raises(ValueError, match=r"10,001 training images it can ask up to 1,000$"):
+        many.check(10_001)
 
 
 def test_it_travels_in_a_bundle(one_captioner: Captioner) -> None:

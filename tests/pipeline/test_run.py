@@ -67,16 +67,18 @@ def test_every_kind_of_input_in_one_run(folder: Folder, output: Path, pictures: 
     assert {(row["status"], row["width"], row["height"]) for row in rows} == {("captioned", 64, 64)}
 
 
-def test_a_rerun_does_what_is_missing_or_changed(
+def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(
     folder: Folder, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b = folder.add("a.jpg", pictures[0]), folder.add("b.jpg", pictures[1])
     shard = folder.add("s.tar", tar_bytes([("1.jpg", pictures[2]), ("2.jpg", pictures[3])]))
-    assert caption("--input", folder.path, "--output", output) == OK
+    # Few images a table file, so that one can be taken away.
+    options = ("--input", folder.path, "--output", output, "--batch-size", "1", "--flush-rows", "1")
+    assert caption(*options) == OK
     first = read(output)
     assert [row["uri"] for row in first] == [a, b, f"{shard}#1.jpg", f"{shard}#2.jpg"]
 
-    assert caption("--input", folder.path, "--output", output) == OK
+    assert caption(*options) == OK
     assert read(output) == first
     assert "already in the table: 2 images and 1 shards or files" in capsys.readouterr().err
     assert records(output)[-1]["counts"] == {
@@ -84,35 +86,28 @@ def test_a_rerun_does_what_is_missing_or_changed(
         "done_before": 2, "containers_done_before": 1, "replaced": 0, "retried": 0,
     }  # fmt: skip
 
-    c = folder.add("c.jpg", pictures[4])
+    # One is new and broken, one is another than before, and of the shard a half is missing, as if a driver had died.
+    c = folder.add("c.jpg", b"")
     folder.add("a.jpg", pictures[5])
     os.utime(a, ns=(0, 1))
-    assert caption("--input", folder.path, "--output", output) == OK
+    (half,) = (file for file in output.glob("*.parquet") if f"{shard}#2.jpg" in pq.read_table(file)["uri"].to_pylist())
+    lost = set(pq.read_table(half)["uri"].to_pylist())
+    half.unlink()
+    page = output.parent / "page.html"
+    assert caption(*options, "--page", page) == TOO_MANY_FAILED
     third = read(output)
     assert [row["uri"] for row in third] == [a, b, c, f"{shard}#1.jpg", f"{shard}#2.jpg"]
     assert third[0]["image_id"] != first[0]["image_id"]
-    assert third[1] == first[1]
-    assert third[3:] == first[2:]
-    assert records(output)[-1]["counts"]["captioned"] == 2
-    assert records(output)[-1]["counts"]["replaced"] == 1
-
-
-def test_a_half_done_shard_is_finished(folder: Folder, output: Path, pictures: list[bytes]) -> None:
-    names = [f"{n}.jpg" for n in range(8)]
-    shard = folder.add("s.tar", tar_bytes(zip(names, pictures, strict=False)))
-    # One batch a table file, so that one can be taken away as if the driver had died before it.
-    many = ("--batch-size", "1", "--flush-rows", "1")
-    assert caption("--input", shard, "--output", output, *many) == OK
-    whole = read(output)
-    files = sorted(output.glob("*.parquet"))
-    files[0].unlink()
-    left = {row["uri"] for row in read(output)} if len(files) > 1 else set()
-    assert caption("--input", shard, "--output", output, *many) == OK
-    again = read(output)
-    assert [(row["uri"], row["caption"]) for row in again] == [(row["uri"], row["caption"]) for row in whole]
-    assert records(output)[-1]["counts"]["captioned"] == len(whole) - len(left)
-    assert caption("--input", shard, "--output", output, *many) == OK
-    assert records(output)[-1]["counts"]["containers_done_before"] == 1
+    assert third[2]["status"] == "failed"
+    before = {row["uri"]: row for row in first if row["uri"] != a}
+    assert all(third_row == before[uri] for third_row in third if (uri := third_row["uri"]) in before.keys() - lost)
+    assert {row["uri"]: row["caption"] for row in third[1:] if row["caption"]} == {
+        uri: row["caption"] for uri, row in before.items()
+    }
+    assert records(output)[-1]["status"] == "too_many_failed"
+    counts = records(output)[-1]["counts"]
+    assert (counts["captioned"], counts["failed"], counts["replaced"]) == (len({a} | lost), 1, int(a not in lost))
+    assert "<html" in page.read_text()
 
 
 def test_a_thousand_images_fifty_of_them_broken(folder: Folder, output: Path) -> None:
@@ -146,15 +141,6 @@ def test_a_thousand_images_fifty_of_them_broken(folder: Folder, output: Path) ->
     assert record["failures"] == Counter(kind for kind in expected.values() if kind)
     assert record["counts"]["captioned"] == 950
     assert len(list(output.glob("*.parquet"))) == 1
-
-
-def test_too_many_failed(folder: Folder, output: Path) -> None:
-    folder.add("a.jpg", 1)
-    folder.add("b.jpg", b"")
-    assert caption("--input", folder.path, "--output", output, "--page", output.parent / "p.html") == TOO_MANY_FAILED
-    assert [row["status"] for row in read(output)] == ["captioned", "failed"]
-    assert records(output)[-1]["status"] == "too_many_failed"
-    assert "<html" in (output.parent / "p.html").read_text()
 
 
 @pytest.fixture(scope="module")
