@@ -89,6 +89,11 @@ class Consensus:
         padded = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=pad)
         return cls(features, padded, torch.tensor([len(several) for several in captions], dtype=torch.int32), pad)
 
+    @property
+    def most(self) -> int:
+        """The most neighbours that can be asked, and the best number where time allows: all, or `MOST_NEAREST`."""
+        return len(self.features) if len(self.features) <= MOST else MOST_NEAREST
+
     def check(self, neighbours: int) -> None:
         """Raise ValueError for more neighbours than can be asked."""
         known = len(self.features)

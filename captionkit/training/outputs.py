@@ -102,6 +102,7 @@ def send(tracker: str, stage: str, points: Points) -> None:
 def model_card(facts: Mapping[str, Any]) -> str:
     """A bundle's README: what it is, what it was trained on, how good it is, how to use it."""
     figures = "\n".join(f"| {stage} | {cider:.1f} | {epochs:g} |" for stage, cider, epochs in facts["stages"])
+    hint = f", beam=20, consensus={facts['neighbours']}" if facts["neighbours"] else ""
     return f"""# {facts["decoder"]} on {facts["encoder"]}
 
 An image captioner trained with captionkit {facts["version"]}.
@@ -119,7 +120,7 @@ papers. It knows what its training images show and speaks as their captions do, 
 people; look at its captions before you publish them.
 
     from captionkit import Captioner
-    Captioner.load("THIS FOLDER").caption(["photo.jpg"]{", beam=10, consensus=100" if facts["neighbours"] else ""})
+    Captioner.load("THIS FOLDER").caption(["photo.jpg"]{hint})
 
 Training options:
 

@@ -128,6 +128,7 @@ def test_without_captions_there_is_no_consensus(captioner: Captioner) -> None:
 
 def test_a_thousand_can_be_asked_or_all_of_ten_thousand() -> None:
     few, many = (Consensus.of(some(images, 0, size=2), [[[1]]] * images, pad=0) for images in (1_500, 10_001))
+    assert (few.most, many.most) == (1_500, 1_000)
     for consensus, fine in ((few, (1, 1_000, 1_500, 99_999)), (many, (1, 1_000))):
         for neighbours in fine:
             consensus.check(neighbours)
