@@ -33,8 +33,6 @@ the picture comes in, and shall decide nothing."""
 SHARPNESS, RIDGE = 3.0, 0.3
 """The regression's kernel, exp(SHARPNESS × (cosine − 1)), and what is added to its diagonal. By the dev images of
 Flickr8k 2 to 4 and 0.15 to 0.6 come out within one point of CIDEr-D."""
-
-
 LIKELIHOOD = 0.3
 """CIDEr-D that a caption is given for each nat by which its words are likelier, on average. Chosen by those images too:
 half a point, and from 0.2 to 0.5 it makes no difference."""
@@ -75,6 +73,8 @@ class Consensus:
     def __init__(self, features: Tensor, captions: Tensor, counts: Tensor, pad: int) -> None:
         if features.ndim != 2 or not features.is_floating_point() or not len(features):
             raise ValueError(f"features of training images are (M, D) floats, not {tuple(features.shape)}")
+        if not features.isfinite().all():
+            raise ValueError("features of training images are not all finite")
         if captions.ndim != 2 or captions.dtype != torch.int32 or counts.dtype != torch.int32:
             raise ValueError("captions of training images are (C, T) int32, their counts (M,) int32")
         if counts.shape != features.shape[:1] or int(counts.min()) < 1 or int(counts.sum()) != len(captions):
@@ -135,7 +135,10 @@ class Consensus:
         return found
 
     def weights(self, features: Tensor, neighbours: int) -> Floats:
-        """(N, M): what each training image counts for by the regression; 0 for all but the k most alike."""
+        """(N, M): what each training image counts for by the regression; 0 for all but the k most alike.
+
+        Where all are asked, a picture's batch can change the last bits (fp32).
+        """
         pictures, known = self._pictures(features), self._scaled[2]
         if neighbours >= len(known):  # one regression for all pictures
             kernel = torch.from_numpy(_kernel(known @ pictures.T))

@@ -155,6 +155,7 @@ def test_it_travels_in_a_bundle(one_captioner: Captioner) -> None:
         ("features", lambda t: t[:, :-1], "features of 512 values, and the training images have some of 511"),
         ("features", lambda t: t[:-1], "are not those of 7 training images"),
         ("features", lambda t: t.int(), r"are \(M, D\) floats"),
+        ("features", lambda t: t / 0, "not all finite"),
         ("captions", lambda t: t + 100, "words that the vocabulary lacks"),
         ("captions", lambda t: t.float(), "int32"),
         ("counts", lambda t: t - 1, "are not those of 8"),
