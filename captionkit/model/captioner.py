@@ -337,12 +337,12 @@ class Captioner:
     def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:
         """Raise UsageError for what this captioner cannot do: words that its vocabulary lacks, which could be neither
         banned nor said; a consensus without the training images' captions, or of more than can be asked."""
-        if options.consensus and not self.consensus:
-            raise UsageError(
-                f"consensus={options.consensus}: this bundle does not hold the training images' captions; "
-                "train it with --neighbours (the same command again adds them), or leave --consensus out"
-            )
-        if options.consensus and self.consensus:
+        if options.consensus:
+            if not self.consensus:
+                raise UsageError(
+                    f"consensus={options.consensus}: this bundle does not hold the training images' captions; "
+                    "train it with --neighbours (the same command again adds them), or leave --consensus out"
+                )
             try:
                 self.consensus.check(options.consensus)
             except ValueError as err:

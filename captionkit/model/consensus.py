@@ -118,7 +118,6 @@ class Consensus:
         said, flat = self._said, [caption for several in candidates for caption in several]
         counted = count_grams(flat, ORDER)
         owners, grams, values = _vectors(counted, said.frequencies, said.offsets)
-        lengths = np.array([len(caption) for caption in flat])
         weights = self.weights(features, neighbours)
         # Regressed about the mean, so that a picture like no other is foretold a caption of ordinary length.
         ordinary = said.words.mean()
@@ -129,7 +128,7 @@ class Consensus:
             wanted, at = np.unique(grams[part], return_inverse=True)
             products = values[part] * self._expected(mine, wanted)[at]
             cosines = np.bincount(owners[part] - row, products, len(several)) / ORDER
-            apart = lengths[row : row + len(several)] - length
+            apart = counted.lengths[row : row + len(several)] - length
             found.append((10 * cosines * np.exp(-(apart**2) / (2 * SIGMA**2))).tolist())
             row += len(several)
         return found
@@ -165,9 +164,7 @@ class Consensus:
         begin, many = said.starts[wanted], said.starts[wanted + 1] - said.starts[wanted]
         first = np.cumsum(many) - many
         entries = np.arange(many.sum()) + np.repeat(begin - first, many)
-        sums: Floats = (
-            np.add.reduceat(weights[said.images[entries]] * said.values[entries], first) if len(first) else first
-        )
+        sums: Floats = np.add.reduceat(weights[said.images[entries]] * said.values[entries], first)
         return sums
 
     def nearest(self, features: Tensor, neighbours: int) -> NDArray[np.int64]:

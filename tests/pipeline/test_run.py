@@ -71,12 +71,14 @@ def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(
     folder: Folder, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b = folder.add("a.jpg", pictures[0]), folder.add("b.jpg", pictures[1])
-    shard = folder.add("s.tar", tar_bytes([("1.jpg", pictures[2]), ("2.jpg", pictures[3])]))
+    names = [f"{n}.jpg" for n in range(8)]
+    shard = folder.add("s.tar", tar_bytes(zip(names, pictures, strict=False)))
+    members = [f"{shard}#{name}" for name in names]
     # Few images a table file, so that one can be taken away.
     options = ("--input", folder.path, "--output", output, "--batch-size", "1", "--flush-rows", "1")
     assert caption(*options) == OK
     first = read(output)
-    assert [row["uri"] for row in first] == [a, b, f"{shard}#1.jpg", f"{shard}#2.jpg"]
+    assert [row["uri"] for row in first] == [a, b, *members]
 
     assert caption(*options) == OK
     assert read(output) == first
@@ -86,17 +88,17 @@ def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(
         "done_before": 2, "containers_done_before": 1, "replaced": 0, "retried": 0,
     }  # fmt: skip
 
-    # One is new and broken, one is another than before, and of the shard a half is missing, as if a driver had died.
+    # One is new and broken, one is another than before, and of the shard a part is missing, as if a driver had died.
     c = folder.add("c.jpg", b"")
     folder.add("a.jpg", pictures[5])
     os.utime(a, ns=(0, 1))
-    (half,) = (file for file in output.glob("*.parquet") if f"{shard}#2.jpg" in pq.read_table(file)["uri"].to_pylist())
-    lost = set(pq.read_table(half)["uri"].to_pylist())
-    half.unlink()
+    (file,) = (file for file in output.glob("*.parquet") if members[2] in pq.read_table(file)["uri"].to_pylist())
+    lost = set(pq.read_table(file)["uri"].to_pylist())
+    file.unlink()
     page = output.parent / "page.html"
     assert caption(*options, "--page", page) == TOO_MANY_FAILED
     third = read(output)
-    assert [row["uri"] for row in third] == [a, b, c, f"{shard}#1.jpg", f"{shard}#2.jpg"]
+    assert [row["uri"] for row in third] == [a, b, c, *members]
     assert third[0]["image_id"] != first[0]["image_id"]
     assert third[2]["status"] == "failed"
     before = {row["uri"]: row for row in first if row["uri"] != a}
@@ -108,6 +110,10 @@ def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(
     counts = records(output)[-1]["counts"]
     assert (counts["captioned"], counts["failed"], counts["replaced"]) == (len({a} | lost), 1, int(a not in lost))
     assert "<html" in page.read_text()
+
+    assert caption(*options) == OK
+    assert read(output) == third
+    assert records(output)[-1]["counts"]["containers_done_before"] == 1
 
 
 def test_a_thousand_images_fifty_of_them_broken(folder: Folder, output: Path) -> None:
