@@ -20,6 +20,7 @@ from captionkit.images import ImageError, Limits, Preprocessing, decode, prepare
 from captionkit.model.bundle import BundleError, Files, check_fit, fingerprint, pack, read_files, unpack, write_files
 from captionkit.model.consensus import LIKELIHOOD, Consensus
 from captionkit.model.decoders import Decoder
+from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.search.entry import search
 from captionkit.model.search.options import SearchOptions
@@ -28,9 +29,6 @@ from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary,
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image
 """An address, a path, encoded bytes, or a PIL image."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Number formats of the network, by name."""
 
 _UNKNOWN = SPECIAL_WORDS[UNK]
 _READERS = 8
@@ -139,8 +137,8 @@ class Captioner:
     @classmethod
     def from_files(cls, files: Files, *, device: str = "auto", dtype: str = "auto") -> Captioner:
         """A captioner from the files of its bundle, as `captionkit.model.bundle.read_files` reads them."""
-        place = _pick_device(device)
-        number = _pick_dtype(dtype, place)
+        place = pick_device(device)
+        number = pick_dtype(dtype, place)
         encoder, decoder, vocabulary, consensus, about = unpack(files)
         encoder, decoder = encoder.to(place, number), decoder.to(place, number)
         known = {name: about[name] for name in ("note", "provenance")}
@@ -373,29 +371,3 @@ def _caption(found: list[Hypothesis]) -> Caption:
     if not best.text:
         return Caption(None, error_kind="model_error", error="the captioner said nothing")
     return Caption(best.text, best.score, tuple(other for other in others if other.text))
-
-
-def _pick_device(device: str) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as err:  # torch says AssertionError where it was built without CUDA
-        raise UsageError(f"device {device!r} cannot be used: {str(err).splitlines()[0]}") from err
-
-
-def _pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 faster than in float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Of CPUs only those with AMX are faster in it, and torch has no public name for the question.
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(device.type == "cpu" and supported and supported())

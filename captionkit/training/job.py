@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import secrets
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ from captionkit.pipeline.progress import say
 from captionkit.pipeline.record import now, versions
 from captionkit.storage import Storage, StorageError, UsageError, public
 from captionkit.training.checkpoints import HISTORY, History, load_average
+from captionkit.training.checks import NOT_DRAWN, check, check_same, lasting
 from captionkit.training.corpus import TrainingCorpus, examples, read_training_corpus
 from captionkit.training.examples import Examples
 from captionkit.training.features import EncoderSpec, FeatureSet, make_features, pooled_features
 from captionkit.training.objectives import Objective
-from captionkit.training.options import NetworkOptions, TrainOptions
+from captionkit.training.options import TrainOptions
 from captionkit.training.outputs import Points, Watch, model_card, write_curves
 from captionkit.training.stages import DecoderSpec, Stage, Work, stages
 from captionkit.training.validate import references
@@ -46,9 +47,6 @@ from captionkit.vocabulary import PAD, Vocabulary
 RECORD = "training.json"
 WHOLE = ("size", "layers", "length", "positions")
 """Endings of the names of decoders' arguments that are whole numbers; the command line has one type for all."""
-FREE = ("cluster", "result", "config", "storage")
-"""Options that may change from one start of a training to the next."""
-_NOT_DRAWN = "--scst-epochs: {} says all words at once, which cannot be trained by drawing them"
 
 
 class TrainJob:
@@ -59,15 +57,13 @@ class TrainJob:
     """
 
     def __init__(self, options: TrainOptions) -> None:
-        _check(options)
+        check(options)
         self.options = options
         self.storage = Storage(options.storage)
         self.output = self.storage.normalize(options.result.output)
         self.consensus: Consensus | None = None
-        # As JSON has it, since it is held against what the folder's record says.
-        asked = {name: value for name, value in asdict(options).items() if name not in FREE}
-        self.asked = json.loads(json.dumps(asked))
-        _check_record(self._read_record(), self.asked, self.output)
+        self.asked = lasting(options)
+        check_same(self._read_record(), self.asked, self.output)
         self.record: dict[str, Any] = {
             "status": "running",
             "started_at": now(),
@@ -116,7 +112,7 @@ class TrainJob:
             return encoder, *self._decoder(corpus, encoder.feature_size)
         start = Captioner.load(init, device="cpu", dtype="float32", storage=self.storage)
         if start.decoder.predicts_padding and self.options.scst.scst_epochs:
-            raise UsageError(_NOT_DRAWN.format(start.decoder.name))
+            raise UsageError(NOT_DRAWN.format(start.decoder.name))
         return start.encoder, start.vocabulary, start.decoder
 
     def _encoder(self) -> Encoder:
@@ -310,57 +306,6 @@ class TrainJob:
 
     def _write_record(self) -> None:
         self.storage.write(self.storage.join(self.output, RECORD), json.dumps(self.record, indent=1).encode())
-
-
-def _check(options: TrainOptions) -> None:
-    """What the types cannot say of the options."""
-    network, steps, scst = options.network, options.steps, options.scst
-    tune, validate = options.finetune, options.validate
-    for fine, complaint in (
-        (
-            bool(stages(options)) or options.result.neighbours,
-            "--epochs 0, no other stage and no --neighbours: nothing to do",
-        ),
-        (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
-        (options.cluster.workers >= 1, f"--workers {options.cluster.workers}: at least 1"),
-        (
-            all(stage.batch_size >= options.cluster.workers for stage in stages(options)),
-            "--batch-size, --finetune-batch, --scst-batch: at least one row for each of --workers",
-        ),
-        (scst.scst_samples >= 1, "--scst-samples: at least 1"),
-        (0 < tune.crop <= 1, "--crop: above 0, at most 1"),
-        (0 <= steps.scheduled_sampling <= 1, "--scheduled-sampling: a probability from 0 to 1"),
-        (0 <= steps.label_smoothing < 1, "--label-smoothing: from 0 to below 1"),
-        (0 <= steps.average < 1, "--average: from 0 to below 1"),
-        (options.corpus.max_words >= 1 and options.corpus.min_count >= 1, "--max-words, --min-count: at least 1"),
-        (validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1"),
-        (
-            not (scst.scst_epochs and not network.init and DECODERS[network.decoder].predicts_padding),
-            _NOT_DRAWN.format(network.decoder),
-        ),
-        (
-            not network.init or network == NetworkOptions(init=network.init),
-            "--init brings its own encoder and decoder: leave out --encoder, --decoder and what belongs to them",
-        ),
-    ):
-        if not fine:
-            raise UsageError(complaint)
-
-
-def _check_record(record: dict[str, Any] | None, asked: dict[str, Any], output: str) -> None:
-    if record is None or record.get("asked") == asked:
-        return
-    was = record.get("asked", {})
-    changed = [
-        f"{name}: {part_was.get(name)!r}, now {value!r}"
-        for group, part in asked.items()
-        for name, value in (part.items() if isinstance(part, dict) else {group: part}.items())
-        if (part_was := was.get(group, {}) if isinstance(part, dict) else was).get(name) != value
-    ]
-    raise UsageError(
-        f"{output} holds a training with other options ({'; '.join(changed) or 'of another captionkit'}). "
-        "Give another --output, or the same options to go on with it."
-    )
 
 
 def _digest(value: Any) -> str:

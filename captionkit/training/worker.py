@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from captionkit.metrics.cider import CiderD, DocumentFrequencies
-from captionkit.model.captioner import fast_bfloat16
+from captionkit.model.device import fast_bfloat16
 from captionkit.training.augment import augment
 from captionkit.training.checkpoints import History, resume, write_checkpoint
 from captionkit.training.examples import seed_step, share

@@ -136,11 +136,6 @@ def test_a_training_starts_from_a_captioner_with_its_encoder(scenes: Path, tmp_p
     assert all(torch.equal(weights[name], tensor) for name, tensor in start.encoder.state_dict().items())
 
 
-def test_a_captioner_to_start_from_leaves_no_choice_of_networks(scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--init brings its own encoder"):
-        TrainJob(options_for(scenes, tmp_path, network=NetworkOptions(init="bundle", encoder="vgg16")))
-
-
 @pytest.mark.slow
 def test_two_workers_learn_what_one_learns(scenes: Path, tmp_path: Path) -> None:
     for workers in (1, 2):

@@ -1,0 +1,58 @@
+"""What a training refuses before it begins."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from captionkit.storage import UsageError
+from captionkit.training.checks import check, check_same, lasting
+from captionkit.training.options import (
+    CorpusOptions,
+    FinetuneOptions,
+    NetworkOptions,
+    ResultOptions,
+    ScstOptions,
+    StepOptions,
+    TrainOptions,
+    ValidateOptions,
+    WorkerOptions,
+)
+
+GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=ResultOptions("out"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "complaint"),
+    [
+        ({"steps": StepOptions(epochs=0)}, "nothing to do"),
+        ({"steps": StepOptions(batch_size=0)}, "batches: at least 1"),
+        ({"steps": StepOptions(batch_size=2), "cluster": WorkerOptions(workers=3)}, "at least one row for each"),
+        ({"steps": StepOptions(scheduled_sampling=1.5)}, "--scheduled-sampling: a probability"),
+        ({"steps": StepOptions(label_smoothing=1.0)}, "--label-smoothing: from 0 to below 1"),
+        ({"steps": StepOptions(average=1.0)}, "--average: from 0 to below 1"),
+        ({"cluster": WorkerOptions(workers=0)}, "--workers 0: at least 1"),
+        ({"corpus": replace(GOOD.corpus, min_count=0)}, "--max-words, --min-count: at least 1"),
+        ({"finetune": FinetuneOptions(crop=0.0)}, "--crop: above 0, at most 1"),
+        ({"validate": ValidateOptions(keep=0)}, "--keep, --patience: at least 1"),
+        ({"scst": ScstOptions(scst_samples=0)}, "--scst-samples: at least 1"),
+        (
+            {"network": NetworkOptions(decoder="one_shot"), "scst": ScstOptions(scst_epochs=1)},
+            "one_shot says all words at once",
+        ),
+        ({"network": NetworkOptions(init="bundle", encoder="vgg16")}, "--init brings its own encoder"),
+    ],
+)
+def test_options_out_of_range(parts: dict[str, Any], complaint: str) -> None:
+    check(GOOD)
+    with pytest.raises(UsageError, match=complaint):
+        check(replace(GOOD, **parts))
+
+
+def test_a_folder_takes_the_same_training_only() -> None:
+    record = json.loads(json.dumps({"asked": lasting(GOOD)}))
+    check_same(None, lasting(GOOD), "out")
+    check_same(record, lasting(replace(GOOD, cluster=WorkerOptions(workers=4))), "out")
+    with pytest.raises(UsageError, match=r"out holds a training with other options \(epochs: .*, now 77\)"):
+        check_same(record, lasting(replace(GOOD, steps=StepOptions(epochs=77))), "out")
