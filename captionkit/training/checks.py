@@ -35,6 +35,7 @@ def check(options: TrainOptions) -> None:
         (0 <= steps.label_smoothing < 1, "--label-smoothing: from 0 to below 1"),
         (0 <= steps.average < 1, "--average: from 0 to below 1"),
         (options.corpus.max_words >= 1 and options.corpus.min_count >= 1, "--max-words, --min-count: at least 1"),
+        (options.corpus.teacher_captions >= 1, "--teacher-captions: at least 1"),
         (validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1"),
         (
             not (scst.scst_epochs and not network.init and DECODERS[network.decoder].predicts_padding),

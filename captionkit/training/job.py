@@ -33,13 +33,14 @@ from captionkit.pipeline.record import now, versions
 from captionkit.storage import Storage, StorageError, UsageError, public
 from captionkit.training.checkpoints import HISTORY, History, load_average
 from captionkit.training.checks import NOT_DRAWN, check, check_same, lasting
-from captionkit.training.corpus import TrainingCorpus, examples, read_training_corpus
+from captionkit.training.corpus import Captions, TrainingCorpus, examples, read_training_corpus
 from captionkit.training.examples import Examples
 from captionkit.training.features import EncoderSpec, FeatureSet, make_features, pooled_features
 from captionkit.training.objectives import Objective
 from captionkit.training.options import TrainOptions
 from captionkit.training.outputs import Points, Watch, model_card, write_curves
 from captionkit.training.stages import DecoderSpec, Stage, Work, stages
+from captionkit.training.teacher import read_taught
 from captionkit.training.validate import references
 from captionkit.training.worker import train_worker
 from captionkit.vocabulary import PAD, Vocabulary
@@ -83,6 +84,7 @@ class TrainJob:
         corpus = read_training_corpus(options.corpus, self.storage)
         say(corpus.report)
         self.storage.write(self.storage.join(self.output, "corpus.txt"), (corpus.report + "\n").encode())
+        self.lessons = self._lessons(corpus)
         self.encoder, self.vocabulary, self.decoder = self._networks(corpus)
         if layers := options.finetune.finetune_layers:
             try:
@@ -105,6 +107,15 @@ class TrainJob:
         self.record.update(status="succeeded", ended_at=now())
         self._write_record()
         return self.storage.join(self.output, "bundle")
+
+    def _lessons(self, corpus: TrainingCorpus) -> Captions:
+        """What the decoder learns to say of the training images; rewards are by what people said all the same."""
+        options = self.options.corpus
+        if options.teacher is None:
+            return corpus.train
+        taught = read_taught(corpus.train, options.teacher, options.teacher_captions, self.storage)
+        say(taught.report)
+        return taught.captions
 
     def _networks(self, corpus: TrainingCorpus) -> tuple[Encoder, Vocabulary, Decoder]:
         if (init := self.options.network.init) is None:
@@ -161,7 +172,8 @@ class TrainJob:
         for stage in stages(options):
             spec = EncoderSpec.of(self.encoder)
             features = self._features(corpus, spec, pixels=stage.name == "finetune")
-            train, dev = (self._examples(part, features) for part in (corpus.train, corpus.dev))
+            said = corpus.train if stage.name == "scst" else self.lessons
+            train, dev = (self._examples(part, features) for part in (said, corpus.dev))
             work = Work(
                 options=options,
                 stage=stage,
@@ -213,7 +225,7 @@ class TrainJob:
         self.record["failed_images"] = len(features.failed)
         return features
 
-    def _examples(self, captions: list[tuple[str, tuple[str, ...]]], features: FeatureSet) -> Examples:
+    def _examples(self, captions: Captions, features: FeatureSet) -> Examples:
         fine = [(image, texts) for image, texts in captions if public(image) not in features.failed]
         found = examples(fine, self.vocabulary, self.options.corpus.max_words)
         if not len(found):

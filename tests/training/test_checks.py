@@ -34,6 +34,7 @@ GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=Res
         ({"steps": StepOptions(average=1.0)}, "--average: from 0 to below 1"),
         ({"cluster": WorkerOptions(workers=0)}, "--workers 0: at least 1"),
         ({"corpus": replace(GOOD.corpus, min_count=0)}, "--max-words, --min-count: at least 1"),
+        ({"corpus": replace(GOOD.corpus, teacher_captions=0)}, "--teacher-captions: at least 1"),
         ({"finetune": FinetuneOptions(crop=0.0)}, "--crop: above 0, at most 1"),
         ({"validate": ValidateOptions(keep=0)}, "--keep, --patience: at least 1"),
         ({"scst": ScstOptions(scst_samples=0)}, "--scst-samples: at least 1"),

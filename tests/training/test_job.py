@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest
 import torch
 
 from captionkit.model.captioner import Captioner
+from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
+from captionkit.pipeline.run import CaptionJob
 from captionkit.scenes import draw_folder
 from captionkit.storage import UsageError
 from captionkit.training.job import TrainJob
@@ -94,6 +98,25 @@ def test_a_training_that_is_done_has_nothing_left_to_do_and_says_the_same(scenes
     options = options_for(scenes, tmp_path / "out")
     first = Captioner.load(TrainJob(options).run()).fingerprint
     assert Captioner.load(TrainJob(options).run()).fingerprint == first
+
+
+@pytest.mark.slow
+def test_another_captioner_s_table_is_learnt_and_people_s_captions_judge(scenes: Path, tmp_path: Path) -> None:
+    table = str(tmp_path / "said")
+    search = SearchOptions(beam=4, n_best=4)
+    CaptionJob(CaptionOptions(InputOptions((str(scenes),)), OutputOptions(table), search=search)).run()
+    known = options_for(scenes, tmp_path / "out")
+    options = replace(
+        known,
+        corpus=replace(known.corpus, teacher=table, teacher_captions=3),
+        scst=ScstOptions(scst_epochs=1, scst_batch=9, scst_samples=2),
+        result=replace(known.result, neighbours=True),
+    )
+    captioner = Captioner.load(TrainJob(options).run())
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["stages"]["captions"]["steps"] == 2 * round(9 * 3 / 10)
+    assert captioner.consensus
+    assert captioner.consensus.counts.tolist() == [5] * 9
 
 
 @pytest.mark.slow

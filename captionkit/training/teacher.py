@@ -1,0 +1,67 @@
+"""What another captioner says of the training images, to be learnt in the place of what people said.
+
+Five people say five things of an image, and a decoder that learns them all hedges: its likeliest caption fits many
+images. A captioner's captions are more alike, and those of its beam that agree best with people's say more of the image
+than its likeliest. To learn them is sequence-level interpolation, with CIDEr-D as the similarity (Kim and Rush 2016,
+"Sequence-Level Knowledge Distillation", arXiv:1606.07947, section 3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from captionkit.metrics.cider import CiderD
+from captionkit.pipeline.table import CaptionTable
+from captionkit.storage import Storage, UsageError, public
+from captionkit.training.corpus import Captions
+from captionkit.vocabulary import tokenize
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Captions to learn, image by image in the corpus' order."""
+
+    captions: Captions
+    report: str
+    """How many are the teacher's, for people."""
+
+
+def read_taught(train: Captions, table: str, count: int, storage: Storage) -> Taught:
+    """Of each training image the captions of a caption table that agree best with people's; people's where it has none.
+
+    Args:
+        train: people's captions, by whose CIDEr-D the table's are chosen.
+        table: address of the table; its `caption` and `alternatives` are heard alike.
+        count: how many of an image, at most; fewer where the table has fewer different ones.
+
+    Raises:
+        UsageError: there is no table, or it has no caption for any training image.
+        StorageError: it cannot be read.
+    """
+    place = {public(image): number for number, (image, _) in enumerate(train)}
+    heard: dict[int, list[str]] = {}
+    for row in CaptionTable(table, storage).rows(["uri", "caption", "alternatives"]):
+        if (number := place.get(row["uri"])) is not None and row["caption"]:
+            others = (other["caption"] for other in row["alternatives"] or ())
+            heard[number] = list(dict.fromkeys((row["caption"], *others)))
+    if not heard:
+        raise UsageError(
+            f"--teacher {table} has no caption for any training image, such as {public(train[0][0])}; "
+            "make it by `captionkit caption --input IMAGES --model TEACHER --beam 10 --n-best 10 --output TABLE`"
+        )
+    people = CiderD([[tokenize(text) for text in texts] for _, texts in train])
+    numbers = [number for number, texts in heard.items() for _ in texts]
+    rewards = people.score([tokenize(text) for texts in heard.values() for text in texts], numbers)
+    ends = np.cumsum([len(texts) for texts in heard.values()])
+    captions, chosen = list(train), list[float]()
+    for (number, texts), mine in zip(heard.items(), np.split(rewards, ends[:-1]), strict=True):
+        best = np.argsort(-mine, kind="stable")[:count]
+        captions[number] = (train[number][0], tuple(texts[one] for one in best))
+        chosen += mine[best].tolist()
+    return Taught(
+        captions,
+        f"teacher: {len(chosen):,} captions of {len(heard):,} of {len(train):,} training images, "
+        f"CIDEr-D {100 * np.mean(chosen):.1f} by people's; of the others people's own are learnt",
+    )

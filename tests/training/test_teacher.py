@@ -1,0 +1,67 @@
+"""What another captioner's table teaches."""
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from captionkit.pipeline.table import SCHEMA, Footer, to_parquet
+from captionkit.storage import Storage, UsageError
+from captionkit.training.teacher import read_taught
+
+PEOPLE = [
+    ("a.jpg", ("a dog runs on the grass", "the brown dog runs")),
+    ("b.jpg", ("two men climb a rock",)),
+    ("c.jpg", ("a girl swims",)),
+]
+
+
+def write(folder: Path, said: dict[str, list[str | None]]) -> str:
+    """A caption table: each image's caption and its alternatives."""
+    rows: list[dict[str, Any]] = [
+        {
+            "uri": uri,
+            "image_id": number,
+            "status": "captioned" if texts[0] else "failed",
+            "caption": texts[0],
+            "alternatives": [{"caption": text, "score": -1.0} for text in texts[1:]],
+            "model": "m1",
+            "run_id": "r1",
+            "captioned_at": datetime(2026, 11, 23, tzinfo=timezone.utc),
+        }
+        for number, (uri, texts) in enumerate(said.items())
+    ]
+    data = to_parquet(pa.Table.from_pylist(rows, SCHEMA), Footer("m1", {}, {}))
+    (folder / "part.parquet").write_bytes(data)
+    return str(folder)
+
+
+def test_those_are_learnt_that_agree_best_with_people(tmp_path: Path) -> None:
+    table = write(
+        tmp_path,
+        {
+            "a.jpg": ["a cat sits", "the brown dog runs on the grass", "a dog runs", "a dog runs"],
+            "b.jpg": [None],
+            "other.jpg": ["a girl swims"],
+        },
+    )
+    taught = read_taught(PEOPLE, table, 2, Storage())
+    assert (
+        taught.captions
+        == [
+            ("a.jpg", ("the brown dog runs on the grass", "a dog runs")),  # the caption itself is the worst of them
+            *PEOPLE[1:],  # one failed and one is not in the table: people's captions stay
+        ]
+    )
+    assert "2 captions of 1 of 3 training images" in taught.report
+    [(_, all_of_them), *_] = read_taught(PEOPLE, table, 9, Storage()).captions
+    assert all_of_them == ("the brown dog runs on the grass", "a dog runs", "a cat sits")
+
+
+@pytest.mark.parametrize("said", [{}, {"other.jpg": ["a girl swims"]}])
+def test_a_table_of_other_images_teaches_nothing(said: dict[str, list[str | None]], tmp_path: Path) -> None:
+    table = write(tmp_path, said)
+    with pytest.raises(UsageError, match=r"has no caption for any training image, such as a\.jpg"):
+        read_taught(PEOPLE, table, 2, Storage())
