@@ -111,7 +111,7 @@ class TrainJob:
     def _lessons(self, corpus: TrainingCorpus) -> Captions:
         """What the decoder learns to say of the training images; rewards are by what people said all the same."""
         options = self.options.corpus
-        if options.teacher is None:
+        if not options.teacher:
             return corpus.train
         taught = read_taught(corpus.train, options.teacher, options.teacher_captions, self.storage)
         say(taught.report)

@@ -33,11 +33,11 @@ class CorpusOptions:
     """Words that come less often become `<unk>`."""
     max_words: int = 20
     """Longer captions are cut."""
-    teacher: str | None = None
-    """A caption table of the training images, made with `--beam 10 --n-best 10`: its captions are learnt in the place
+    teacher: tuple[str, ...] = ()
+    """Caption tables of the training images, made with `--beam 10 --n-best 10`: their captions are learnt in the place
     of people's, by which CIDEr is measured all the same (Kim and Rush 2016)."""
     teacher_captions: int = 2
-    """Of each image so many of the teacher's captions, those that agree best with people's."""
+    """Of each image so many of the tables' captions, those that agree best with people's."""
     glove: str | None = None
     """Address of a GloVe text file; the decoder's word vectors start from it."""
 

@@ -8,13 +8,14 @@ than its likeliest. To learn them is sequence-level interpolation, with CIDEr-D 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from captionkit.metrics.cider import CiderD
 from captionkit.pipeline.table import CaptionTable
-from captionkit.storage import Storage, UsageError, public
+from captionkit.storage import Storage, UsageError, public, redact
 from captionkit.training.corpus import Captions
 from captionkit.vocabulary import tokenize
 
@@ -28,36 +29,39 @@ class Taught:
     """How many are the teacher's, for people."""
 
 
-def read_taught(train: Captions, table: str, count: int, storage: Storage) -> Taught:
-    """Of each training image the captions of a caption table that agree best with people's; people's where it has none.
+def read_taught(train: Captions, tables: Sequence[str], count: int, storage: Storage) -> Taught:
+    """Of each training image those captions of the tables that agree best with people's; people's where there are none.
 
     Args:
         train: people's captions, by whose CIDEr-D the table's are chosen.
-        table: address of the table; its `caption` and `alternatives` are heard alike.
-        count: how many of an image, at most; fewer where the table has fewer different ones.
+        tables: their addresses; `caption` and `alternatives` are heard alike.
+        count: how many of an image, at most; fewer where the tables have fewer different ones.
 
     Raises:
-        UsageError: there is no table, or it has no caption for any training image.
-        StorageError: it cannot be read.
+        UsageError: a table has no caption for any training image, or is none.
+        StorageError: one cannot be read.
     """
     place = {public(image): number for number, (image, _) in enumerate(train)}
-    heard: dict[int, list[str]] = {}
-    for row in CaptionTable(table, storage).rows(["uri", "caption", "alternatives"]):
-        if (number := place.get(row["uri"])) is not None and row["caption"]:
-            others = (other["caption"] for other in row["alternatives"] or ())
-            heard[number] = list(dict.fromkeys((row["caption"], *others)))
-    if not heard:
-        raise UsageError(
-            f"--teacher {table} has no caption for any training image, such as {public(train[0][0])}; "
-            "make it by `captionkit caption --input IMAGES --model TEACHER --beam 10 --n-best 10 --output TABLE`"
-        )
+    heard: dict[int, dict[str, None]] = {}
+    for table in tables:
+        known = False
+        for row in CaptionTable(table, storage).rows(["uri", "caption", "alternatives"]):
+            if (number := place.get(row["uri"])) is not None and row["caption"]:
+                known = True
+                others = (other["caption"] for other in row["alternatives"] or ())
+                heard.setdefault(number, {}).update(dict.fromkeys((row["caption"], *others)))
+        if not known:
+            raise UsageError(
+                f"--teacher {redact(table)} has no caption for any training image, such as {public(train[0][0])}; make "
+                "it by `captionkit caption --input IMAGES --model TEACHER --beam 10 --n-best 10 --output TABLE`"
+            )
     people = CiderD([[tokenize(text) for text in texts] for _, texts in train])
     numbers = [number for number, texts in heard.items() for _ in texts]
     rewards = people.score([tokenize(text) for texts in heard.values() for text in texts], numbers)
     ends = np.cumsum([len(texts) for texts in heard.values()])
     captions, chosen = list(train), list[float]()
-    for (number, texts), mine in zip(heard.items(), np.split(rewards, ends[:-1]), strict=True):
-        best = np.argsort(-mine, kind="stable")[:count]
+    for (number, said), mine in zip(heard.items(), np.split(rewards, ends[:-1]), strict=True):
+        texts, best = list(said), np.argsort(-mine, kind="stable")[:count]
         captions[number] = (train[number][0], tuple(texts[one] for one in best))
         chosen += mine[best].tolist()
     return Taught(

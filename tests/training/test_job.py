@@ -108,7 +108,7 @@ def test_another_captioner_s_table_is_learnt_and_people_s_captions_judge(scenes:
     known = options_for(scenes, tmp_path / "out")
     options = replace(
         known,
-        corpus=replace(known.corpus, teacher=table, teacher_captions=3),
+        corpus=replace(known.corpus, teacher=(table,), teacher_captions=3),
         scst=ScstOptions(scst_epochs=1, scst_batch=9, scst_samples=2),
         result=replace(known.result, neighbours=True),
     )

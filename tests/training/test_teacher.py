@@ -47,7 +47,7 @@ def test_those_are_learnt_that_agree_best_with_people(tmp_path: Path) -> None:
             "other.jpg": ["a girl swims"],
         },
     )
-    taught = read_taught(PEOPLE, table, 2, Storage())
+    taught = read_taught(PEOPLE, [table], 2, Storage())
     assert (
         taught.captions
         == [
@@ -56,12 +56,24 @@ def test_those_are_learnt_that_agree_best_with_people(tmp_path: Path) -> None:
         ]
     )
     assert "2 captions of 1 of 3 training images" in taught.report
-    [(_, all_of_them), *_] = read_taught(PEOPLE, table, 9, Storage()).captions
+    [(_, all_of_them), *_] = read_taught(PEOPLE, [table], 9, Storage()).captions
     assert all_of_them == ("the brown dog runs on the grass", "a dog runs", "a cat sits")
+
+
+def test_several_tables_are_one(tmp_path: Path) -> None:
+    for name, text in (("one", "a dog runs on grass"), ("two", "the brown dog runs")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, {"a.jpg": [text]})
+    tables = [str(tmp_path / name) for name in ("one", "two")]
+    [(_, best), *_] = read_taught(PEOPLE, tables, 1, Storage()).captions
+    assert best == ("the brown dog runs",)
+    [(_, both), *_] = read_taught(PEOPLE, tables, 2, Storage()).captions
+    assert both == ("the brown dog runs", "a dog runs on grass")
 
 
 @pytest.mark.parametrize("said", [{}, {"other.jpg": ["a girl swims"]}])
 def test_a_table_of_other_images_teaches_nothing(said: dict[str, list[str | None]], tmp_path: Path) -> None:
-    table = write(tmp_path, said)
+    (tmp_path / "good").mkdir()
+    good, other = write(tmp_path / "good", {"a.jpg": ["a dog"]}), write(tmp_path, said)
     with pytest.raises(UsageError, match=r"has no caption for any training image, such as a\.jpg"):
-        read_taught(PEOPLE, table, 2, Storage())
+        read_taught(PEOPLE, [good, other], 2, Storage())
