@@ -40,7 +40,7 @@ from captionkit.training.objectives import Objective
 from captionkit.training.options import TrainOptions
 from captionkit.training.outputs import Points, Watch, model_card, write_curves
 from captionkit.training.stages import DecoderSpec, Stage, Work, stages
-from captionkit.training.teacher import read_taught
+from captionkit.training.teacher import Taught, read_taught
 from captionkit.training.validate import references
 from captionkit.training.worker import train_worker
 from captionkit.vocabulary import PAD, Vocabulary
@@ -108,14 +108,14 @@ class TrainJob:
         self._write_record()
         return self.storage.join(self.output, "bundle")
 
-    def _lessons(self, corpus: TrainingCorpus) -> Captions:
+    def _lessons(self, corpus: TrainingCorpus) -> Taught:
         """What the decoder learns to say of the training images; rewards are by what people said all the same."""
         options = self.options.corpus
         if not options.teacher:
-            return corpus.train
+            return Taught(corpus.train)
         taught = read_taught(corpus.train, options.teacher, options.teacher_captions, self.storage)
-        say(taught.report)
-        return taught.captions
+        say(f"teacher: {taught.report}")
+        return taught
 
     def _networks(self, corpus: TrainingCorpus) -> tuple[Encoder, Vocabulary, Decoder]:
         if (init := self.options.network.init) is None:
@@ -172,7 +172,7 @@ class TrainJob:
         for stage in stages(options):
             spec = EncoderSpec.of(self.encoder)
             features = self._features(corpus, spec, pixels=stage.name == "finetune")
-            said = corpus.train if stage.name == "scst" else self.lessons
+            said = corpus.train if stage.name == "scst" else self.lessons.captions
             train, dev = (self._examples(part, features) for part in (said, corpus.dev))
             work = Work(
                 options=options,
@@ -297,6 +297,7 @@ class TrainJob:
             "words": len(self.vocabulary),
             "train_images": len(corpus.train),
             "train_captions": sum(len(texts) for _, texts in corpus.train),
+            "teacher": self.lessons.report,
             "corpus": ", ".join(uri.rpartition("/")[2] for uri in self.options.corpus.corpus),
             "stages": [(name, s["cider"], s["epochs"]) for name, s in self.record["stages"].items()],
             "beam": self.options.validate.beam,

@@ -102,6 +102,7 @@ def send(tracker: str, stage: str, points: Points) -> None:
 def model_card(facts: Mapping[str, Any]) -> str:
     """A bundle's README: what it is, what it was trained on, how good it is, how to use it."""
     figures = "\n".join(f"| {stage} | {cider:.1f} | {epochs:g} |" for stage, cider, epochs in facts["stages"])
+    teacher = f"\n- Of these it learnt what other captioners say: {facts['teacher']}" if facts["teacher"] else ""
     hint = f", beam=20, consensus={facts['neighbours']}" if facts["neighbours"] else ""
     return f"""# {facts["decoder"]} on {facts["encoder"]}
 
@@ -109,7 +110,7 @@ An image captioner trained with captionkit {facts["version"]}.
 
 - Encoder: {facts["encoder"]}, {facts["feature_shape"]} features, images of {facts["size"]} × {facts["size"]}
 - Decoder: {facts["decoder"]}, {facts["parameters"]:,} parameters, {facts["words"]:,} words
-- Trained on {facts["train_images"]:,} images with {facts["train_captions"]:,} captions from {facts["corpus"]}
+- Trained on {facts["train_images"]:,} images with {facts["train_captions"]:,} captions from {facts["corpus"]}{teacher}
 
 | stage | best dev CIDEr-D × 100 | epochs |
 |---|---|---|

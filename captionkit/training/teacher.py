@@ -25,8 +25,8 @@ class Taught:
     """Captions to learn, image by image in the corpus' order."""
 
     captions: Captions
-    report: str
-    """How many are the teacher's, for people."""
+    report: str = ""
+    """How many are a teacher's, for people; nothing where there is none."""
 
 
 def read_taught(train: Captions, tables: Sequence[str], count: int, storage: Storage) -> Taught:
@@ -66,6 +66,6 @@ def read_taught(train: Captions, tables: Sequence[str], count: int, storage: Sto
         chosen += mine[best].tolist()
     return Taught(
         captions,
-        f"teacher: {len(chosen):,} captions of {len(heard):,} of {len(train):,} training images, "
+        f"{len(chosen):,} captions of {len(heard):,} of {len(train):,} training images, "
         f"CIDEr-D {100 * np.mean(chosen):.1f} by people's; of the others people's own are learnt",
     )

@@ -117,6 +117,8 @@ def test_another_captioner_s_table_is_learnt_and_people_s_captions_judge(scenes:
     assert record["stages"]["captions"]["steps"] == 2 * round(9 * 3 / 10)
     assert captioner.consensus
     assert captioner.consensus.counts.tolist() == [5] * 9
+    card = (tmp_path / "out" / "bundle" / "README.md").read_text()
+    assert "27 captions of 9 of 9 training images" in card
 
 
 @pytest.mark.slow
