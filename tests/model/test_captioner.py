@@ -213,7 +213,7 @@ def test_a_model_that_says_nothing(captioner: Captioner) -> None:
     assert captioner.describe(pixels, SearchOptions(n_best=3)) == [[Hypothesis("", -np.inf)]]
 
 
-def test_device_and_dtype(captioner: Captioner, tmp_path: Path) -> None:
+def test_device_and_dtype(captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captioner.save(tmp_path)
     auto = Captioner.load(tmp_path)
     assert auto.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
@@ -221,8 +221,12 @@ def test_device_and_dtype(captioner: Captioner, tmp_path: Path) -> None:
     assert half.dtype == torch.bfloat16
     assert half.caption([encoded(1)])[0].text
     assert half.encode(np.zeros((1, 64, 64, 3), np.uint8)).dtype == torch.bfloat16
-    with pytest.raises(UsageError, match="int8"):
-        Captioner.load(tmp_path, device="cpu", dtype="int8")
+    for device, dtype in (("cpu", "int8"), ("abacus", "auto"), ("cuda:99", "auto")):
+        with pytest.raises(UsageError, match=r"int8|abacus|cuda:99"):
+            Captioner.load(tmp_path, device=device, dtype=dtype)
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda answer=supported: answer)
+        assert Captioner.load(tmp_path, device="cpu").dtype == expected
 
 
 def test_parts_that_do_not_fit(captioner: Captioner) -> None:

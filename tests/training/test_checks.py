@@ -8,6 +8,7 @@ import pytest
 
 from captionkit.storage import UsageError
 from captionkit.training.checks import check, check_same, lasting
+from captionkit.training.job import TrainJob
 from captionkit.training.options import (
     CorpusOptions,
     FinetuneOptions,
@@ -48,7 +49,7 @@ GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=Res
 def test_options_out_of_range(parts: dict[str, Any], complaint: str) -> None:
     check(GOOD)
     with pytest.raises(UsageError, match=complaint):
-        check(replace(GOOD, **parts))
+        TrainJob(replace(GOOD, **parts))
 
 
 def test_a_folder_takes_the_same_training_only() -> None:
