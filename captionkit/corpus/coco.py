@@ -14,7 +14,7 @@ from typing import Any
 import ijson  # type: ignore[import-untyped]
 
 from captionkit.corpus.files import opened
-from captionkit.corpus.record import Item, split_name
+from captionkit.corpus.record import Item, id_text, split_name
 from captionkit.corpus.source import Source
 
 _SPLIT = re.compile(r"train|val|test|dev")
@@ -35,13 +35,13 @@ def read_coco(source: Source) -> Iterator[Item]:
         if not _is_id(key) or not isinstance(name, str) or not name.strip():
             source.report.note("bad_image", f"{source.name}: {dict(image)}")
         else:
-            yield Item(str(key), name.strip(), split)
+            yield Item(_id(key), name.strip(), split)
     for annotation in _items(source, "annotations.item", again=True):
         key, text, number = annotation.get("image_id"), annotation.get("caption"), annotation.get("id")
         if not _is_id(key) or not isinstance(text, str):
             source.report.bad_row("malformed", f"{source.name}: {dict(annotation)}")
         else:
-            yield Item(str(key), captions=((str(number) if _is_id(number) else "", text),))
+            yield Item(_id(key), captions=((_id(number) if _is_id(number) else "", text),))
 
 
 def read_karpathy(source: Source) -> Iterator[Item]:
@@ -72,8 +72,8 @@ def read_karpathy(source: Source) -> Iterator[Item]:
                 report.bad_row("malformed", f"{source.name}, {path}: {sentence}")
             else:
                 number = sentence.get("sentid")
-                captions.append((str(number) if _is_id(number) else "", text))
-        yield Item(str(key) if _is_id(key) else path, path, split_name(split), tuple(captions))
+                captions.append((_id(number) if _is_id(number) else "", text))
+        yield Item(_id(key) if _is_id(key) else path, path, split_name(split), tuple(captions))
 
 
 def json_kind(source: Source) -> str | None:
@@ -117,4 +117,8 @@ def _items(source: Source, prefix: str, again: bool = False) -> Iterator[dict[st
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool) and value != ""
+    return isinstance(value, int | float | str) and not isinstance(value, bool) and value != "" and value == value
+
+
+def _id(value: Any) -> str:
+    return value if isinstance(value, str) else id_text(value)

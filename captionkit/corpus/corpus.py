@@ -13,7 +13,7 @@ from captionkit.corpus.recognise import recognise
 from captionkit.corpus.record import CorpusError, Record, Report, split_name
 from captionkit.corpus.source import Columns, Reader, Source
 from captionkit.corpus.spool import Gathered, Spool, spool
-from captionkit.corpus.tables import read_csv, read_jsonl, read_parquet
+from captionkit.corpus.tables import read_csv, read_json, read_jsonl, read_parquet
 from captionkit.storage import Storage, UsageError, is_pattern, redact, split_member
 
 READERS: dict[str, Reader] = {
@@ -21,6 +21,7 @@ READERS: dict[str, Reader] = {
     "csv": read_csv,
     "coco": read_coco,
     "karpathy": read_karpathy,
+    "json": read_json,
     "jsonl": read_jsonl,
     "parquet": read_parquet,
 }

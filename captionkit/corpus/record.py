@@ -32,6 +32,7 @@ NOTED = {
     "odd_name": "images whose name has no ending of an image's",
     "twice_there": "images that are there twice under one name; the first is taken",
     "restval": "images of Karpathy's split restval, taken as train",
+    "open_quote": "rows with a quote that is never closed; each was read as a line for itself",
     "several_lines": "captions written over several lines",
     "not_utf8": "lines that are not UTF-8; what could not be read is �",
     "byte_order_mark": "files that begin with a byte order mark",
@@ -152,6 +153,11 @@ def split_name(name: object) -> str | None:
     """The usual word for a split ("dev", "valid" and "validation" are "val"); other words stay; None for a blank."""
     text = str(name).strip() if name is not None else ""
     return _SPLITS.get(text.lower(), text.lower() if text.lower() in ("train", "val", "test") else text) or None
+
+
+def id_text(value: int | float) -> str:
+    """An id that is a number, as text: 3.0, as tables with gaps write it, is 3."""
+    return str(int(value)) if value == value and abs(value) < 2**63 and value == int(value) else str(value)
 
 
 def ascii_controls(text: str) -> str:

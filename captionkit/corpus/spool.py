@@ -21,13 +21,30 @@ from captionkit.corpus.record import CorpusError, Item, Report
 CACHE_KIB = 8 * 1024
 """What SQLite may hold in memory."""
 
+IMAGE_ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".jp2",
+    ".avif",
+    ".heic",
+)
+"""Of files that a name without its ending may mean: not the caption beside the picture."""
+
 _BATCH = 1000
 
 _TABLES = """
     CREATE TABLE image (key TEXT UNIQUE, name TEXT, split TEXT, declared INTEGER DEFAULT 1, clash INTEGER DEFAULT 0);
     CREATE TABLE caption (key TEXT, id TEXT, text TEXT);
     CREATE TABLE listed (name TEXT PRIMARY KEY, split TEXT, clash INTEGER DEFAULT 0, met INTEGER DEFAULT 0);
-    CREATE TABLE there (base TEXT, relative TEXT, address TEXT);
+    CREATE TABLE there (base TEXT, relative TEXT, address TEXT, stem TEXT);
 """
 
 
@@ -81,9 +98,13 @@ class Spool:
 
     def list_images(self, images: Iterable[tuple[str, str]]) -> None:
         """Take the listing of the images that are there: pairs of relative name and address."""
-        rows = ((posixpath.basename(relative), relative, address) for relative, address in images)
-        self._database.executemany("INSERT INTO there (base, relative, address) VALUES (?, ?, ?)", rows)
+        rows = (
+            (base := posixpath.basename(relative), relative, address, posixpath.splitext(base)[0])
+            for relative, address in images
+        )
+        self._database.executemany("INSERT INTO there (base, relative, address, stem) VALUES (?, ?, ?, ?)", rows)
         self._database.execute("CREATE INDEX there_by_base ON there (base)")
+        self._database.execute("CREATE INDEX there_by_stem ON there (stem)")
 
     def images(self) -> Iterator[Gathered]:
         """The images that have captions, in the order in which they were declared; odd things are noted."""
@@ -114,15 +135,22 @@ class Spool:
     def find(self, name: str) -> list[str]:
         """Addresses of listed images that a name fits best: the same path, one that ends in it, or the same last part.
 
+        A name that is nobody's so is looked up without regard to endings: `1000` is `1000.jpg`.
         One is a find; several are an open question. Of one path in several places the first is taken.
         """
         name = name.replace("\\", "/") if "/" not in name else name
         name = posixpath.normpath(name.lstrip("/"))
         query = "SELECT relative, address FROM there WHERE base = ? ORDER BY rowid LIMIT 1000"
         found: list[tuple[str, str]] = self._database.execute(query, (posixpath.basename(name),)).fetchall()
+        if not found:
+            query = "SELECT relative, address FROM there WHERE stem = ? ORDER BY rowid LIMIT 1000"
+            found = self._database.execute(query, (posixpath.basename(name),)).fetchall()
+            found = [pair for pair in found if pair[0].lower().endswith(IMAGE_ENDINGS)]
         best = (
             [pair for pair in found if pair[0] == name]
             or [pair for pair in found if pair[0].endswith(f"/{name}")]
+            or [pair for pair in found if posixpath.splitext(pair[0])[0] == name]
+            or [pair for pair in found if posixpath.splitext(pair[0])[0].endswith(f"/{name}")]
             or found
         )
         if len({relative for relative, _ in best}) == 1 and len(best) > 1:

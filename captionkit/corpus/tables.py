@@ -5,7 +5,6 @@ An image may have one row with a list of captions, or a row for each caption; it
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -15,13 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captionkit.corpus.files import lines, opened
-from captionkit.corpus.record import Item, split_name
+from captionkit.corpus.record import Item, id_text, split_name
 from captionkit.corpus.source import Chosen, Source
+from captionkit.inputs import tables
 from captionkit.storage import join_member
-
-DELIMITERS = (",", "\t", ";", "|")
-MAX_CAPTION_LINES = 10
-"""A quoted field over more lines than this is taken for a quote that was never closed."""
 
 _RUN_TOGETHER = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)
 _BATCH = 4096
@@ -29,7 +25,7 @@ _BATCH = 4096
 
 def delimiter_of(source: Source, header: str) -> str | None:
     """What parts the columns, if this line is the header of a table of captions."""
-    return next((mark for mark in DELIMITERS if source.columns.choose(_fields(header, mark))), None)
+    return tables.delimiter_of(header, lambda names: source.columns.choose(names) is not None)
 
 
 def read_csv(source: Source) -> Iterator[Item]:
@@ -44,36 +40,53 @@ def read_csv(source: Source) -> Iterator[Item]:
     """
     report = source.report
     with opened(source.storage, source.uri, report) as file:
-        text = lines(file, source.uri, report)
-        header = next((line for line in text if line.strip()), "")
+        text = lines(file, source.uri, report, universal=True)
+        at, header = next(((at, line) for at, line in enumerate(text, 1) if line.strip()), (1, ""))
         mark = delimiter_of(source, header)
         if mark is None:
             raise source.error(f"its header {header.strip()[:200]!r} lacks {source.columns.wanted()}")
-        names = _fields(header, mark)
+        names = tables.split_header(header, mark)
         chosen = source.columns.choose(names)
         assert chosen is not None
-        for number, fields in _rows(source, text, mark):
-            row = _by_name(source, names, chosen, fields, mark, number)
-            if row is not None:
-                yield from _item(source, chosen, row, number)
+        for row in tables.csv_rows(text, mark, at + 1, mark != "|" and tables.has_blanks(header, mark)):
+            number = row.line
+            if row.open_quote:
+                report.note("open_quote", f"{source.name}, line {number}: {mark.join(row.fields)}")
+            elif row.lines > 1:
+                report.note("several_lines", f"{source.name}, line {number}: {row.fields[0]}")
+            values = _by_name(source, names, chosen, row.fields, mark, number)
+            if values is not None:
+                yield from _item(source, chosen, values, number)
 
 
 def read_jsonl(source: Source) -> Iterator[Item]:
     """Captions from one JSON object a line."""
     report = source.report
     with opened(source.storage, source.uri, report) as file:
-        for number, line in enumerate(lines(file, source.uri, report), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            chosen = source.columns.choose(row) if isinstance(row, dict) else None
-            if chosen is None:
-                report.bad_row("malformed", f"{source.name}, line {number}: {line.strip()}")
-            else:
-                yield from _item(source, chosen, row, number)
+        for number, row in tables.json_rows(lines(file, source.uri, report)):
+            yield from _json_item(source, row, number, "line")
+
+
+def read_json(source: Source) -> Iterator[Item]:
+    """Captions from a JSON array of objects.
+
+    Raises:
+        CorpusError: not whole JSON.
+    """
+    with opened(source.storage, source.uri, source.report) as file:
+        try:
+            for number, row in tables.array_rows(file):
+                yield from _json_item(source, row, number, "item")
+        except ValueError as error:
+            raise source.error(f"not whole JSON ({error}); fetch the file again") from error
+
+
+def _json_item(source: Source, row: Any, number: int, where: str) -> Iterator[Item]:
+    chosen = source.columns.choose(row) if isinstance(row, dict) else None
+    if chosen is None:
+        source.report.bad_row("malformed", f"{source.name}, {where} {number}: {row}")
+    else:
+        yield from _item(source, chosen, row, number)
 
 
 def read_parquet(source: Source) -> Iterator[Item]:
@@ -105,6 +118,8 @@ def _item(source: Source, chosen: Chosen, row: dict[str, Any], number: int) -> I
     """The piece that a row gives: at most one."""
     report, value, name = source.report, row[chosen.caption], row[chosen.image]
     texts = list(value) if isinstance(value, list | tuple) else [value]
+    if isinstance(name, int | float) and not isinstance(name, bool):
+        name = id_text(name)  # a number for a name, as 17 for 17.jpg
     if not isinstance(name, str) or not name.strip():
         for text in texts or [""]:
             report.bad_row("nameless", f"{source.name}, row {number}: {text!r}")
@@ -119,29 +134,6 @@ def _item(source: Source, chosen: Chosen, row: dict[str, Any], number: int) -> I
     caption_id = "" if mark is None else str(mark).strip()
     split = split_name(row[chosen.split]) if chosen.split in row else None
     yield Item(name, name, split, tuple((caption_id, text) for text in texts if isinstance(text, str)))
-
-
-def _rows(source: Source, text: Iterator[str], mark: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a CSV with their line numbers, blank lines left out; what is no row is counted by its lines."""
-    reader = csv.reader(text, delimiter=mark, quoting=csv.QUOTE_NONE if mark == "|" else csv.QUOTE_MINIMAL)
-    while True:
-        before = reader.line_num
-        fields: list[str] | None = None
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            broken = str(error)
-        span, number = reader.line_num - before, before + 2
-        if fields is None or span > MAX_CAPTION_LINES:
-            reason = broken if fields is None else f"a quote is not closed for {span} lines"
-            source.report.rows += span
-            source.report.leave_out("malformed", f"{source.name}, line {number}: {reason}", span)
-        elif any(field.strip() for field in fields):
-            if span > 1:
-                source.report.note("several_lines", f"{source.name}, line {number}: {fields[0]}")
-            yield number, fields
 
 
 def _by_name(
@@ -173,13 +165,6 @@ def _by_name(
         if isinstance(several, list) and several and all(isinstance(text, str) for text in several):
             row[chosen.caption] = several
     return row
-
-
-def _fields(header: str, mark: str) -> list[str]:
-    try:
-        return [name.strip() for name in next(csv.reader([header], delimiter=mark), [])]
-    except csv.Error:
-        return []
 
 
 def _is_text(kind: pa.DataType) -> bool:

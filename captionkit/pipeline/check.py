@@ -110,7 +110,7 @@ class _Coverage:
         report.listed = 0
         for number, run in enumerate(_distinct(runs)):
             try:
-                inputs = _inputs(run, self.rows.table.storage)
+                inputs = _inputs(run, self.rows.table)
                 self._items(inputs)
                 if inputs.blank:
                     report.note("blank", f"in the inputs of run {run['run_id']}", count=inputs.blank)
@@ -208,11 +208,12 @@ def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _inputs(run: dict[str, Any], storage: Storage) -> Inputs:
+def _inputs(run: dict[str, Any], table: CaptionTable) -> Inputs:
     """What a run was to caption, from where it found it unless other storage is asked for."""
+    storage = table.storage
     if storage.options == StorageOptions():
         storage = Storage(_options(StorageOptions, run))
-    return Inputs(_options(InputOptions, run), storage)
+    return Inputs(_options(InputOptions, run), storage, output=table.uri)
 
 
 def _options(kind: Any, run: dict[str, Any]) -> Any:

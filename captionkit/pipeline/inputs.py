@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captionkit.pipeline.lists import Row, rows_of_list, shown
+from captionkit.inputs.tables import TableError, address_column, is_text, list_suffix, open_text
+from captionkit.pipeline.lists import AddressList, Row, address_column_of, shown
 from captionkit.pipeline.options import InputOptions
 from captionkit.storage import (
     AddressError,
@@ -33,10 +35,13 @@ _SUFFIXES = (
 )
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-LIST_SUFFIXES = (".txt", ".csv", ".jsonl")
 KEY_COLUMN = "__key__"
 """WebDataset's name for what the members of one sample share; can be carried."""
 STAT_CHUNK = 4096
+FOOTER = b"captionkit"
+"""The key of a caption table's own words in the metadata of its Parquet files."""
+_OWN = re.compile(r"(_runs|_lease)/|_probe-|(captions|compacted)-[^/]*\.parquet$")
+"""What a run writes below its output folder."""
 
 
 class Item(NamedTuple):
@@ -77,6 +82,10 @@ class Inputs:
     """Files passed over in prefixes, by suffix."""
     blank: int = 0
     """Rows of lists without an address."""
+    output: str | None = None
+    """The caption table that is written: its own files, which may lie below an input, are no inputs."""
+    notes: list[str] = field(default_factory=list)
+    """What the log should say of lists."""
 
     def items(self) -> Iterator[Item]:
         if not self.options.input:
@@ -93,7 +102,7 @@ class Inputs:
         Raises:
             UsageError, StorageError: as `items` does.
         """
-        trial = Inputs(self.options, self.storage)
+        trial = Inputs(self.options, self.storage, output=self.output)
         for address in self.options.input:
             next(trial._address(address))
 
@@ -101,6 +110,8 @@ class Inputs:
         found = 0
         before = self.ignored.copy()
         for entry, named in self._entries(address):
+            if self._is_own(entry.uri):
+                continue
             for item in self._entry(entry, named):
                 found += 1
                 yield item
@@ -146,8 +157,12 @@ class Inputs:
             return self._tar(entry.uri, entry.version, entry.size)
         if suffix == ".parquet" or form == "parquet":
             return self._parquet(entry)
-        if form == "list" or (named and suffix in LIST_SUFFIXES):
-            return self._listed(entry.uri, self._list_rows(entry.uri, suffix))
+        if form == "list" and not named and posixpath.basename(entry.uri).startswith("_"):
+            return []  # Spark's `_SUCCESS` and such, which readers of tables pass over
+        if (content := self._list_form(entry.uri, named, suffix)) == "parquet":
+            return self._parquet(entry)
+        if content == "text":
+            return self._listed(entry.uri, self._list_rows(entry.uri))
         # A prefix may hold anything beside its images. Keys without a suffix are often images named by a hash.
         if named or suffix in IMAGE_SUFFIXES or not suffix:
             return [Item(entry.uri, entry.version, entry.size)]
@@ -170,6 +185,37 @@ class Inputs:
         """Whether the user named this very address, rather than a folder, pattern or list that has it."""
         return any(self.storage.normalize(address) == uri for address in self.options.input)
 
+    def _is_own(self, uri: str) -> bool:
+        """Whether this is a file of the caption table that is written, or of its run records or lease."""
+        if self.output is None:
+            return False
+        root = self.storage.normalize(self.output).rstrip("/") + "/"
+        if not uri.startswith(root):
+            return False
+        name = uri[len(root) :]
+        return _OWN.match(name) is not None
+
+    def _list_form(self, uri: str, named: bool, suffix: str) -> Literal["text", "parquet"] | None:
+        """What form of list a file is, None if none. A file that is named itself is looked into, whatever its suffix
+        says, unless that is an image's."""
+        asked = self._asked_for(uri) if named else False
+        if self.options.format == "list" or (asked and suffix not in IMAGE_SUFFIXES):
+            with self.storage.open(uri) as stream:
+                magic = stream.read(6)
+            if magic.startswith(b"PAR1"):
+                return "parquet"
+            if magic == b"ARROW1":
+                raise UsageError(f"{public(uri)} is an Arrow file; write it as Parquet or CSV")
+        if self.options.format == "list" or (named and list_suffix(uri)):
+            return "text"
+        if not asked or suffix in IMAGE_SUFFIXES:
+            return None
+        try:
+            with open_text(self.storage, uri) as text:
+                return "text" if is_text(text.head) else None
+        except TableError:
+            return None
+
     def _carry(self, name: str, kind: pa.DataType, where: str) -> None:
         known = self.carry_types.setdefault(name, kind)
         if known != kind:
@@ -178,32 +224,76 @@ class Inputs:
 
     # Lists of addresses
 
-    def _list_rows(self, uri: str, suffix: str) -> Iterator[Row]:
-        if suffix in (".csv", ".jsonl"):
+    def _list_rows(self, uri: str) -> Iterator[Row]:
+        def columns() -> None:
             for name in self.options.carry:
                 self._carry(name, pa.string(), uri)
-        with self.storage.open(uri) as stream:
-            yield from rows_of_list(uri, suffix, stream, self.options)
+
+        yield from AddressList(uri, self.options, columns, self._note).rows(self.storage)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[Item]:
         """Items of listed addresses; relative ones are relative to the list's own folder."""
         folder = posixpath.dirname(_without_query(where))
         rows = iter(rows)
         while chunk := list(islice(rows, STAT_CHUNK)):
-            named = [(self._absolute(folder, uri), carried) for uri, carried in chunk if uri]
+            named = [(uri, carried) for uri, carried in chunk if uri]
             self.blank += len(chunk) - len(named)
+            uris = [self._absolute(folder, uri) for uri, _ in named]
             # A member's version is its shard's; asking per member would ask for the same shard again and again.
-            ask = self.options.stat_listed and not any(split_member(uri)[1] for uri, _ in named)
-            uris = [uri for uri, _ in named]
+            ask = self.options.stat_listed and not any(split_member(uri)[1] for uri in uris)
             entries = self.storage.stat_many(uris) if ask else (Entry(uri, None, "") for uri in uris)
-            for entry, (_, carried) in zip(entries, named, strict=True):
-                if _suffix(entry.uri) in TAR_SUFFIXES:
-                    yield from self._tar(entry.uri, entry.version, entry.size)
-                else:
-                    yield Item(entry.uri, entry.version, entry.size, carried=carried)
+            for entry, (spelling, carried) in zip(entries, named, strict=True):
+                yield from self._listed_entry(entry, spelling, carried, folder, ask)
+
+    def _listed_entry(
+        self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool
+    ) -> Iterator[Item]:
+        """The items of one row. An address that exists is meant literally; one that does not may be spelled as on
+        Windows, or be a folder or a pattern."""
+        if asked and not entry.version and entry.size is None:
+            if "\\" in spelling:
+                (slashed,) = self.storage.stat_many([self._absolute(folder, spelling.replace("\\", "/"))])
+                entry = slashed if slashed.version or slashed.size is not None else entry
+            found = False
+            for below in self._below(entry.uri, spelling) if not entry.version else ():
+                if _suffix(below.uri) in IMAGE_SUFFIXES or _suffix(below.uri) in (*TAR_SUFFIXES, ".parquet"):
+                    found = True
+                    yield from self._container_or_image(below, carried)
+                elif not self._is_own(below.uri):
+                    self.ignored[_suffix(below.uri)] += 1
+            if found:
+                return
+        yield from self._container_or_image(entry, carried)
+
+    def _below(self, uri: str, spelling: str) -> Iterator[Entry]:
+        """What a row's folder or pattern stands for; nothing where it stands for nothing."""
+        if uri.startswith(("http://", "https://")):
+            return
+        try:
+            if is_pattern(uri):
+                yield from self.storage.glob(uri)
+            elif (spelling.endswith("/") or not _suffix(uri)) and self.storage.is_folder(uri):
+                yield from self.storage.list(uri)
+        except (StorageError, UsageError) as err:
+            if isinstance(err, StorageError) and err.hopeless:
+                raise
+
+    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[Item]:
+        suffix = _suffix(entry.uri)
+        if suffix in TAR_SUFFIXES:
+            yield from self._tar(entry.uri, entry.version, entry.size)
+        elif suffix == ".parquet" and (entry.version or not self.options.stat_listed):
+            yield from self._parquet(entry, within_list=True)
+        else:
+            yield Item(entry.uri, entry.version, entry.size, carried=carried)
 
     def _absolute(self, folder: str, uri: str) -> str:
-        address = uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
+        whole = "://" in uri or uri.startswith(("/", "~/"))
+        address = uri if whole else f"{folder}/{uri}"
         try:
             return self.storage.normalize(address)
         except AddressError:
@@ -211,7 +301,7 @@ class Inputs:
 
     # Parquet: a list, or images
 
-    def _parquet(self, entry: Entry) -> Iterator[Item]:
+    def _parquet(self, entry: Entry, within_list: bool = False) -> Iterator[Item]:
         with self.storage.open(entry.uri) as stream:
             try:
                 file = pq.ParquetFile(stream)
@@ -223,10 +313,18 @@ class Inputs:
             schema = file.schema_arrow
             column = None if self.options.format == "list" else image_column(schema, self.options.image_column)
             names = schema.names
-            if column is None and (self.options.format == "parquet" or self.options.uri_column not in names):
+            if column is None and FOOTER in (schema.metadata or {}) and not self._asked_for(entry.uri):
+                self.ignored["caption table"] += 1  # what captionkit has written is no list unless it is named
+                return
+            if column is None and within_list:
+                yield Item(entry.uri, entry.version, entry.size)  # a list in a list: a row that will say what it is
+                return
+            address = address_column(_text_columns(schema), self.options.uri_column)[0]
+            if column is None and (self.options.format == "parquet" or address is None):
                 raise UsageError(
                     f"{public(entry.uri)} has neither a column `{self.options.uri_column}` of addresses (--uri-column) "
-                    f"nor one of image bytes (--image-column); its columns: {', '.join(names)}"
+                    f"nor one of image bytes (--image-column); its columns: "
+                    f"{', '.join(f'{each.name} ({each.type})' for each in schema)}"
                 )
             for name in self.options.carry:
                 if name in names:
@@ -236,19 +334,16 @@ class Inputs:
                 groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
                 yield Item(entry.uri, entry.version, entry.size, "parquet", tuple(groups))
                 return
-            kind = schema.field(self.options.uri_column).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-                raise UsageError(f"{public(entry.uri)}: the column `{self.options.uri_column}` holds {kind}, not text")
-            yield from self._listed(entry.uri, self._parquet_rows(file, names))
+            name = address_column_of(entry.uri, _text_columns(schema), self.options, self._note)
+            yield from self._listed(entry.uri, self._parquet_rows(file, name, names))
 
-    def _parquet_rows(self, file: pq.ParquetFile, names: list[str]) -> Iterator[Row]:
+    def _parquet_rows(self, file: pq.ParquetFile, column: str, names: list[str]) -> Iterator[Row]:
         carry = [name for name in self.options.carry if name in names]
-        for batch in file.iter_batches(columns=list(dict.fromkeys([self.options.uri_column, *carry]))):
-            uris = batch.column(batch.schema.get_field_index(self.options.uri_column)).to_pylist()
+        for batch in file.iter_batches(columns=list(dict.fromkeys([column, *carry]))):
+            uris = batch.column(batch.schema.get_field_index(column)).to_pylist()
             carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
             for uri, values in zip(uris, carried, strict=True):
-                yield uri, shown(values, self.options)
+                yield uri, shown(values, column)
 
 
 def image_column(schema: pa.Schema, name: str | None) -> str | None:
@@ -278,6 +373,15 @@ def _holds_bytes(kind: pa.DataType) -> bool:
         index = kind.get_field_index("bytes")
         return index >= 0 and _holds_bytes(kind.field(index).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _text_columns(schema: pa.Schema) -> list[str]:
+    found = []
+    for column in schema:
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            found.append(column.name)
+    return found
 
 
 def _without_query(uri: str) -> str:

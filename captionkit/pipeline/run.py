@@ -92,7 +92,7 @@ class CaptionJob:
         """
         record, manifest = self.record, None
         try:
-            Inputs(self.options.inputs, self.storage).check()
+            Inputs(self.options.inputs, self.storage, output=self.table.uri).check()
             self._check_output()
             with stoppable(), Lease(self.table.uri, self.storage, self.run_id) as self.lease:
                 self._reopen()
@@ -136,7 +136,7 @@ class CaptionJob:
 
     def _list(self) -> Manifest:
         start = time.monotonic()
-        inputs = Inputs(self.options.inputs, self.storage)
+        inputs = Inputs(self.options.inputs, self.storage, output=self.table.uri)
         retried = 0
         if self.options.table.retry_failed:
             # Taken out, they are missing, and come again like all that is.
@@ -280,6 +280,7 @@ def _describe_manifest(manifest: Manifest, inputs: Inputs) -> str:
         parts.append(f"{manifest.duplicates:,} addresses listed again (one row each)")
     if inputs.blank:
         parts.append(f"{inputs.blank:,} list rows without an address")
+    parts += inputs.notes
     if inputs.ignored:
         parts.append("passed over " + ", ".join(f"{n:,} × {suffix}" for suffix, n in inputs.ignored.most_common(5)))
     return "; ".join(parts)

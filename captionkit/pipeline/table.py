@@ -32,7 +32,7 @@ CAPTIONED, FAILED = "captioned", "failed"
 MODEL_ERROR = "model_error"
 ERROR_KINDS = (*STORAGE_ERROR_KINDS, *IMAGE_ERROR_KINDS, MODEL_ERROR)
 FOOTER = b"captionkit"
-HAS_MEMBER = r"(?i)\.(tar|tar\.gz|tgz|parquet)#"
+HAS_MEMBER = r"(?i)\.(tar|tar\.gz|tgz|parquet)(\?[^#]*)?#"
 """What an address has that lies in a container, as Arrow's regular expressions have it: see `split_member`."""
 
 SCHEMA = pa.schema(

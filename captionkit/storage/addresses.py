@@ -15,6 +15,7 @@ from captionkit.storage.errors import AddressError, UsageError, redact
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 _CHAIN = re.compile(r"[a-z][a-z0-9+.\-]*::([a-z0-9+.\-]+://|/)")
 _MEMBER = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.parquet)#", re.IGNORECASE)
+_WEB_MEMBER = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.parquet)(?:\?[^#]*)?#", re.IGNORECASE)
 _HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # `.` and `..` can be names in object storage: odd, not hidden
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -36,7 +37,9 @@ def split_scheme(address: str) -> tuple[str, str]:
 
 def split_member(address: str) -> tuple[str, str | None]:
     """("…/a.tar", "member/name.jpg") for …/a.tar#member/name.jpg; (address, None) for anything else."""
-    match = _MEMBER.search(address)
+    # Of a web address the query stands before the member: https://host/a.tar?download=true#member/name.jpg
+    web = address[:8].lower().startswith(("http://", "https://"))
+    match = (_WEB_MEMBER if web else _MEMBER).search(address)
     if match is None:
         return address, None
     return address[: match.end() - 1], address[match.end() :]

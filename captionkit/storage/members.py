@@ -19,7 +19,7 @@ def read_member(file: BinaryIO, base: str, member: str, column: str | None = Non
     Raises StorageError where the member is missing or the archive is broken.
     """
     try:
-        if base.lower().endswith(".parquet"):
+        if base.partition("?" if base.lower().startswith("http") else "\0")[0].lower().endswith(".parquet"):
             return _read_row(file, base, member, column)
         return _read_tar(file, base, member)
     except (tarfile.TarError, EOFError, pa.ArrowInvalid, OSError) as error:

@@ -58,16 +58,29 @@ def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCo
             part.append((record.image, record.captions))
     train = train or rest
     if not dev:
-        dev = [pair for pair in train if _is_dev(pair[0])]
-        train = [pair for pair in train if not _is_dev(pair[0])]
+        chosen = _dev_images([image for image, _ in train])
+        dev = [pair for pair in train if pair[0] in chosen]
+        train = [pair for pair in train if pair[0] not in chosen]
     if not train or not dev:
-        raise UsageError(f"there are {len(train):,} images to train on and {len(dev):,} to judge by:\n{corpus.report}")
+        images = "1 image" if len(train) == 1 else f"{len(train):,} images"
+        raise UsageError(
+            f"there {'is' if len(train) == 1 else 'are'} {images} to train on and {len(dev):,} to judge by; give at "
+            f"least 2, or name dev images with --dev-list:\n{corpus.report}"
+        )
     counts = Counter(word for _, texts in train for text in texts for word in tokenize(text))
     return TrainingCorpus(train, dev, str(corpus.report), counts)
 
 
-def _is_dev(image: str) -> bool:
-    return zlib.crc32(image.rpartition("/")[2].encode("utf-8", "surrogatepass")) % DEV_SHARE == 0
+def _dev_images(images: Sequence[str]) -> set[str]:
+    """Images to judge by, chosen by their file names alone, so that they are the same wherever a corpus lies.
+
+    Of a few images none may fall to the share: then the one that is nearest to it.
+    """
+    numbers = {image: zlib.crc32(image.rpartition("/")[2].encode("utf-8", "surrogatepass")) for image in images}
+    chosen = {image for image, number in numbers.items() if number % DEV_SHARE == 0}
+    if not 0 < len(chosen) < len(numbers) and len(numbers) > 1:
+        chosen = {min(numbers, key=lambda image: (numbers[image] % DEV_SHARE, numbers[image], image))}
+    return chosen
 
 
 def examples(captions: Sequence[tuple[str, Sequence[str]]], vocabulary: Vocabulary, max_words: int) -> Examples:

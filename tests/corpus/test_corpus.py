@@ -1,10 +1,13 @@
 """What holds for every format: recognition, several files, odd bytes, and errors that say what to do."""
 
+import bz2
 import gzip
 import io
+import lzma
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from captionkit.corpus import CorpusError, read_corpus
@@ -23,6 +26,11 @@ def zipped(**files: str) -> bytes:
     return out.getvalue()
 
 
+def zstd(data: bytes) -> bytes:
+    packed: bytes = pa.compress(data, "zstd", asbytes=True)
+    return packed
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -31,13 +39,16 @@ def zipped(**files: str) -> bytes:
         ("image_name| comment_number| comment\na.jpg| 0| A dog\n", "csv"),
         ('{"image": "a.jpg", "caption": "A dog"}', "jsonl"),
         ('{"image": "a.jpg", "caption": "A dog"}\n{"image": "a.jpg", "caption": "A dog"}', "jsonl"),
+        ('[\n {"image": "a.jpg", "caption": "A dog"}]', "json"),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "A dog"}]}', "coco"),
         ('{\n"annotations": [{"image_id": 1, "caption": "A dog"}],\n"images": [{"id": 1, "file_name": "a"}]}', "coco"),
         ('{"images": [{"imgid": 0, "filename": "a.jpg", "sentences": [{"raw": "A dog"}]}]}', "karpathy"),
     ],
 )
 def test_formats_are_told_apart_whatever_the_file_is_called(text: str, kind: str) -> None:
-    for data in (text.encode(), b"\xef\xbb\xbf" + text.encode(), gzip.compress(text.encode()), zipped(inside=text)):
+    plain = text.encode()
+    packed = (gzip.compress(plain), bz2.compress(plain), lzma.compress(plain), zipped(inside=text), zstd(plain))
+    for data in (plain, b"\xef\xbb\xbf" + plain, text.encode("utf-16"), text.encode("utf-16-be"), *packed):
         records, report = read_back("file", data)
         assert report.sources == [f"memory://corpus/file: {kind}"]
         assert [set(record.captions) for record in records] == [{"A dog"}]
@@ -48,9 +59,10 @@ def test_formats_are_told_apart_whatever_the_file_is_called(text: str, kind: str
     [
         ("a.txt", b"A dog\n", r"a\.txt: cannot tell what it is; it begins with 'A dog'. Known are: lines of NAME#N"),
         ("a.txt", b"", "cannot tell what it is"),
-        ("a.json", b'[{"image": "a", "caption": "b"}]', "cannot tell"),
+        ("a.json", b'[["a", "b"]]', "cannot tell"),
+        ("a.json", b'[{"image": "a", "caption": "b"}', "not whole JSON"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "git lfs pull"),
         ("a.csv", b"photo,said\na,b\n", "name the columns if they have other names"),
-        ("a.csv", "\ufeffimage,caption".encode("utf-16-le"), "UTF-16; save it as UTF-8"),
         ("a.zip", zipped(a="x", b="y"), r"holds 2 files \(a, b\); unpack the one you mean"),
         ("a.csv.gz", gzip.compress(CSV.encode() * 99)[:40], "the archive is broken"),
         ("a.zip", zipped(a=CSV)[:40], "the archive is broken"),

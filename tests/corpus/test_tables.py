@@ -11,7 +11,8 @@ import pytest
 from captionkit.corpus import Columns, CorpusError, Record
 from captionkit.corpus.record import Report
 from captionkit.corpus.source import Source
-from captionkit.corpus.tables import MAX_CAPTION_LINES, read_csv
+from captionkit.corpus.tables import read_csv
+from captionkit.inputs.tables import MAX_ROW_LINES
 from captionkit.storage import Storage
 from tests.corpus.reading import FOLDER, captions, read_back
 
@@ -88,19 +89,14 @@ def test_lists_in_csv_cells() -> None:
     assert [record.split for record in records] == ["train", "test"]
 
 
-def test_a_quote_that_is_never_closed_swallows_nothing_in_silence() -> None:
-    rows = "".join(f"{number}.jpg,A dog\n" for number in range(MAX_CAPTION_LINES + 5))
+def test_a_quote_that_is_never_closed_swallows_nothing() -> None:
+    rows = "".join(f"{number}.jpg,A dog\n" for number in range(MAX_ROW_LINES + 5))
     records, report = read_back("q.csv", f'image,caption\na.jpg,"two\nlines"\nb.jpg,"open\n{rows}')
-    assert captions(records) == {"a.jpg": ["two\nlines"]}
-    assert report.left_out == {"malformed": MAX_CAPTION_LINES + 6}
-    assert report.noted == {"several_lines": 1}
-    assert "a quote is not closed" in report.examples["malformed"][0]
-
-
-def test_fields_beyond_what_csv_takes_are_counted() -> None:
-    records, report = read_back("long.csv", f"image,caption\na.jpg,{'x' * 200_000}\nb.jpg,A dog\n")
-    assert captions(records) == {"b.jpg": ["A dog"]}
-    assert report.left_out == {"malformed": 1}
+    assert len(records) == MAX_ROW_LINES + 7
+    assert captions(records[:3]) == {"a.jpg": ["two\nlines"], "b.jpg": ["open"], "0.jpg": ["A dog"]}
+    assert not report.left_out
+    assert report.noted == {"several_lines": 1, "open_quote": 1}
+    assert "q.csv, line 4: b.jpg" in report.examples["open_quote"][0]
 
 
 def test_two_splits_for_one_image() -> None:

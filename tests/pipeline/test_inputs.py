@@ -91,12 +91,12 @@ def test_a_listed_image_that_is_not_there_is_still_an_input(folder: Folder) -> N
 
 
 def test_other_column_names(folder: Folder) -> None:
-    listing = folder.add("list.csv", b"url,n\n/a.jpg,1\n")
-    assert uris(listing, uri_column="url") == ["/a.jpg"]
-    with pytest.raises(UsageError, match=r"no column `uri`; it has: url, n.*--uri-column"):
+    listing = folder.add("list.csv", b"where,n\n/a.jpg,1\n")
+    assert uris(listing, uri_column="where") == ["/a.jpg"]
+    with pytest.raises(UsageError, match=r"no column `uri`; it has: where, n.*--uri-column"):
         items(listing)
     with pytest.raises(UsageError, match="no column `m`"):
-        items(listing, uri_column="url", carry=("m",))
+        items(listing, uri_column="where", carry=("m",))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -112,7 +112,7 @@ def test_the_address_itself_is_carried_without_its_secrets(folder: Folder, suffi
 
 @pytest.mark.parametrize(
     ("name", "body"),
-    [("l.csv", b"uri\n" + b"x" * 200_000), ("l.jsonl", b'{"uri": ' + b"[" * 100_000), ("l.parquet", None)],
+    [("l.csv", b"x" * 200_000), ("l.jsonl", b'{"uri": ' + b"[" * 100_000), ("l.parquet", None)],
 )
 def test_lists_that_make_no_sense_are_named(folder: Folder, name: str, body: bytes | None) -> None:
     if body is None:
@@ -138,7 +138,13 @@ def test_json_values_are_carried_as_text(folder: Folder) -> None:
     ("name", "body", "message"),
     [
         ("l.jsonl", b'{"uri": "/a.jpg"}\n{"uri": \n', "line 2: not JSON"),
-        ("l.jsonl", b'["/a.jpg"]\n', "line 1: expected an object"),
+        ("l.jsonl", b"[7]\n", "line 1: expected an object"),
+        ("l.json", b'["/a.jpg", {"uri": "/b.jpg"}]', "item 2: expected an object"),
+        ("l.json", b'["/a.jpg", "/b', "not whole JSON"),
+        ("l.json", b'{\n  "images": ["/a.jpg"]\n}', "one JSON object"),
+        ("l.csv", b"/a.jpg,1\n/b.jpg,2\n", "its columns' names in its first line"),
+        ("l.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "git lfs pull"),
+        ("l.arrow", b"ARROW1\0\0", "write it as Parquet"),
         ("l.jsonl", b'{"uri": 7}\n', "line 1: expected an object with a string `uri`"),
         ("l.parquet", b"PAR1 but not really", "not a readable Parquet file"),
         ("l.txt", b"\n\n", "no images found"),
