@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from captionkit.corpus.record import id_text
 from captionkit.images import ImageError, Limits, decode
+from captionkit.inputs.tables import ARRAY, array_rows, open_text
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.progress import Meter
 from captionkit.pipeline.table import CAPTIONED, CaptionTable
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError, UsageError, redact
 
 READERS = 8
 """Threads that fetch and decode."""
@@ -137,6 +139,42 @@ def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table
             made.missing[image] = why
     if len(made.missing) == len(wanted):
         raise UsageError(f"{table.uri} has no caption for any image of the corpus, such as {next(iter(wanted))}")
+    return made
+
+
+def read_results(uri: str, keys: Mapping[str, str], storage: Storage, name: str = "table") -> Candidates | None:
+    """Take captions from a results file of COCO's form, `[{"image_id": 42, "caption": "A dog."}, …]`, in which an image
+    is called as the corpus calls it. None where the file is no JSON array.
+
+    Args:
+        keys: what the corpus calls each image, by address.
+
+    Raises:
+        UsageError: it is not whole, or has no caption of any image.
+        StorageError: it cannot be read.
+    """
+    made = Candidates({name: dict.fromkeys(keys, "")})
+    images = {key: image for image, key in keys.items()}
+    with open_text(storage, uri) as text:
+        if not ARRAY.match(text.head.decode("utf-8", "replace")):
+            return None
+        try:
+            for number, row in array_rows(text.file):
+                key, caption = (row.get("image_id"), row.get("caption")) if isinstance(row, dict) else (None, None)
+                if not isinstance(caption, str) or key is None:
+                    expected = "an object with `image_id` and a string `caption`"
+                    raise UsageError(f"--table {redact(uri)}, item {number}: expected {expected}")
+                image = images.get(key if isinstance(key, str) else id_text(key))
+                if image is not None:
+                    made.captions[name][image] = caption
+        except ValueError as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"--table {redact(uri)}: not whole JSON ({error}); fetch the file again") from error
+    made.missing |= {image: "not in the results" for image, caption in made.captions[name].items() if not caption}
+    if len(made.missing) == len(keys):
+        example = next(iter(images), "")
+        raise UsageError(f"--table {redact(uri)} has no caption for any image of the corpus, such as {example!r}")
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import captionkit
-from captionkit.evaluation.candidates import Candidates, make_captions, read_captions
+from captionkit.evaluation.candidates import Candidates, make_captions, read_captions, read_results
 from captionkit.evaluation.card import ScoreCard, Way
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions
 from captionkit.evaluation.page import render_page
@@ -56,12 +56,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         facts = {"corpus": ", ".join(map(redact, options.corpus.corpus)), "split": options.corpus.split}
         facts["images"] = f"{count:,}, with {sum(map(len, judged.references.values())):,} references"
         if options.candidates.table:
-            table = CaptionTable(options.candidates.table, storage)
-            if not table.files:
-                raise UsageError(f"--table {options.candidates.table}: there is no caption table")
-            candidates = read_captions(table, judged.references)
-            facts["table"] = redact(table.uri)
-            facts["model"] = ", ".join(sorted({file.footer.model for file in table.files}))
+            candidates = _read_candidates(options.candidates.table, judged, storage, facts)
         else:
             captioner = Captioner.load(options.candidates.model, dtype=options.candidates.dtype, storage=storage)
             captioner.check(options.search, (), "")  # before any picture is read
@@ -73,6 +68,25 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             facts["computed on"] = f"{captioner.device}, {str(captioner.dtype).removeprefix('torch.')}"
         card = make_card(judged, candidates, scorer, facts)
     return _write(card, options, storage)
+
+
+def _read_candidates(uri: str, judged: Judged, storage: Storage, facts: dict[str, str]) -> Candidates:
+    """The captions of a caption table, or of a results file as COCO's own evaluation takes it."""
+    if storage.exists(uri):
+        keys = {image: judged.keys.get(image, image) for image in judged.references}
+        found = read_results(uri, keys, storage)
+        if found is not None:
+            facts["results"] = redact(uri)
+            return found
+    table = CaptionTable(uri, storage)
+    if not table.files:
+        raise UsageError(
+            f"--table {redact(uri)}: there is no caption table, nor a results file "
+            '([{"image_id": …, "caption": …}, …])'
+        )
+    facts["table"] = redact(table.uri)
+    facts["model"] = ", ".join(sorted({file.footer.model for file in table.files}))
+    return read_captions(table, judged.references)
 
 
 def decodings(candidates: CandidateOptions, search: SearchOptions) -> dict[str, SearchOptions]:

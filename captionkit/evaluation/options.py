@@ -18,7 +18,7 @@ class JudgedCorpusOptions:
 
     corpus: tuple[str, ...]
     """Addresses of the captions: Flickr token files, Kaggle's captions.txt or results.csv, COCO's or Karpathy's JSON,
-    or your own .csv, .jsonl or .parquet with an address and a caption in each row."""
+    or your own CSV, TSV, JSON or Parquet with an address and a caption in each row."""
     images: tuple[str, ...] = ()
     """Where the photos lie: folders, patterns, tar shards; found by name. By itself beside the captions."""
     split: str = "test"
@@ -40,7 +40,8 @@ class CandidateOptions:
     model: str | None = None
     """Address of a captioner bundle. By itself the embedded one, which knows drawn scenes and no photographs."""
     table: str | None = None
-    """Address of a caption table to judge instead: its rows are found by address, else by file name."""
+    """Address of a caption table to judge instead: its rows are found by address, else by file name. Or a
+    results file of COCO's form, `[{"image_id": …, "caption": …}, …]`, whose ids are the corpus's."""
     beams: tuple[int, ...] = (1, 3, 5, 7, 10)
     """Widths of the beam to compare; 1 is greedy."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from captionkit.corpus import read_corpus
@@ -23,6 +23,8 @@ class Judged:
     """Training captions, for `captionkit.metrics.measure_usage`; None where the corpus has none."""
     report: str = ""
     """What the reader met, for people."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """What the corpus calls an image (COCO's id, say), by address."""
 
 
 def read_references(options: JudgedCorpusOptions, storage: Storage) -> Judged:
@@ -36,18 +38,21 @@ def read_references(options: JudgedCorpusOptions, storage: Storage) -> Judged:
     splits = {options.split: options.split_list} if options.split_list else None
     corpus = read_corpus(options.corpus, options.images or None, format=options.format, splits=splits, storage=storage)
     found: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, str] = {}
     training: list[str] = []
     met: Counter[str] = Counter()
     for record in corpus:
         met[record.split or "none"] += 1
         if options.split in ("all", record.split):
             found[record.image] = record.captions
+            keys[record.image] = record.key
         elif record.split == options.train_split:
             training += record.captions
     if not found:
         there = ", ".join(f"{name} ({count:,} images)" for name, count in met.most_common())
         raise UsageError(f"--split {options.split}: the corpus has {there}. `--split all` takes every image.")
-    return judged(islice(found.items(), options.limit), training or None, str(corpus.report))
+    whole = judged(islice(found.items(), options.limit), training or None, str(corpus.report))
+    return replace(whole, keys=keys)
 
 
 def judged(

@@ -18,12 +18,14 @@ class InputOptions:
     """What to caption."""
 
     input: tuple[str, ...]
-    """Addresses of images: a prefix, a glob, an image, a list (.txt .csv .jsonl .parquet), tar shards, Parquet
-    with image bytes; local, s3://, https:// or any scheme whose fsspec package is installed."""
+    """Addresses of images: a prefix, a glob, an image, a list (lines, CSV, TSV, JSON, JSON lines, Parquet, told
+    by content), tar shards, Parquet with image bytes; local, s3://, https:// or any scheme whose fsspec package is
+    installed."""
     format: Format = "auto"
     """What the inputs are, where it should not be told from names and contents."""
     uri_column: str = "uri"
-    """The column of a .csv, .jsonl or .parquet list that holds the addresses."""
+    """The column of a list that holds the addresses. By itself `uri`, else a usual name such as `url`, `path` or
+    `file_name`; where several would do, the log says which was taken."""
     image_column: str | None = None
     """The column of Parquet inputs that holds image bytes, or Hugging Face's struct of bytes and path. By itself:
     `image`, or the only such column."""

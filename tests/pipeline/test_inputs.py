@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 from pathlib import Path
@@ -7,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from captionkit.inputs.tables import TABLE_SUFFIXES, list_suffix
 from captionkit.pipeline.inputs import Inputs, Item, image_column
 from captionkit.pipeline.options import InputOptions
-from captionkit.storage import Storage, UsageError
+from captionkit.storage import Storage, UsageError, split_member
 from tests.pipeline.conftest import Folder, tar_bytes
 
 
@@ -212,3 +214,94 @@ def test_carried_columns_must_agree(folder: Folder) -> None:
         items(parquet, listing, carry=("n",))
     with pytest.raises(UsageError, match="--carry m: no input has a column"):
         items(parquet, carry=("m",))
+
+
+@pytest.mark.parametrize(
+    "name", ["list.tsv", "list.ndjson", "list.lst", "LIST.CSV", "list", "list.json", "list.csv.gz"]
+)
+def test_lists_are_told_by_content_whatever_they_are_called(folder: Folder, name: str) -> None:
+    a = folder.add("a.jpg", b"1")
+    for text in ("a.jpg\n", "uri\na.jpg\n", "n;url\n1;a.jpg\n", '{"path": "a.jpg"}\n', '[{"file_name": "a.jpg"}]'):
+        if text == "a.jpg\n" and list_suffix(name) in (*TABLE_SUFFIXES, ".ndjson"):
+            continue  # by their names these have columns
+        for data in (text.encode(), text.encode("utf-16"), gzip.compress(text.encode())):
+            assert uris(folder.add(name, data)) == [a], (name, text)
+
+
+def test_named_pictures_of_any_name_stay_pictures(folder: Folder) -> None:
+    for name in ("picture", "picture.dat", "list.jpg"):
+        address = folder.add(name, 1 if name != "list.jpg" else b"a.jpg\n")
+        assert items(address) == [Item(address, items(address)[0].version, items(address)[0].size)]
+
+
+def test_rows_behind_an_open_quote_are_kept_and_the_log_says_so(folder: Folder) -> None:
+    listing = folder.add("l.csv", b'uri,title\n/a.jpg,"never closed\n/b.jpg,b\n/c.jpg,c\n')
+    inputs = Inputs(InputOptions(input=(listing,), carry=("title",)), Storage())
+    assert [(item.uri, item.carried["title"]) for item in inputs.items()] == [
+        ("/a.jpg", "never closed"),
+        ("/b.jpg", "b"),
+        ("/c.jpg", "c"),
+    ]
+    assert inputs.notes == [
+        f"1 row has a quote that is never closed in {listing} (line 2); each was read as a line for itself"
+    ]
+
+
+def test_the_log_says_which_of_several_columns_was_taken(folder: Folder) -> None:
+    inputs = Inputs(InputOptions(input=(folder.add("l.csv", b"image,url\nx,/a.jpg\n"),)), Storage())
+    assert [item.uri for item in inputs.items()] == ["/a.jpg"]
+    assert "column `url` (not image; see --uri-column)" in inputs.notes[0]
+
+
+def test_rows_may_name_folders_patterns_and_containers(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.path))
+    a, b, c = folder.add("a.jpg", b"1"), folder.add("sub/b.jpg", b"2"), folder.add("[odd].jpg", b"3")
+    folder.add("sub/notes.txt", b"passed over")
+    shard = folder.add("s.tar", tar_bytes([("1.jpg", b"x")]))
+    pq.write_table(pa.table({"image": [b"x"]}), folder.path / "t.parquet")
+    for row, expected in {
+        "~/a.jpg": a,
+        "sub\\b.jpg": b,
+        "sub/": b,
+        "sub": b,
+        "s*/*.jpg": b,
+        "[odd].jpg": c,
+        '"a.jpg"': a,
+        "s.tar": shard,
+        "t.parquet": f"{folder.path}/t.parquet",
+        "no/*.jpg": f"{folder.path}/no/*.jpg",
+        "gone/": f"{folder.path}/gone",
+    }.items():
+        assert uris(folder.add("list.txt", f"{row}\n".encode())) == [expected], row
+
+
+def test_a_parquet_list_in_a_list_is_one_row(folder: Folder) -> None:
+    pq.write_table(pa.table({"uri": ["/a.jpg"]}), folder.path / "in.parquet")
+    assert [item.kind for item in items(folder.add("l.txt", b"in.parquet\n"))] == ["image"]
+
+
+def test_a_jobs_own_table_is_no_input(folder: Folder) -> None:
+    a = folder.add("a.jpg", b"1")
+    for own in ("_runs/r.json", "_runs/r.manifest-0.arrow", "_lease/00000001", "captions-r-00000.parquet"):
+        folder.add(own, b"not to be read")
+    inputs = Inputs(InputOptions(input=(str(folder.path),)), Storage(), output=str(folder.path))
+    assert [item.uri for item in inputs.items()] == [a]
+    assert not inputs.ignored
+
+
+def test_another_caption_table_in_a_folder_is_passed_over(folder: Folder) -> None:
+    a = folder.add("a.jpg", b"1")
+    table = pa.table({"uri": ["/x.jpg"]}).replace_schema_metadata({b"captionkit": b"{}"})
+    pq.write_table(table, folder.path / "captions-x.parquet")
+    inputs = Inputs(InputOptions(input=(str(folder.path),)), Storage())
+    assert [item.uri for item in inputs.items()] == [a]
+    assert inputs.ignored == {"caption table": 1}
+    assert uris(f"{folder.path}/captions-x.parquet") == ["/x.jpg"]  # named, it is a list
+
+
+def test_web_addresses_of_containers_may_have_a_query(folder: Folder) -> None:
+    shard = "https://h.example/00000.tar?download=true"
+    found = items(folder.add("l.txt", f"{shard}\n".encode()), stat_listed=False)
+    assert [(item.uri, item.kind) for item in found] == [(shard, "tar")]
+    assert split_member(f"{shard}#a/b.jpg") == (shard, "a/b.jpg")
+    assert split_member("/a.tar?x#b.jpg")[1] is None  # on disk that is a name
