@@ -10,13 +10,14 @@ driver, a command's `--help` and the table's readers need no torch.
 import importlib
 from typing import TYPE_CHECKING
 
+from captionkit._version import __version__
+
 if TYPE_CHECKING:
     from captionkit.model.bundle import BundleError
     from captionkit.model.captioner import Caption, Captioner, Hypothesis
     from captionkit.model.search.options import SearchOptions
     from captionkit.vocabulary import Vocabulary
 
-__version__ = "0.1.0"
 
 __all__ = ["BundleError", "Caption", "Captioner", "Hypothesis", "SearchOptions", "Vocabulary", "__version__"]
 

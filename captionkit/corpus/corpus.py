@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from captionkit.corpus.coco import read_coco, read_karpathy
 from captionkit.corpus.flickr import LISTS, read_list, read_tokens
-from captionkit.corpus.images import TAR_SUFFIXES, list_images
+from captionkit.corpus.images import list_images
 from captionkit.corpus.recognise import recognise
 from captionkit.corpus.record import CorpusError, Record, Report, split_name
 from captionkit.corpus.source import Columns, Reader, Source
 from captionkit.corpus.spool import Gathered, Spool, spool
 from captionkit.corpus.tables import read_csv, read_json, read_jsonl, read_parquet
-from captionkit.storage import Storage, UsageError, is_pattern, redact, split_member
+from captionkit.storage import SHARD_SUFFIXES, Storage, UsageError, is_pattern, redact, split_member
 
 READERS: dict[str, Reader] = {
     "flickr": read_tokens,
@@ -156,7 +156,7 @@ def read_corpus(
         raise UsageError("source names no file")
     if places is not None and not places:
         raise UsageError("images names no place; leave it out if they lie beside the captions")
-    if places is not None and not check and (len(places) > 1 or places[0].lower().endswith(TAR_SUFFIXES)):
+    if places is not None and not check and (len(places) > 1 or places[0].lower().endswith(SHARD_SUFFIXES)):
         raise UsageError("check=False takes one folder for images; several, and shards, have to be listed")
     return Corpus(sources, places, format, columns or Columns(), splits, check, storage or Storage())
 

@@ -7,9 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 from captionkit.corpus.record import CorpusError
-from captionkit.storage import Entry, Storage, is_pattern, join_member, redact
-
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+from captionkit.storage import SHARD_SUFFIXES, Entry, Storage, is_pattern, join_member, redact
 
 
 def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -28,7 +26,7 @@ def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple
         found = False
         for entry in _entries(storage, place):
             found = True
-            if entry.uri.lower().endswith(TAR_SUFFIXES):
+            if entry.uri.lower().endswith(SHARD_SUFFIXES):
                 yield from _members(storage, entry.uri)
             else:
                 below = entry.uri.startswith(f"{root}/")

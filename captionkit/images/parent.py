@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,8 +225,8 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
     global _spawner
     env = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "PYTHONSAFEPATH": "1",  # no module of the current folder in the place of a library's
+        "PYTHONPATH": os.pathsep.join(_import_path()),
+        "PYTHONSAFEPATH": "1",
         "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which decoding has no use for
         "OMP_NUM_THREADS": "1",
         # glibc: what large pictures took goes back to the system (else 1.3 GB stayed after some of 120 megapixels),
@@ -237,7 +238,7 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
         _spawner = _spawner or ThreadPoolExecutor(1, "captionkit-spawner")
         return _spawner.submit(
             subprocess.Popen,
-            [sys.executable, "-c", "from captionkit.images.child import main; main()"],
+            [sys.executable, "-c", _MAIN],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -245,6 +246,17 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
             pass_fds=tuple(ends),
             start_new_session=True,  # Ctrl-C at a terminal is for the parent
         ).result()
+
+
+# Python before 3.11 knows no PYTHONSAFEPATH and puts the current folder, which may be the images' own, first.
+_MAIN = "import sys; sys.path[:] = filter(None, sys.path); from captionkit.images.child import main; main()"
+
+
+def _import_path() -> list[str]:
+    """Where the child finds modules: where this process does, but for the current folder: it may be the images' own."""
+    here, package = os.path.realpath(os.getcwd()), str(Path(__file__).resolve().parents[2])
+    elsewhere = [path for path in sys.path if path and os.path.realpath(path) != here]
+    return elsewhere if package in elsewhere else [*elsewhere, package]
 
 
 def _forget() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import ray
 from ray.exceptions import RayTaskError
 
+import captionkit
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.storage import StorageError, UsageError
 
@@ -35,10 +39,29 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> Connection:
     if ray.is_initialized():
         return "found"
     if options.address or os.environ.get("RAY_ADDRESS"):
-        ray.init(address=options.address)
+        with _away_from_inputs():
+            ray.init(address=options.address)
         return "joined"
-    ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
+    with _away_from_inputs():
+        ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
     return "started"
+
+
+@contextmanager
+def _away_from_inputs() -> Iterator[None]:
+    """Start Ray from a folder that holds no files of the user's.
+
+    Ray puts the current folder on the import path of its workers, before the libraries: whoever captions strangers'
+    files from within their folder would run any `queue.py` among them. Workers need the folder of this package where
+    it is not installed.
+    """
+    package = str(Path(captionkit.__file__).resolve().parent.parent)
+    before = os.getcwd()
+    os.chdir("/" if package in sysconfig.get_paths().values() else package)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def raised_by_task(error: BaseException) -> BaseException:

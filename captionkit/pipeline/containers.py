@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
+import posixpath
 import tarfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.images.formats import identify
+from captionkit.images.types import ImageError
 from captionkit.pipeline.ids import Ids, image_id
-from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column
-from captionkit.storage import AddressError, Storage, StorageError, UsageError, join_member, redact, spelled
+from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column, passed_over
+from captionkit.storage import AddressError, Storage, StorageError, UsageError, join_member, redact
+from captionkit.storage.archives import ARCHIVE_ERRORS, members
 
 if TYPE_CHECKING:
     from captionkit.pipeline.fetch import FetchOptions
 
 BREAKS = (
     StorageError,
-    tarfile.TarError,
-    pa.ArrowException,
-    OSError,  # local disks and gzip
-    EOFError,
-    zlib.error,
+    *ARCHIVE_ERRORS,
     ValueError,  # tarfile's, of numbers and names that are none; and UsageError
     ArithmeticError,
     LookupError,
@@ -34,7 +33,8 @@ BREAKS = (
 """What reading a container from a stranger may raise."""
 BATCH = 64
 """Rows of a Parquet file held at once."""
-NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+HEAD = 4096
+"""Bytes by which a member is told whose name is no image's."""
 NAME_BYTES = 2**20
 """What the names and attributes of one member of a tar may take."""
 
@@ -80,30 +80,38 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
     count = again = 0
     last: Source | None = None
     seen: set[str] = set()
+    others: Counter[str] = Counter()
     try:
         with storage.open(row["address"] or shard) as stream:
-            tail = _Tail(gzip.GzipFile(fileobj=stream) if shard.endswith("gz") else stream)
-            stream_of_members = cast("BinaryIO", tail)  # it only ever reads
-            with tarfile.open(fileobj=stream_of_members, mode="r|", tarinfo=_Member) as tar:
-                for member in tar:
-                    name = spelled(member.name)
-                    if not member.isfile() or not is_image(name):
-                        continue
-                    if name in seen:
-                        again += 1
-                        continue
-                    seen.add(name)
-                    uri = join_member(shard, name)
-                    number = image_id(uri, version)
-                    if not _in(done, number):
-                        data = _body(tar, member, options.limits.max_bytes)
-                        if last is not None:
-                            yield last
-                        carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
-                        last = Source(uri, number, version, partial(bytes, data), carried=carried)
-                    count += 1
-            if any(tail.last):
-                raise tarfile.ReadError("it ends without an end marker")
+            for member in members(stream):
+                name = member.name
+                if is_hidden_name(name):
+                    continue
+                file = member.open()
+                head = b"" if is_image(name) else file.read(min(member.size, HEAD))
+                if head and not looks_like_image(head):
+                    others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
+                    continue
+                if not head and not is_image(name):
+                    continue
+                if name in seen:
+                    again += 1
+                    continue
+                seen.add(name)
+                uri = join_member(shard, name)
+                number = image_id(uri, version)
+                if not _in(done, number):
+                    data = head + _body(file, member.size, options.limits.max_bytes, len(head))
+                    if last is not None:
+                        yield last
+                    carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
+                    last = Source(uri, number, version, partial(bytes, data), carried=carried)
+                count += 1
+        if not count:
+            what = f": {passed_over(others)}" if others else ""
+            reason = f"there is no image in this shard{what}"
+            yield Broken(shard, image_id(shard, version), version, "not_an_image", reason, 1)
+            return
     except BREAKS as err:
         kind = _kind(err)
         if last is not None:
@@ -115,49 +123,38 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
             yield last._replace(total=count, again=again)
 
 
-class _Member(tarfile.TarInfo):
-    """A header whose own data, a long name or such, is not read into memory where it claims to be a book."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0:
-            raise tarfile.ReadError(f"a member claims {self.size:,} bytes")
-        if self.type in NAMES and self.size > NAME_BYTES:
-            raise tarfile.ReadError(f"a name or header in it claims {self.size:,} bytes")
-        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # typeshed leaves it out
-        return found
-
-
-class _Tail:
-    """A stream that remembers the end of what was read last.
-
-    A tar ends with blocks of zeros. `tarfile` takes a missing end for a proper one, and so a shard whose upload was
-    cut off for a whole one.
-    """
-
-    def __init__(self, stream: BinaryIO | gzip.GzipFile) -> None:
-        self._stream = stream
-        self.last = b""
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self.last = data[-512:] or self.last
-        return data
-
-
-def _body(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
-    """A member's bytes; of one over the limit, one byte more than that: it tells the decoder so."""
-    body = tar.extractfile(member)
-    assert body is not None  # it is a file
-    wanted = min(member.size, limit + 1)
-    data = body.read(wanted)
+def _body(file: BinaryIO, size: int, limit: int, start: int) -> bytes:
+    """A member's bytes from `start` on; of one over the limit, one byte more than that: it tells the decoder so."""
+    wanted = min(size, limit + 1) - start
+    data = file.read(wanted)
     if len(data) < wanted:
         raise tarfile.ReadError("unexpected end of data")
     return data
 
 
+def looks_like_image(head: bytes) -> bool:
+    """Whether bytes begin as an image's do, one that is read or one that is not."""
+    try:
+        identify(head)
+    except ImageError as err:
+        return err.kind != "not_an_image"
+    return True
+
+
+def is_hidden_name(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
+
+
 def is_image(name: str) -> bool:
+    """Whether a member's name has an image's suffix."""
     base = name.rpartition("/")[2]
-    return not base.startswith(".") and base.lower()[base.rfind(".") :] in IMAGE_SUFFIXES
+    return base.lower()[base.rfind(".") :] in IMAGE_SUFFIXES
+
+
+def beside(file: str, path: str) -> str:
+    """The address that a path in a file means: its own, or one relative to the file's folder."""
+    absolute = "://" in path or path.startswith("/")
+    return path if absolute else f"{posixpath.dirname(file.partition('?')[0] if '://' in file else file)}/{path}"
 
 
 def _sample_key(name: str) -> str:
@@ -185,15 +182,21 @@ def read_row_group(
             groups = [group] if group is not None else []
             for batch in parquet.iter_batches(BATCH, row_groups=groups, columns=[column, *names]):
                 images = batch.column(batch.schema.get_field_index(column))
+                paths: Any = [None] * len(batch)
                 if pa.types.is_struct(images.type):
+                    if images.type.get_field_index("path") >= 0:
+                        paths = images.field("path")
                     images = images.field("bytes")
                 carried = batch.select(names).to_pylist() if names else [{}] * len(batch)
-                for image, extra in zip(images, carried, strict=True):
+                for image, path, extra in zip(images, paths, carried, strict=True):
                     uri = join_member(file, str(first + count))
                     count += 1
                     key = image_id(uri, version)
                     if not _in(done, key):
                         data = partial(bytes, image.as_py() or b"")
+                        where = None if path is None or image.is_valid else path.as_py()
+                        if where:  # Hugging Face's images that were never embedded: a path, and no bytes
+                            data = partial(storage.read, beside(file, where))
                         yield Source(uri, key, version, data, row["total"], carried=extra)
     except BREAKS as err:
         kind = _kind(err)

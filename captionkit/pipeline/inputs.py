@@ -17,11 +17,13 @@ from captionkit.inputs.tables import TableError, address_column, is_text, list_s
 from captionkit.pipeline.lists import AddressList, Row, address_column_of, shown
 from captionkit.pipeline.options import InputOptions
 from captionkit.storage import (
+    SHARD_SUFFIXES,
     AddressError,
     Entry,
     Storage,
     StorageError,
     UsageError,
+    expand_braces,
     is_pattern,
     join_member,
     public,
@@ -31,10 +33,11 @@ from captionkit.storage import (
 
 _SUFFIXES = (
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k .jpx .avif .heic "
-    ".heif .mpo .dib .pcx .sgi .psd .jxl"
+    ".heif .mpo .dib .pcx .sgi .psd .jxl .apng .avifs .j2c .jpc .jpf .jif .jfi"
 )
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+REFUSED_SUFFIXES = {".7z": "a 7-Zip archive", ".rar": "a RAR archive", ".lance": "a Lance file"}
+"""What holds images and is not read; named as an input it is refused."""
 KEY_COLUMN = "__key__"
 """WebDataset's name for what the members of one sample share; can be carried."""
 STAT_CHUNK = 4096
@@ -117,7 +120,7 @@ class Inputs:
                 yield item
         if not found:
             seen = self.ignored - before
-            what = ", ".join(f"{n} × {suffix}" for suffix, n in seen.most_common(5)) or "nothing"
+            what = f"passed over {passed_over(seen)}" if seen else "nothing"
             hint = " Use --format images to take every file for an image." if seen else ""
             raise UsageError(f"--input {public(address)}: no images found there ({what}).{hint}")
 
@@ -135,7 +138,12 @@ class Inputs:
         if uri.startswith(("http://", "https://")):
             shown = public(address)
             raise UsageError(f"--input {shown}: not found (a web server's folders cannot be listed; give a list)")
-        if is_pattern(uri):
+        expanded = [one for one in islice(expand_braces(address), 2) if one != address]
+        if expanded and not storage.is_folder(uri):
+            for one in expand_braces(address):
+                yield from self._entries(one)
+            return
+        if is_pattern(uri) and not storage.is_folder(uri):  # a name that exists is meant literally
             named = bool(_suffix(uri)) and not is_pattern(_suffix(uri))
             yield from ((entry, named) for entry in storage.glob(uri))
             return
@@ -153,21 +161,35 @@ class Inputs:
         form = self.options.format
         if form == "images":
             return [Item(entry.uri, entry.version, entry.size)]
-        if form == "webdataset" or (form == "auto" and suffix in TAR_SUFFIXES):
+        # What merely lies in a folder is not held to what a named file is held to.
+        if not named and (is_bookkeeping(entry.uri) or not self._may_be(suffix, entry.uri)):
+            self.ignored[suffix or posixpath.basename(entry.uri)] += 1
+            return []
+        if form == "webdataset" or (form == "auto" and suffix in SHARD_SUFFIXES):
             return self._tar(entry.uri, entry.version, entry.size)
         if suffix == ".parquet" or form == "parquet":
-            return self._parquet(entry)
-        if form == "list" and not named and posixpath.basename(entry.uri).startswith("_"):
-            return []  # Spark's `_SUCCESS` and such, which readers of tables pass over
+            return self._parquet(entry, named)
+        if named and suffix in REFUSED_SUFFIXES:
+            raise UsageError(
+                f"--input {public(entry.uri)} is {REFUSED_SUFFIXES[suffix]}, which captionkit does not read: unpack "
+                "it, or write its images to a tar shard or a Parquet file"
+            )
         if (content := self._list_form(entry.uri, named, suffix)) == "parquet":
-            return self._parquet(entry)
+            return self._parquet(entry, named)
         if content == "text":
             return self._listed(entry.uri, self._list_rows(entry.uri))
-        # A prefix may hold anything beside its images. Keys without a suffix are often images named by a hash.
-        if named or suffix in IMAGE_SUFFIXES or not suffix:
-            return [Item(entry.uri, entry.version, entry.size)]
-        self.ignored[suffix] += 1
-        return []
+        return [Item(entry.uri, entry.version, entry.size)]
+
+    def _may_be(self, suffix: str, uri: str) -> bool:
+        """Whether a file found in a folder is one of `--format`'s. Names without a suffix are often images named by a
+        hash."""
+        if self.options.format == "webdataset":
+            return suffix in SHARD_SUFFIXES
+        if self.options.format == "parquet":
+            return suffix == ".parquet"
+        if self.options.format == "list":
+            return suffix in ("", ".parquet") or bool(list_suffix(uri))
+        return suffix in IMAGE_SUFFIXES or suffix in SHARD_SUFFIXES or suffix in ("", ".parquet")
 
     def _tar(self, uri: str, version: str, size: int | None) -> Iterator[Item]:
         try:
@@ -260,7 +282,7 @@ class Inputs:
                 entry = slashed if slashed.version or slashed.size is not None else entry
             found = False
             for below in self._below(entry.uri, spelling) if not entry.version else ():
-                if _suffix(below.uri) in IMAGE_SUFFIXES or _suffix(below.uri) in (*TAR_SUFFIXES, ".parquet"):
+                if _suffix(below.uri) in IMAGE_SUFFIXES or _suffix(below.uri) in (*SHARD_SUFFIXES, ".parquet"):
                     found = True
                     yield from self._container_or_image(below, carried)
                 elif not self._is_own(below.uri):
@@ -284,15 +306,15 @@ class Inputs:
 
     def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[Item]:
         suffix = _suffix(entry.uri)
-        if suffix in TAR_SUFFIXES:
+        if suffix in SHARD_SUFFIXES:
             yield from self._tar(entry.uri, entry.version, entry.size)
         elif suffix == ".parquet" and (entry.version or not self.options.stat_listed):
-            yield from self._parquet(entry, within_list=True)
+            yield from self._parquet(entry, named=True, within_list=True)
         else:
             yield Item(entry.uri, entry.version, entry.size, carried=carried)
 
     def _absolute(self, folder: str, uri: str) -> str:
-        whole = "://" in uri or uri.startswith(("/", "~/"))
+        whole = "://" in uri or uri.startswith(("/", "~/", "file:/"))
         address = uri if whole else f"{folder}/{uri}"
         try:
             return self.storage.normalize(address)
@@ -301,7 +323,7 @@ class Inputs:
 
     # Parquet: a list, or images
 
-    def _parquet(self, entry: Entry, within_list: bool = False) -> Iterator[Item]:
+    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Item]:
         with self.storage.open(entry.uri) as stream:
             try:
                 file = pq.ParquetFile(stream)
@@ -311,8 +333,14 @@ class Inputs:
                 yield Item(entry.uri, entry.version, entry.size, "parquet", broken=True)
                 return
             schema = file.schema_arrow
-            column = None if self.options.format == "list" else image_column(schema, self.options.image_column)
             names = schema.names
+            try:
+                column = None if self.options.format == "list" else image_column(schema, self.options.image_column)
+            except UsageError:
+                if named:
+                    raise
+                self.ignored[".parquet"] += 1
+                return
             if column is None and FOOTER in (schema.metadata or {}) and not self._asked_for(entry.uri):
                 self.ignored["caption table"] += 1  # what captionkit has written is no list unless it is named
                 return
@@ -321,6 +349,9 @@ class Inputs:
                 return
             address = address_column(_text_columns(schema), self.options.uri_column)[0]
             if column is None and (self.options.format == "parquet" or address is None):
+                if not named:
+                    self.ignored[".parquet"] += 1
+                    return
                 raise UsageError(
                     f"{public(entry.uri)} has neither a column `{self.options.uri_column}` of addresses (--uri-column) "
                     f"nor one of image bytes (--image-column); its columns: "
@@ -372,7 +403,41 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         index = kind.get_field_index("bytes")
         return index >= 0 and _holds_bytes(kind.field(index).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+_BOOKKEEPING = frozenset(
+    ["readme", "license", "licence", "copying", "notice", "authors", "changelog", "makefile", "dockerfile"]
+)
+
+
+def is_bookkeeping(uri: str) -> bool:
+    """Whether a file is what tools and people leave beside data: Spark's `_SUCCESS`, `_metadata` and `x_$folder$`,
+    Delta's log, a README. Only files without an image's suffix are."""
+    name = posixpath.basename(uri).lower()
+    if _suffix(uri) in IMAGE_SUFFIXES:
+        return False
+    return (
+        name.startswith("_")
+        or name.endswith("_$folder$")
+        or name in _BOOKKEEPING
+        or "/_delta_log/" in uri
+        or "/_temporary/" in uri
+    )
+
+
+def passed_over(files: Counter[str]) -> str:
+    """`3 files: 2 × .txt, 1 × .json`, the most common first."""
+    total = files.total()
+    kinds = ", ".join(f"{n:,} × {suffix}" for suffix, n in files.most_common())
+    return f"{total:,} {'file' if total == 1 else 'files'}: {kinds}"
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:
@@ -391,4 +456,5 @@ def _without_query(uri: str) -> str:
 def _suffix(uri: str) -> str:
     """The suffix of an address, lower case, with its dot; of `.tar.gz` both; of a URL without its query."""
     name = posixpath.basename(_without_query(uri)).lower()
-    return ".tar.gz" if name.endswith(".tar.gz") else posixpath.splitext(name)[1]
+    stem, suffix = posixpath.splitext(name)
+    return f".tar{suffix}" if stem.endswith(".tar") and f".tar{suffix}" in SHARD_SUFFIXES else suffix

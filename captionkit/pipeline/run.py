@@ -22,7 +22,7 @@ from captionkit.pipeline.describe import Describe, DescribeOptions
 from captionkit.pipeline.failures import failed_rows
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.flow import flow
-from captionkit.pipeline.inputs import Inputs
+from captionkit.pipeline.inputs import Inputs, passed_over
 from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
@@ -154,6 +154,7 @@ class CaptionJob:
             "containers": manifest.containers,
             "duplicates": manifest.duplicates,
             "blank": inputs.blank,
+            "passed_over": inputs.ignored.total(),
             "done_before": manifest.done,
             "containers_done_before": manifest.finished_containers,
             "replaced": manifest.replaced,
@@ -282,5 +283,5 @@ def _describe_manifest(manifest: Manifest, inputs: Inputs) -> str:
         parts.append(f"{inputs.blank:,} list rows without an address")
     parts += inputs.notes
     if inputs.ignored:
-        parts.append("passed over " + ", ".join(f"{n:,} × {suffix}" for suffix, n in inputs.ignored.most_common(5)))
+        parts.append(f"passed over {passed_over(inputs.ignored)}")
     return "; ".join(parts)

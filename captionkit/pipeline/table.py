@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 
 from captionkit.images import ERROR_KINDS as IMAGE_ERROR_KINDS
 from captionkit.pipeline.ids import Ids, IdSet
-from captionkit.storage import STORAGE_ERROR_KINDS, Storage, StorageError, UsageError, split_member
+from captionkit.storage import CONTAINER_NAME, STORAGE_ERROR_KINDS, Storage, StorageError, UsageError, split_member
 
 CAPTIONED, FAILED = "captioned", "failed"
 MODEL_ERROR = "model_error"
 ERROR_KINDS = (*STORAGE_ERROR_KINDS, *IMAGE_ERROR_KINDS, MODEL_ERROR)
 FOOTER = b"captionkit"
-HAS_MEMBER = r"(?i)\.(tar|tar\.gz|tgz|parquet)(\?[^#]*)?#"
+HAS_MEMBER = rf"(?i){CONTAINER_NAME}(\?[^#]*)?#"
 """What an address has that lies in a container, as Arrow's regular expressions have it: see `split_member`."""
 
 SCHEMA = pa.schema(

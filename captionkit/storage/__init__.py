@@ -7,7 +7,15 @@ row of a Parquet file `ADDRESS.parquet#17`. Failures are `StorageError` (what st
 closed set) or `UsageError` (what cannot work as written; `AddressError` where just this address cannot).
 """
 
-from captionkit.storage.addresses import is_pattern, join_member, spelled, split_member
+from captionkit.storage.addresses import (
+    CONTAINER_NAME,
+    SHARD_SUFFIXES,
+    expand_braces,
+    is_pattern,
+    join_member,
+    spelled,
+    split_member,
+)
 from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, AddressError, StorageError, UsageError
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.retrying import retry_counts
@@ -15,7 +23,9 @@ from captionkit.storage.secrecy import public, redact
 from captionkit.storage.store import Storage
 
 __all__ = [
+    "CONTAINER_NAME",
     "FAULTS",
+    "SHARD_SUFFIXES",
     "STORAGE_ERROR_KINDS",
     "AddressError",
     "Entry",
@@ -23,6 +33,7 @@ __all__ = [
     "StorageError",
     "StorageOptions",
     "UsageError",
+    "expand_braces",
     "is_pattern",
     "join_member",
     "public",

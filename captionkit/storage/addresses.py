@@ -1,21 +1,33 @@
 """Addresses as strings: schemes, members of archives, patterns. Nothing here touches storage.
 
 An address is spelled as its storage spells it: no URL quoting, so a space is a space and `%20` three characters
-(http addresses are URLs already). Only what follows `.tar#`, `.tar.gz#`, `.tgz#` or `.parquet#` is a member;
-any other `#` belongs to the name.
+(http addresses are URLs already; file URLs, as `Path.as_uri()` and Spark write them, become paths). Only what follows
+the suffix of a container and a `#` is a member (`a.tar#1.jpg`); any other `#` belongs to the name.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from urllib.parse import unquote
 
 from captionkit.storage.errors import AddressError, UsageError, redact
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 _CHAIN = re.compile(r"[a-z][a-z0-9+.\-]*::([a-z0-9+.\-]+://|/)")
-_MEMBER = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.parquet)#", re.IGNORECASE)
-_WEB_MEMBER = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.parquet)(?:\?[^#]*)?#", re.IGNORECASE)
+SHARD_SUFFIXES = (
+    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip",
+)  # fmt: skip
+"""How shards are called. What one is, and how it is compressed, is seen from its first bytes."""
+CONTAINER_NAME = f"(?:{'|'.join(re.escape(suffix) for suffix in (*SHARD_SUFFIXES, '.parquet'))})"
+"""A regular expression of the suffixes of containers."""
+_MEMBER = re.compile(f"{CONTAINER_NAME}#", re.IGNORECASE)
+_WEB_MEMBER = re.compile(rf"{CONTAINER_NAME}(?:\?[^#]*)?#", re.IGNORECASE)
+_FILE_URL = re.compile(r"(?:file|local):(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
+_BRACES = re.compile(r"\{(?:(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?|([^{}]*,[^{}]*))\}")
+MAX_EXPANDED = 10_000_000
+"""Addresses that one pair of braces may stand for."""
 _HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # `.` and `..` can be names in object storage: odd, not hidden
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -49,19 +61,21 @@ def join_member(base: str, member: str) -> str:
     """The address of a member. Undone by `split_member`. Raises UsageError where it could not be."""
     address = f"{base}#{member}"
     if split_member(address) != (base, member):
-        raise AddressError(f"{redact(base)} is not a .tar, .tar.gz, .tgz or .parquet address")
+        raise AddressError(f"{redact(base)} is not a {', '.join(SHARD_SUFFIXES)} or .parquet address")
     return address
 
 
 def normalize(address: str) -> str:
-    """The one spelling of an address: local paths absolute and without file://, the rest as it is.
+    """The one spelling of an address: local paths absolute and without file://, folders without a slash at the end.
 
-    Raises UsageError for what cannot be an address.
+    On the web a slash at the end is part of the address and stays. Raises UsageError for what cannot be an address.
     """
-    base, member = split_member(spelled(address))
+    base, member = split_member(_without_file_url(spelled(address)))
     scheme, rest = split_scheme(base)
-    if scheme:
+    if scheme in ("http", "https"):
         base = f"{scheme}://{rest}"
+    elif scheme:
+        base = f"{scheme}://{rest.rstrip('/')}"
     else:
         if _CHAIN.match(base):
             raise AddressError(f"chained fsspec addresses are not supported: {redact(base)}")
@@ -69,6 +83,42 @@ def normalize(address: str) -> str:
             raise AddressError("an address must not be empty")
         base = os.path.abspath(os.path.expanduser(rest))
     return base if member is None else f"{base}#{member}"
+
+
+def _without_file_url(address: str) -> str:
+    """file:///a%20b, file://localhost/a%20b and file:/a%20b → /a b. A file that has the very name with its per cent
+    signs is meant literally."""
+    match = _FILE_URL.match(address)
+    if match is None:
+        return address
+    path = "/" + address[match.end() :].lstrip("/")
+    return path if "%" not in path or os.path.lexists(path) else spelled(unquote(path))
+
+
+def expand_braces(address: str) -> Iterator[str]:
+    """The addresses that braces stand for, as in a shell and WebDataset: `{00000..00127}`, `{0..9..3}`, `{a,b}`.
+
+    Numbers are padded with zeros to the longer bound where one begins with a zero. Raises UsageError for a range of
+    more than `MAX_EXPANDED` numbers.
+    """
+    match = _BRACES.search(address)
+    if match is None:
+        yield address
+        return
+    first, last, step, words = match.groups()
+    parts: Iterator[str] = iter(words.split(",")) if words is not None else _numbers(first, last, step)
+    for part in parts:
+        yield from expand_braces(address[: match.start()] + part + address[match.end() :])
+
+
+def _numbers(first: str, last: str, step: str | None) -> Iterator[str]:
+    low, high, by = int(first), int(last), abs(int(step or 1)) or 1
+    if abs(high - low) // by >= MAX_EXPANDED:
+        raise UsageError(f"{{{first}..{last}}} stands for more than {MAX_EXPANDED:,} addresses; name fewer")
+    padded = any(len(number.lstrip("-")) > 1 and number.lstrip("-").startswith("0") for number in (first, last))
+    width = max(len(first), len(last)) if padded else 0
+    numbers = range(low, high + 1, by) if low <= high else range(low, high - 1, -by)
+    return (f"{number:0{width}d}" if width else str(number) for number in numbers)
 
 
 def join(base: str, *parts: str) -> str:

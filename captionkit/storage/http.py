@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 from fsspec.asyn import sync
 
+from captionkit._version import __version__
 from captionkit.storage.addresses import Pattern
 from captionkit.storage.errors import (
     StorageError,
@@ -50,7 +51,13 @@ class HTTPBackend:
         watch.on_request_redirect.append(self._redirected)
         # trust_env: proxies and ~/.netrc, as every other tool on the machine has them
         self._fs = HTTPFileSystem(
-            client_kwargs={"timeout": timeout, "trust_env": True, "trace_configs": [watch]}, skip_instance_cache=True
+            client_kwargs={
+                "timeout": timeout,
+                "trust_env": True,
+                "trace_configs": [watch],
+                "headers": {"User-Agent": options.user_agent or user_agent()},
+            },
+            skip_instance_cache=True,
         )
         self._hosts: OrderedDict[str, Retries] = OrderedDict()
         self._lock = threading.Lock()
@@ -227,3 +234,8 @@ def _explain(error: Exception, address: str) -> StorageError:
     if "InvalidURL" in families:
         return failure("not_found", address, "not a web address")
     return explain_os_error(error, address)
+
+
+def user_agent() -> str:
+    """What captionkit calls itself to web servers."""
+    return f"captionkit/{__version__} (batch image captioning)"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tarfile
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.storage.archives import ARCHIVE_ERRORS, members
 from captionkit.storage.errors import AddressError, Cause, StorageError, UsageError, failure, redact
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "img", "image_bytes", "bytes", "content", "data")
@@ -22,7 +22,9 @@ def read_member(file: BinaryIO, base: str, member: str, column: str | None = Non
         if base.partition("?" if base.lower().startswith("http") else "\0")[0].lower().endswith(".parquet"):
             return _read_row(file, base, member, column)
         return _read_tar(file, base, member)
-    except (tarfile.TarError, EOFError, pa.ArrowInvalid, OSError) as error:
+    except UsageError:
+        raise
+    except (*ARCHIVE_ERRORS, ValueError, ArithmeticError, LookupError) as error:
         raise failure("read_error", f"{base}#{member}", f"the archive is broken: {error}") from Cause.of(error)
 
 
@@ -48,21 +50,23 @@ def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(_holds_bytes(field.type) for field in kind if field.name == "bytes")
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def _read_tar(file: BinaryIO, base: str, member: str) -> bytes:
     wanted = member.removeprefix("./")
-    with tarfile.open(fileobj=file, mode="r|*") as archive:
-        for item in archive:
-            if item.name.removeprefix("./") == wanted:
-                body = archive.extractfile(item)
-                if body is None:
-                    raise _missing(base, member, "not a file")
-                data = body.read()
-                if len(data) != item.size:
-                    raise failure("read_error", f"{base}#{member}", "the archive is cut short")
-                return data
+    for item in members(file):
+        if item.name.removeprefix("./") == wanted:
+            data = item.open().read()
+            if len(data) != item.size:
+                raise failure("read_error", f"{base}#{member}", "the archive is cut short")
+            return data
     raise _missing(base, member, "no such member")
 
 

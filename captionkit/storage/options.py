@@ -39,6 +39,9 @@ class StorageOptions:
     """For how long it is tried again: an outage of half of this is always survived."""
     timeout_seconds: float = 30.0
     """Seconds without an answer after which a connection is given up."""
+    user_agent: str | None = None
+    """What web servers are told of who asks, as in "OurArchive/1.0 (mail@example.org)". Default: captionkit and its
+    version. Some servers, Wikimedia's among them, refuse those who do not name a contact."""
     schemes: tuple[str, ...] = ()
     """The only kinds of address allowed (s3, https, file …; file stands for local paths too). By itself all."""
 
@@ -55,6 +58,9 @@ class StorageOptions:
                 raise UsageError(f"schemes: {redact(scheme)!r} is not one; name them as in s3, https, file")
         if self.anonymous and self.profile is not None:
             raise UsageError("anonymous and profile exclude each other")
+
+        if self.user_agent is not None and not (self.user_agent.isascii() and self.user_agent.isprintable()):
+            raise UsageError("user_agent must be printable ASCII")
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that `json.dumps` takes and `from_json` gives back."""

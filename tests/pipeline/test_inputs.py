@@ -161,7 +161,7 @@ def test_missing_inputs(folder: Folder) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         items(f"{folder.path}/nothing")
     folder.add("a.json", b"{}")
-    with pytest.raises(UsageError, match=r"no images found there \(1 × .json\).*--format images"):
+    with pytest.raises(UsageError, match=r"no images found there \(passed over 1 file: 1 × .json\).*--format images"):
         items(str(folder.path))
     with pytest.raises(UsageError, match="names nothing"):
         items()

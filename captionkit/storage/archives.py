@@ -1,0 +1,177 @@
+"""Members of shards, read from front to back: tar, however it is compressed, tars one behind the other, and zip.
+
+What a file is is told by its first bytes, whatever its name says.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import pyarrow as pa
+
+from captionkit.storage.addresses import spelled
+
+ARCHIVE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+)
+"""What reading a damaged archive may raise, beside ValueError, ArithmeticError and LookupError for absurd headers."""
+_LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_MAX_HEADER_BYTES = 2**20
+"""What the names and attributes of one member of a tar may take."""
+_LFS = b"version https://git-lfs"
+
+
+class Member(NamedTuple):
+    """A file in an archive. It can be read until the next member is asked for, and not after."""
+
+    name: str
+    size: int
+    open: Callable[[], BinaryIO]
+
+
+def uncompressed(stream: BinaryIO) -> BinaryIO:
+    """A stream without its compression (gzip, bzip2, xz, zstd), or the stream itself where it has none.
+
+    Raises:
+        tarfile.ReadError: it is a Git LFS pointer.
+    """
+    head = stream.read(len(_LFS))
+    stream.seek(0)
+    if head == _LFS:
+        raise tarfile.ReadError("it is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`")
+    if head.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+    if head.startswith(b"BZh"):
+        return cast("BinaryIO", bz2.BZ2File(stream))
+    if head.startswith(b"\xfd7zXZ\0"):
+        return cast("BinaryIO", lzma.LZMAFile(stream))
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
+    return stream
+
+
+def members(stream: BinaryIO) -> Iterator[Member]:
+    """The files of an archive, in its order; folders, links and devices are left out.
+
+    Raises:
+        One of ARCHIVE_ERRORS, or ValueError, ArithmeticError, LookupError: the archive is damaged, or is none.
+    """
+    head = stream.read(4)
+    stream.seek(0)
+    if head in (b"PK\x03\x04", b"PK\x05\x06"):
+        yield from _zip_members(stream)
+        return
+    tail = _Tail(uncompressed(stream))
+    for tar in _tars(tail):
+        for header in tar:
+            if header.isfile():
+                yield Member(spelled(header.name), header.size, partial(_open_in_tar, tar, header))
+    if any(tail.last):
+        raise tarfile.ReadError("it ends without an end marker")
+
+
+def _open_in_tar(tar: tarfile.TarFile, header: tarfile.TarInfo) -> BinaryIO:
+    file = tar.extractfile(header)
+    assert file is not None  # it is a file
+    return cast("BinaryIO", file)
+
+
+def _zip_members(stream: BinaryIO) -> Iterator[Member]:
+    with zipfile.ZipFile(stream) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield Member(spelled(info.filename), info.file_size, partial(_open_in_zip, archive, info))
+
+
+def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
+    try:
+        return cast("BinaryIO", archive.open(info))
+    except RuntimeError as err:  # encrypted, or compressed in a way that zipfile does not know
+        raise zipfile.BadZipFile(str(err)) from err
+
+
+def _tars(tail: _Tail) -> Iterator[tarfile.TarFile]:
+    """The tars of a shard, one behind the other: `cat a.tar b.tar` makes a valid one of two.
+
+    What lies behind an end marker and is no header is passed over, as GNU tar does.
+    """
+    stream: Any = tail
+    while stream is not None:
+        with tarfile.open(fileobj=cast("BinaryIO", stream), mode="r|", tarinfo=_Header) as tar:
+            yield tar
+            stream = _next_tar(tar.fileobj)
+
+
+def _next_tar(rest: Any) -> Any:
+    """The stream from the next header on, behind the zeros that end a tar; None where nothing comes."""
+    while block := rest.read(tarfile.BLOCKSIZE):
+        if not any(block):
+            continue
+        try:
+            tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+        except tarfile.HeaderError:
+            return None
+        return _Chained(block, rest)
+    return None
+
+
+class _Chained:
+    """A stream from which a block was read, with that block before it."""
+
+    def __init__(self, block: bytes, rest: Any) -> None:
+        self._block, self._rest = io.BytesIO(block), rest
+
+    def read(self, size: int) -> bytes:
+        found = self._block.read(size)
+        more: bytes = self._rest.read(size - len(found)) if len(found) < size else b""
+        return found + more
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose own data, a long name or such, is not read into memory where it claims to be a book."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0:
+            raise tarfile.ReadError(f"a member claims {self.size:,} bytes")
+        if self.type in _LONG_HEADERS and self.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a name or header in it claims {self.size:,} bytes")
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # typeshed leaves it out
+        return found
+
+
+class _Tail:
+    """A stream that remembers the end of what was read last.
+
+    A tar ends with blocks of zeros. `tarfile` takes a missing end for a proper one, and so a shard whose upload was
+    cut off for a whole one.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.last = data[-512:] or self.last
+        return data
