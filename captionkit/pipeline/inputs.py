@@ -28,8 +28,8 @@ from captionkit.storage import (
 )
 
 _SUFFIXES = (
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k .jpx .avif .heic "
-    ".heif .mpo .dib .pcx .sgi .psd .jxl"
+    ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
+    ".j2c .jpc .jpf .jpx .jph .jhc .avif .avifs .heic .heif .mpo .dib .pcx .sgi .psd .jxl"
 )
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
