@@ -1,7 +1,7 @@
 """Bytes → RGB uint8 at a model's geometry, by a written policy.
 
 What goes in: JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, DIB, TIFF, JPEG 2000, AVIF, binary Netpbm, SGI, PCX
-and TGA. Other image formats fail as "unsupported_format": HEIC, JPEG XL, SVG, PSD, PostScript, icons, cameras' raw files …
+and TGA. Other image formats fail as "unsupported_format": HEIC, JPEG XL, SVG, PSD, PostScript, icons, raw photos …
 
 What comes out, for every picture alike:
 

@@ -178,9 +178,19 @@ def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decode
         tiffs.set_unpacking(image)
     elif isinstance(image, Jpeg2KImageFile):
         levels, bits = jpeg2000_levels(data)
-        halvings = min(levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 1)
-        if halvings:
-            image.reduce, scale = halvings, float(1 << halvings)
+        # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
+        halvings = min(levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
+        if halvings > 0:
+            # `image.reduce` rounds sizes otherwise than OpenJPEG does, and hides the method that resizing calls.
+            tile = image.tile[0]
+            assert isinstance(tile.args, tuple)
+            image._size = (-(-stored[0] // (1 << halvings)), -(-stored[1] // (1 << halvings)))
+            image.tile = [tile._replace(extents=(0, 0, *image._size), args=(tile.args[0], halvings, *tile.args[2:]))]
+            try:
+                image.load()
+                scale = float(1 << halvings)
+            except OSError:  # a tile of it has fewer levels, or its grid an offset
+                image = Jpeg2KImageFile(BytesIO(data))
     elif isinstance(image, PpmImageFile) and image.tile[0][0] != "raw":
         raise ImageError("unsupported_format", "Netpbm with this highest value is not supported")
     image.load()

@@ -60,7 +60,7 @@ def shown(image: TiffImageFile) -> Image.Image:
         greys = colours.from_16_bits(values, None, _declared_bits(tags, bits))
     else:
         if image.mode == "I" and bits == 32 and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1:
-            values = values.view(np.uint32)
+            values = values.astype(np.int32).view(np.uint32)
         if image.mode == "I" and bits == 16:
             values = values.astype(np.int16)
         greys = _scaled(values)
