@@ -1,18 +1,19 @@
 """Bytes → RGB uint8 at a model's geometry, by a written policy.
 
-What goes in: JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF, JPEG 2000, AVIF and binary Netpbm. Other
-image formats fail as "unsupported_format": HEIC, JPEG XL, SVG, PSD, PostScript, icons, cameras' raw files …
+What goes in: JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, DIB, TIFF, JPEG 2000, AVIF, binary Netpbm, SGI, PCX
+and TGA. Other image formats fail as "unsupported_format": HEIC, JPEG XL, SVG, PSD, PostScript, icons, raw photos …
 
 What comes out, for every picture alike:
 
-- **Limits first.** Bytes and the header's pixel count are checked before a pixel is decoded. Some of Pillow's
-  readers (GIF, WebP, TIFF) also hold to its own limit, `2 * PIL.Image.MAX_IMAGE_PIXELS`. Running out of
+- **Limits first.** Bytes and the header's pixel count are checked before a pixel is decoded. Outside
+  a sandbox some of Pillow's readers (GIF, WebP, TIFF) also hold to `2 * PIL.Image.MAX_IMAGE_PIXELS`. Running out of
   memory while decoding fails that picture as "too_many_pixels". In a sandbox large pictures wait for each other.
 - **Whole pictures only.** A file that ends early fails as "truncated", never as a picture that is half grey.
+- **Metadata** that no pixel needs costs no picture: what breaks a PNG or JPEG there is left out and it is tried again.
 - **Upright.** EXIF orientation (or XMP's where EXIF has none) is applied, all eight; width and height are
   those of the upright picture.
-- **Geometry** is torchvision's: Resize(resize) then CenterCrop(size), rounding included. JPEGs much larger
-  than needed are decoded at 1/2, 1/4 or 1/8 first.
+- **Geometry** is torchvision's: Resize(resize) then CenterCrop(size), rounding included. JPEG and
+  JPEG 2000 much larger than needed are decoded at 1/2, 1/4 or 1/8 first.
 - **See-through** (alpha, LA, a palette's or a single transparent colour) is laid on white.
 - **Animations and many pages**: the first frame or page.
 - **Palette** pictures are looked up in their palette, **1-bit** becomes black and white, **grey** becomes
@@ -20,8 +21,12 @@ What comes out, for every picture alike:
 - **CMYK** in JPEG is read as Adobe writes it (inverted, as nearly every CMYK JPEG is, with an Adobe marker or
   without; YCCK too), then mixed without a colour profile: R = (1-C)(1-K).
 - **16-bit** channels keep their upper 8 bits (value / 256; not clipped).
-- **32-bit** integer and float greys (TIFF) have no range of their own: lowest value black, highest white,
-  NaN and infinities black.
+- **Greys of 9 to 15 bits**, also where 16 bits store them, keep the upper 8 of the bits that the file declares
+  (TIFF's BitsPerSample, SMaxSampleValue, MaxSampleValue). Where it declares none, the highest value says how many there
+  are, 10 to 14; above that all 16 count.
+- **Signed 16-bit, 32-bit integer and float** greys (TIFF): lowest value black, highest white, NaN and infinities
+  black. Signed 16-bit and unsigned 32-bit integers that fill half of their range or more keep their upper 8 bits.
+- **White is zero** (TIFF) is turned round at every depth.
 - **Colour profiles** (ICC) are not applied.
 
 `decode` works in the caller's process. Strangers' files by the million are better decoded in a `Sandbox`: there a

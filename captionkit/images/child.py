@@ -165,6 +165,7 @@ def main() -> None:
     module, _, name = setup.decoder.partition(":")
     worker = _Worker(setup, getattr(importlib.import_module(module), name))
     _one_thread_per_image()
+    _pillow_holds_to(setup.limits)
     for _ in range(setup.threads):
         threading.Thread(target=worker.work, daemon=True).start()
     _limit(memory_limit(setup.limits, setup.threads))
@@ -199,6 +200,13 @@ def _one_thread_per_image() -> None:
         from PIL import AvifImagePlugin
 
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+def _pillow_holds_to(limits: Limits) -> None:
+    """Some of its readers refuse twice this number of pixels: here it is ours, as the process is."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
 
 
 def _limit(more: int) -> None:

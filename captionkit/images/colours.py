@@ -15,12 +15,12 @@ def plain(image: Image.Image) -> Image.Image:
     mode = image.mode
     see_through = "transparency" in image.info
     if mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(image), image.info.get("transparency"))
+        return from_16_bits(np.asarray(image), image.info.get("transparency"))
     if mode == "I" and image.format in ("PNG", "PPM"):
         # Pillow's reader for these two holds 16-bit greys in 32 bits.
-        return _from_16_bits(np.asarray(image).clip(0, 65535), image.info.get("transparency"))
+        return from_16_bits(np.asarray(image).clip(0, 65535), image.info.get("transparency"))
     if mode in ("I", "F"):
-        return _stretched(np.asarray(image))
+        return stretched(np.asarray(image))
     if mode in ("P", "PA"):
         assert image.palette is not None
         clear = see_through or mode == "PA" or image.palette.mode == "RGBA"
@@ -39,15 +39,23 @@ def opaque(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _from_16_bits(greys: NDArray[np.generic], clear: object) -> Image.Image:
-    """16-bit greys → "L" by dropping the low byte, or "LA" where one grey is declared see-through."""
-    picture = Image.fromarray((greys.astype(np.uint16) >> 8).astype(np.uint8))
+def from_16_bits(greys: NDArray[np.generic], clear: object, bits: int | None = None) -> Image.Image:
+    """16-bit greys → "L" by their upper 8 bits, or "LA" where one grey is declared see-through.
+
+    bits: how many the file declares that its values fill. Undeclared, and where values exceed it, what they do fill
+    counts: 10 to 14 bits are what scanners and sensors deliver.
+    """
+    values: NDArray[np.uint16] = greys.astype(np.uint16, copy=False)
+    filled = int(values.max(initial=0)).bit_length()
+    if bits is None:
+        bits = max(10, filled) if 8 < filled <= 14 else 16
+    picture = Image.fromarray((values >> (max(8, bits, filled if bits < 16 else 0) - 8)).astype(np.uint8))
     if isinstance(clear, int):
-        picture.putalpha(Image.fromarray(np.where(greys == clear, 0, 255).astype(np.uint8)))
+        picture.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return picture
 
 
-def _stretched(values: NDArray[np.generic]) -> Image.Image:
+def stretched(values: NDArray[np.generic]) -> Image.Image:
     """Numbers without a known range → "L": lowest black, highest white; NaN and infinities black."""
     low, high = np.inf, -np.inf
     for band in _bands(values):

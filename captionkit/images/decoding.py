@@ -12,18 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
+from PIL.BmpImagePlugin import BmpImageFile, DibImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PcxImagePlugin import PcxImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
+from PIL.SgiImagePlugin import SgiImageFile
+from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import colours, geometry
+from captionkit.images import colours, geometry, tiffs
 from captionkit.images.formats import identify, webp_size
+from captionkit.images.metadata import jpeg2000_levels, jpeg_kind, without_metadata
 from captionkit.images.structure import check_structure, ends_early
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
 
@@ -40,6 +44,10 @@ _READERS: dict[str, Callable[[BytesIO], ImageFile]] = {
     "JPEG 2000": Jpeg2KImageFile,
     "AVIF": AvifImageFile,
     "Netpbm": PpmImageFile,
+    "SGI": SgiImageFile,
+    "PCX": PcxImageFile,
+    "DIB": DibImageFile,
+    "TGA": TgaImageFile,
 }
 
 _FILTERS = {
@@ -61,9 +69,13 @@ _UNSUPPORTED_WORDS = (
     "cannot handle",
     "not installed",
     "unknown pixel mode",
+    "unknown raw mode",
+    "not implemented",
 )
 
 _OUT_OF_MEMORY_WORDS = ("out of memory", "insufficient memory")
+
+_LOSSLESS, _JPEG_LS = 0xC3, 0xF7  # markers of a JPEG's frame
 
 _DEFAULT_LIMITS = Limits()
 
@@ -84,7 +96,15 @@ def decode(
     name = identify(data)
     with _quiet():
         try:
-            return _decode(name, data, preprocessing, limits, admit)
+            try:
+                return _decode(name, data, preprocessing, limits, admit)
+            except ImageError:
+                raise
+            except Exception:
+                bare = without_metadata(name, data)
+                if bare is None or ends_early(name, data):
+                    raise
+                return _decode(name, bare, preprocessing, limits, admit)
         except ImageError:
             raise
         # Broad on purpose: on damaged bytes Pillow's readers raise OSError, SyntaxError, ValueError,
@@ -109,8 +129,11 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
     """
     with _quiet():
         try:
+            if isinstance(image, TiffImageFile):
+                tiffs.set_unpacking(image)
             image.load()
-            return _render(image, _orientation(image), image.size, 1.0, preprocessing)
+            picture = tiffs.shown(image) if isinstance(image, TiffImageFile) else image
+            return _render(picture, _orientation(image), image.size, 1.0, preprocessing)
         except Exception as error:  # broad for the reason given in `decode`
             raise _explain(image.format or "image", b"", error) from error
 
@@ -122,31 +145,66 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
     with ExitStack() as admitted:
         if canvas is not None:
             admitted.enter_context(admit(canvas[0] * canvas[1]))
+        if name == "TIFF" and data.startswith(b"MM\0+"):
+            return _by_tifffile(data, preprocessing, limits)  # Pillow reads little-endian BigTIFF only
         image = _READERS[name](BytesIO(data))
         _check_pixels(image.size, limits)
         if canvas is None:
             admitted.enter_context(admit(_pixels_held(image, preprocessing)))
-        return _load(image, len(data), preprocessing)
+        if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
+            return _by_tifffile(data, preprocessing, limits)
+        return _load(image, data, preprocessing)
 
 
-def _load(image: ImageFile, length: int, preprocessing: Preprocessing) -> Decoded:
-    """Decodes and renders. `length`: of the whole file, in bytes."""
+def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded:
+    image, orientation = tiffs.read(data, limits.max_pixels)
+    pixels = _render(image, orientation, image.size, 1.0, preprocessing)
+    return Decoded(pixels, *geometry.upright_size(*image.size, orientation))
+
+
+def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decoded:
+    """Decodes and renders. `data`: the whole file."""
     stored, scale = image.size, 1.0
     if isinstance(image, JpegImageFile):
         wanted = geometry.jpeg_scale(*stored, preprocessing)
+        if wanted > 1 and jpeg_kind(data) == _LOSSLESS:
+            wanted = 1  # libjpeg cannot scale it
         drafted = image.draft(None, (stored[0] // wanted, stored[1] // wanted)) if wanted > 1 else None
         if drafted is not None:
             scale = stored[0] / drafted[1][2]
-        image.decodermaxblock = length  # all bytes are here already; don't feed them in 64 KiB pieces
+        image.decodermaxblock = len(data)  # all bytes are here already; don't feed them in 64 KiB pieces
     elif isinstance(image, TiffImageFile):
         _refuse_raw_photo(image)
+        tiffs.set_unpacking(image)
+    elif isinstance(image, Jpeg2KImageFile):
+        levels, bits = jpeg2000_levels(data)
+        # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
+        halvings = min(levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
+        if halvings > 0:
+            # `image.reduce` rounds sizes otherwise than OpenJPEG does, and hides the method that resizing calls.
+            tile = image.tile[0]
+            assert isinstance(tile.args, tuple)
+            image._size = (-(-stored[0] // (1 << halvings)), -(-stored[1] // (1 << halvings)))
+            image.tile = [tile._replace(extents=(0, 0, *image._size), args=(tile.args[0], halvings, *tile.args[2:]))]
+            try:
+                image.load()
+                scale = float(1 << halvings)
+            except OSError:  # a tile of it has fewer levels, or its grid an offset
+                image = Jpeg2KImageFile(BytesIO(data))
     elif isinstance(image, PpmImageFile) and image.tile[0][0] != "raw":
         raise ImageError("unsupported_format", "Netpbm with this highest value is not supported")
     image.load()
     if isinstance(image, TiffImageFile):
         stored = image.size  # Pillow turns TIFFs upright while loading
     orientation = _orientation(image)
-    pixels = _render(image, orientation, stored, scale, preprocessing)
+    picture: Image.Image = image
+    if isinstance(image, TiffImageFile):
+        picture = tiffs.shown(image)
+    elif isinstance(image, Jpeg2KImageFile) and bits < 8 and image.mode in ("L", "LA", "RGB", "RGBA"):
+        # Pillow shifts such values up; white is then 128 or 240.
+        top = (1 << bits) - 1
+        picture = image.point([(value >> (8 - bits)) * 255 // top for value in range(256)] * len(image.getbands()))
+    pixels = _render(picture, orientation, stored, scale, preprocessing)
     width, height = geometry.upright_size(*stored, orientation)
     return Decoded(pixels, width, height)
 
@@ -216,6 +274,8 @@ def _explain(name: str, data: bytes, error: Exception) -> ImageError:
         return ImageError("too_many_pixels", said)
     if (data and ends_early(name, data)) or any(word in words for word in _SHORT_WORDS):
         return ImageError("truncated", f"the {name} is cut short after {len(data)} bytes")
+    if name == "JPEG" and jpeg_kind(data) == _JPEG_LS:
+        return ImageError("unsupported_format", "JPEG-LS is not a format captionkit reads; convert it first")
     if any(word in words for word in _UNSUPPORTED_WORDS):
         return ImageError("unsupported_format", f"this kind of {name} cannot be read: {said}")
     return ImageError("corrupt", f"the {name} is damaged: {said}")

@@ -11,7 +11,10 @@ from struct import unpack_from
 
 from captionkit.images.types import ImageError
 
-READABLE: tuple[str, ...] = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "Netpbm")
+READABLE: tuple[str, ...] = (
+    *("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "Netpbm"),
+    *("SGI", "PCX", "DIB", "TGA"),
+)
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -24,6 +27,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "TIFF"),
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
+    (b"\x01\xda\x00\x01", "SGI"),
+    (b"\x01\xda\x01\x01", "SGI"),
 )
 
 _UNREADABLE: tuple[tuple[bytes, str], ...] = (
@@ -45,8 +50,6 @@ _UNREADABLE: tuple[tuple[bytes, str], ...] = (
     (b"AT&TFORM", "DjVu"),
     (b"icns", "Apple icon"),
     (b"BPG\xfb", "BPG"),
-    (b"\x01\xda\x00\x01", "SGI"),
-    (b"\x01\xda\x01\x01", "SGI"),
     (b"\x59\xa6\x6a\x95", "Sun raster"),
     (b"/* XPM */", "XPM"),
     (b"P7\n", "Netpbm PAM"),
@@ -55,6 +58,14 @@ _UNREADABLE: tuple[tuple[bytes, str], ...] = (
     (b"IIRS", "Olympus raw photo"),
     (b"MMOR", "Olympus raw photo"),
     (b"IIU\x00", "Panasonic raw photo"),
+    (b"PF\n", "Netpbm PFM"),
+    (b"Pf\n", "Netpbm PFM"),
+    (b"\xb1\x68\xde\x3a", "DCX"),
+    (b"SDPX", "DPX"),
+    (b"XPDS", "DPX"),
+    (b"\x80\x2a\x5f\xd7", "Cineon"),
+    (b"id=ImageMagick", "MIFF"),
+    (b"II\x1a\0\0\0HEAPCCDR", "Canon CRW raw photo"),
     (b"FOVb", "Sigma raw photo"),
     (b"\x00MRM", "Minolta raw photo"),
 )
@@ -69,6 +80,7 @@ _BRANDS: dict[bytes, str] = {
     b"msf1": "HEIF",
 }
 
+_DIB_DEPTHS = (1, 4, 8, 16, 24, 32)
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 _DOCUMENTS: tuple[tuple[bytes, str], ...] = (
@@ -91,6 +103,8 @@ def identify(data: bytes) -> str:
         if data.startswith(signature):
             if name == "TIFF" and data[8:10] == b"CR":
                 raise _unsupported("Canon CR2 raw photo")
+            if name == "PNG" and data[12:16] == b"CgBI":
+                raise _unsupported("Apple's PNG for iPhone programs (CgBI)")
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
@@ -107,12 +121,43 @@ def identify(data: bytes) -> str:
             raise _unsupported(name)
     if data[:4] == b"\0\0\1\0" and data[4:6] > b"\0\0" and data[9:10] == b"\0":
         raise _unsupported("Windows icon")
+    if data[:4] == b"\0\0\2\0" and data[4:6] > b"\0\0" and data[9:10] == b"\0" and not _is_tga(data):
+        raise _unsupported("Windows cursor")
     if data[128:132] == b"DICM":
         raise _unsupported("DICOM")
     text = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if re.match(rb"(<\?xml|<!doctype svg|<!--|<svg)", text) and b"<svg" in text and b"<html" not in text:
         raise _unsupported("SVG drawing")
+    if re.match(rb"#define\s+\w+_width\s", data):
+        raise _unsupported("XBM")
+    if _is_pcx(data):
+        return "PCX"
+    if data[:4] == b"\x28\0\0\0" and data[12:14] == b"\1\0" and data[15:16] == b"\0" and data[14] in _DIB_DEPTHS:
+        return "DIB"
+    if _is_tga(data):
+        return "TGA"
     raise ImageError("not_an_image", f"not an image: {_describe(data, text)}")
+
+
+def _is_pcx(data: bytes) -> bool:
+    if len(data) < 128 or data[0] != 10 or data[1] not in (0, 2, 3, 5) or data[2] != 1 or data[3] not in (1, 2, 4, 8):
+        return False
+    left, top, right, bottom = unpack_from("<4H", data, 4)
+    return bool(left <= right and top <= bottom and data[64] == 0 and 1 <= data[65] <= 4)
+
+
+def _is_tga(data: bytes) -> bool:
+    """By its header, which has no signature: every field must be possible."""
+    if len(data) < 18:
+        return False
+    has_colours, kind, first, colours, colour_bits = unpack_from("<BBHHB", data, 1)
+    width, height, depth, flags = unpack_from("<HHBB", data, 12)
+    if not width or not height or flags & 0xC0:
+        return False
+    if kind in (1, 9):
+        return bool(has_colours == 1 and colours and colour_bits in (15, 16, 24, 32) and depth == 8)
+    depths = {2: (15, 16, 24, 32), 10: (15, 16, 24, 32), 3: (1, 8, 16), 11: (8, 16)}.get(kind, ())
+    return has_colours == 0 and first == colours == colour_bits == 0 and depth in depths
 
 
 def _identify_brand(data: bytes) -> str:

@@ -19,12 +19,20 @@ _OUT_OF_BOUNDS = (StructError, IndexError, OverflowError)
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
+# What pixels depend on; any other value may lie beyond the end of the file.
+_TIFF_LAYOUT = frozenset(
+    (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 347)
+)
+_ZEROS = bytes(64)
+_WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
+
+
 def check_structure(name: str, data: bytes) -> None:
     """Finds damage that the decoders overlook. Raises ImageError "truncated" or "corrupt".
 
     - A PNG decoder skips the checksums of its image data.
-    - libjpeg takes the zeros of a preallocated download that never finished for flat grey pixels; inside
-      libtiff it completes whatever is missing with grey.
+    - libjpeg, libwebp, AVIF's decoders and libtiff (PackBits, JPEG) take the zeros of a preallocated download that
+      never finished for flat pixels; libjpeg inside libtiff completes whatever is missing with grey.
     - libwebp may show what came of an animation.
     - libtiff writes what it thinks of a broken directory to the standard error of the process.
     """
@@ -36,8 +44,9 @@ def check_structure(name: str, data: bytes) -> None:
         return
     try:
         short = (
-            (name == "JPEG" and data.endswith(b"\0" * 64) and _jpeg_is_short(data))
-            or (name == "WebP" and ends_early(name, data))
+            (name == "JPEG" and data.endswith(_ZEROS) and _jpeg_is_short(data))
+            or (name == "WebP" and (ends_early(name, data) or _webp_ends_in_zeros(data)))
+            or (name == "AVIF" and _avif_ends_in_zeros(data))
             or (name == "TIFF" and _tiff_is_short(data, strips=False))
         )
     except _OUT_OF_BOUNDS:
@@ -137,10 +146,12 @@ def _tiff_is_short(data: bytes, strips: bool) -> bool:
     (count,) = unpack_from(order + ("Q" if big else "H"), data, at)
     at += 8 if big else 2
     width, room = (20, 8) if big else (12, 4)
-    unpack_from("4B", data, at + count * width)  # where the next directory is; the last thing in many files
     values: dict[int, list[int]] = {}
     for entry in range(at, at + count * width, width):
         tag, kind, length = unpack_from(order + ("HHQ" if big else "HHI"), data, entry)
+        unpack_from("B", data, entry + width - 1)
+        if tag not in _TIFF_LAYOUT:
+            continue  # no pixel needs it
         where = entry + width - room
         if length * _TIFF_SIZES.get(kind, 1) > room:
             (where,) = unpack_from(order + ("Q" if big else "I"), data, where)
@@ -152,7 +163,39 @@ def _tiff_is_short(data: bytes, strips: bool) -> bool:
         return False
     starts = values.get(273) or values.get(324) or []
     lengths = values.get(279) or values.get(325) or []
-    return any(start + length > len(data) for start, length in zip(starts, lengths, strict=False))
+    pieces = list(zip(starts, lengths, strict=False))
+    if any(start + length > len(data) for start, length in pieces):
+        return True
+    # 192: more zeros than one literal run of PackBits holds.
+    start, length = max(pieces, default=(0, 0))
+    return values.get(259) in ([7], [32773]) and length > 192 and data.endswith(bytes(192), start, start + length)
+
+
+def _webp_ends_in_zeros(data: bytes) -> bool:
+    """Whether a chunk of pixels ends in zeros, which no entropy coder writes so many of."""
+    at, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    while at + 8 <= end:
+        kind = data[at : at + 4]
+        stop = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind == bytes(4) or (kind in _WEBP_PIXELS and stop - at > 72 and data.endswith(_ZEROS, at + 8, stop)):
+            return True
+        at = stop + stop % 2
+    return False
+
+
+def _avif_ends_in_zeros(data: bytes) -> bool:
+    """Whether the box of pixels ends in zeros; more of them than padding after metadata that may lie there too."""
+    at = 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big") or len(data) - at
+        if length == 1:
+            length = int.from_bytes(data[at + 8 : at + 16], "big")
+        if length < 8:
+            return False
+        if data[at + 4 : at + 8] == b"mdat":
+            return length > 520 and data.endswith(bytes(512), at + 8, at + length)
+        at += length
+    return False
 
 
 def _boxes_are_short(data: bytes) -> bool:

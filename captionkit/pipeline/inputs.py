@@ -32,11 +32,17 @@ from captionkit.storage import (
 )
 
 _SUFFIXES = (
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k .jpx .avif .heic "
-    ".heif .mpo .dib .pcx .sgi .psd .jxl .apng .avifs .j2c .jpc .jpf .jif .jfi"
+    ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
+    ".j2c .jpc .jpf .jpx .jph .jhc .avif .avifs .heic .heif .mpo .dib .pcx .sgi .psd .jxl"
 )
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
-REFUSED_SUFFIXES = {".7z": "a 7-Zip archive", ".rar": "a RAR archive", ".lance": "a Lance file"}
+REFUSED_SUFFIXES = {
+    ".7z": "a 7-Zip archive",
+    ".rar": "a RAR archive",
+    ".arrow": "an Arrow file",
+    ".feather": "an Arrow file",
+    ".lance": "a Lance file",
+}
 """What holds images and is not read; named as an input it is refused."""
 KEY_COLUMN = "__key__"
 """WebDataset's name for what the members of one sample share; can be carried."""
@@ -172,7 +178,7 @@ class Inputs:
         if named and suffix in REFUSED_SUFFIXES:
             raise UsageError(
                 f"--input {public(entry.uri)} is {REFUSED_SUFFIXES[suffix]}, which captionkit does not read: unpack "
-                "it, or write its images to a tar shard or a Parquet file"
+                "it, or write it as Parquet or as tar shards"
             )
         if (content := self._list_form(entry.uri, named, suffix)) == "parquet":
             return self._parquet(entry, named)
@@ -348,6 +354,8 @@ class Inputs:
                 yield Item(entry.uri, entry.version, entry.size)  # a list in a list: a row that will say what it is
                 return
             address = address_column(_text_columns(schema), self.options.uri_column)[0]
+            if not named and address != self.options.uri_column:
+                address = None  # beside shards lies their metadata, with a column `url`
             if column is None and (self.options.format == "parquet" or address is None):
                 if not named:
                     self.ignored[".parquet"] += 1

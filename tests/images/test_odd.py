@@ -1,0 +1,101 @@
+"""Odd but sound files whose pixels Pillow's readers get wrong, and files that are not whole, drawn by hand."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from captionkit.images import ImageError, Preprocessing, decode
+from tests.image_zoo import encode, photo
+
+WHOLE = Preprocessing(size=64, resize=64, mode="squash", interpolation="nearest")
+RGB = np.asarray(photo(64, 64, seed=3))
+GREY = (np.add.outer(np.arange(64), np.arange(64)) * 2).astype(np.uint8)
+GREY[0, 0], GREY[-1, -1] = 0, 255
+
+
+def tiff(values: np.ndarray, **options: object) -> bytes:
+    file = BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
+
+
+def test_planes_apart_of_16_bits() -> None:
+    planes = np.moveaxis(RGB, -1, 0).astype(np.uint16) * 257
+    for order in "<>":
+        data = tiff(planes, photometric="rgb", planarconfig="separate", byteorder=order)
+        assert np.array_equal(decode(data, WHOLE).pixels, RGB)
+
+
+@pytest.mark.parametrize("kind", ["f4", "i2", "u4"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_deep_greys(kind: str, order: str, compression: str | None) -> None:
+    if (kind, order) == ("u4", ">"):
+        pytest.skip("Pillow has no mode for it: refused as unsupported_format")
+    values = {
+        "f4": GREY.astype("f4"),
+        "i2": (GREY.astype("i4") * 257 - 32768).astype("i2"),
+        "u4": GREY.astype("u4") * 16843009,
+    }[kind]
+    data = tiff(values, photometric="minisblack", byteorder=order, compression=compression)
+    assert np.abs(decode(data, WHOLE).pixels[..., 0].astype(int) - GREY).max() <= 1
+
+
+def test_white_is_zero_and_12_bits_in_16() -> None:
+    inverted = tiff(65535 - GREY.astype("u2") * 257, photometric="miniswhite")
+    assert np.array_equal(decode(inverted, WHOLE).pixels[..., 0], GREY)
+    dim = tiff(GREY.astype("u2") * 16, photometric="minisblack")
+    assert np.array_equal(decode(dim, WHOLE).pixels[..., 0], GREY)
+
+
+def test_big_endian_bigtiff() -> None:
+    data = tiff(RGB, photometric="rgb", byteorder=">", bigtiff=True)
+    assert np.array_equal(decode(data, WHOLE).pixels, RGB)
+
+
+@pytest.mark.parametrize("format", ["TGA", "PCX", "DIB", "SGI"])
+def test_old_formats(format: str) -> None:
+    assert np.array_equal(decode(encode(Image.fromarray(RGB), format), WHOLE).pixels, RGB)
+
+
+def test_metadata_costs_no_picture() -> None:
+    png = encode(Image.fromarray(RGB), "PNG")
+    for kind, body in ((b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21))), (b"pHYs", b"\0\0"), (b"tEXt", b"a\0b")):
+        chunk = (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ (kind[0] == 116))
+        )
+        assert np.array_equal(decode(png[:33] + chunk + png[33:], WHOLE).pixels, RGB)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (641, 483), (1001, 777)])
+def test_jpeg2000_by_resolution_levels(size: tuple[int, int]) -> None:
+    smooth = Preprocessing(size=48, resize=48, mode="squash")
+    picture = photo(*size)
+    got = decode(encode(picture, "JPEG2000"), smooth)
+    assert (got.width, got.height) == size
+    assert np.abs(got.pixels.astype(int) - decode(encode(picture, "PNG"), smooth).pixels).mean() < 3
+
+
+@pytest.mark.parametrize("format", ["WEBP", "AVIF"])
+def test_half_written(format: str) -> None:
+    data = encode(Image.effect_noise((320, 240), 60).convert("RGB"), format)
+    with pytest.raises(ImageError) as caught:
+        decode(data[: len(data) // 2].ljust(len(data), b"\0"), WHOLE)
+    assert caught.value.kind == "truncated"
+
+
+@pytest.mark.slow
+def test_lossless_jpeg_by_another_encoder() -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    big = np.asarray(photo(600, 400))
+    smooth = Preprocessing(size=48, resize=48, mode="squash")
+    data = imagecodecs.jpeg8_encode(big, lossless=True)
+    shown = decode(encode(Image.fromarray(imagecodecs.jpeg8_decode(data)), "PNG"), smooth).pixels
+    assert np.abs(decode(data, smooth).pixels.astype(int) - shown).mean() < 1
