@@ -19,10 +19,18 @@ import numpy as np
 
 from captionkit.images.child import Setup, write_at
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
+from captionkit.search_path import safe_environment
 
 CHANNELS = 2
 """Batches that a child takes at once."""
 
+# Python 3.10 has no PYTHONSAFEPATH: what `-c` puts first is the current folder.
+_CHILD = """import sys
+if not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+from captionkit.images.child import main
+main()
+"""
 _START_SECONDS = 120.0  # Python and Pillow from a cold network disk
 _KEPT_BYTES = 96 * 2**20  # of a file in memory from one batch to the next
 _LONGEST_LINE = 2**16
@@ -224,8 +232,7 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
     global _spawner
     env = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "PYTHONSAFEPATH": "1",  # no module of the current folder in the place of a library's
+        **safe_environment(),
         "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which decoding has no use for
         "OMP_NUM_THREADS": "1",
         # glibc: what large pictures took goes back to the system (else 1.3 GB stayed after some of 120 megapixels),
@@ -237,7 +244,7 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
         _spawner = _spawner or ThreadPoolExecutor(1, "captionkit-spawner")
         return _spawner.submit(
             subprocess.Popen,
-            [sys.executable, "-c", "from captionkit.images.child import main; main()"],
+            [sys.executable, "-c", _CHILD],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
