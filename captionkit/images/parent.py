@@ -13,17 +13,24 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from captionkit.images.child import Setup, write_at
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
+from captionkit.search_path import safe_environment
 
 CHANNELS = 2
 """Batches that a child takes at once."""
 
+# Python 3.10 has no PYTHONSAFEPATH: what `-c` puts first is the current folder.
+_CHILD = """import sys
+if not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+from captionkit.images.child import main
+main()
+"""
 _START_SECONDS = 120.0  # Python and Pillow from a cold network disk
 _KEPT_BYTES = 96 * 2**20  # of a file in memory from one batch to the next
 _LONGEST_LINE = 2**16
@@ -225,8 +232,7 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
     global _spawner
     env = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(_import_path()),
-        "PYTHONSAFEPATH": "1",
+        **safe_environment(),
         "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which decoding has no use for
         "OMP_NUM_THREADS": "1",
         # glibc: what large pictures took goes back to the system (else 1.3 GB stayed after some of 120 megapixels),
@@ -238,7 +244,7 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
         _spawner = _spawner or ThreadPoolExecutor(1, "captionkit-spawner")
         return _spawner.submit(
             subprocess.Popen,
-            [sys.executable, "-c", _MAIN],
+            [sys.executable, "-c", _CHILD],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -246,17 +252,6 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
             pass_fds=tuple(ends),
             start_new_session=True,  # Ctrl-C at a terminal is for the parent
         ).result()
-
-
-# Python before 3.11 knows no PYTHONSAFEPATH and puts the current folder, which may be the images' own, first.
-_MAIN = "import sys; sys.path[:] = filter(None, sys.path); from captionkit.images.child import main; main()"
-
-
-def _import_path() -> list[str]:
-    """Where the child finds modules: where this process does, but for the current folder: it may be the images' own."""
-    here, package = os.path.realpath(os.getcwd()), str(Path(__file__).resolve().parents[2])
-    elsewhere = [path for path in sys.path if path and os.path.realpath(path) != here]
-    return elsewhere if package in elsewhere else [*elsewhere, package]
 
 
 def _forget() -> None:

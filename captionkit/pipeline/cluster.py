@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayTaskError
+from ray.job_config import JobConfig
 
 import captionkit
 from captionkit.pipeline.options import ClusterOptions
+from captionkit.pipeline.progress import say
+from captionkit.pipeline.ray_address import await_head, check_ray, named_cluster, temporary_folder
+from captionkit.search_path import safe_environment
 from captionkit.storage import StorageError, UsageError
 
 Connection = Literal["found", "joined", "started"]
@@ -32,36 +36,114 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> Connection:
     Returns:
         Unless Ray was "found", it is for the caller to shut down: that ends a Ray that was "started", and leaves a
         cluster that was "joined".
+
+    Raises:
+        UsageError: the cluster cannot be joined, or Ray does not start.
     """
     # Ray Data announces each plan, warns that its bars are off, and prints pages of stack for an error that it raises
     # as well; this job has its own progress, record and words.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return "found"
-    if options.address or os.environ.get("RAY_ADDRESS"):
-        with _away_from_inputs():
-            ray.init(address=options.address)
+    check_ray(options.address)
+    if named := named_cluster(options.address):
+        _join(*named)
         return "joined"
-    with _away_from_inputs():
-        ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR)
+    _start(dashboard)
     return "started"
 
 
-@contextmanager
-def _away_from_inputs() -> Iterator[None]:
-    """Start Ray from a folder that holds no files of the user's.
+class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
+    """What Ray is told of this driver, by a call between the start of its own processes and that of the driver's part.
 
-    Ray puts the current folder on the import path of its workers, before the libraries: whoever captions strangers'
-    files from within their folder would run any `queue.py` among them. Workers need the folder of this package where
-    it is not installed.
+    Args:
+        search_path: What workers put first on their search path, where the job brings no working directory. Ray itself
+            puts the driver's current folder there, and any numpy.py in it would then be run by every worker.
     """
-    package = str(Path(captionkit.__file__).resolve().parent.parent)
-    before = os.getcwd()
-    os.chdir("/" if package in sysconfig.get_paths().values() else package)
+
+    def __init__(self, search_path: list[str]) -> None:
+        super().__init__()
+        self._search_path = search_path
+
+    def _serialize(self) -> str:
+        self._py_driver_sys_path = [] if self._runtime_env_has_working_dir() else self._search_path
+        # At every run Ray's own code warns, in red and through the bar of progress, that actors may lose their
+        # arguments: Ray Data puts them into the object store, and keeps them there as long as the actors may live.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        serialized: str = super()._serialize()
+        return serialized
+
+
+def _start(dashboard: bool) -> None:
+    """A Ray of this run's own."""
     try:
+        with _environment({**os.environ, **safe_environment()}):
+            ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR, job_config=_Driver([]))
+    except Exception as err:
+        ray.shutdown()
+        folder, variable = temporary_folder()
+        raise UsageError(
+            f"Ray does not start: {_first_line(err)}. Its files lie in {folder}"
+            + (f", as {variable} says" if variable else "")
+            + "; RAY_TMPDIR names another folder"
+        ) from err
+
+
+def _join(address: str, source: str) -> None:
+    """The cluster at an address."""
+    await_head(address, source)
+    if address.startswith("ray://"):
+        say(f"waiting up to 30 s for the Ray client server at {address} ({source})")
+    own = str(Path(captionkit.__file__).resolve().parent.parent)
+    installed = own in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    # Ray Client pickles it, for a server that may have no captionkit.
+    job: dict[str, Any] = {} if "://" in address else {"job_config": _Driver([] if installed else [own])}
+    try:
+        with _environment(dict(os.environ)):
+            ray.init(address=address, **job)
+    except Exception as err:
+        ray.shutdown()
+        hint = "Unset it" if source == "RAY_ADDRESS" else f"Leave out {source}"
+        raise UsageError(f"{source} {address}: {_first_line(err)}. {hint} to start a Ray for this run") from err
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """These variables for processes that are started meanwhile, and those of before thereafter."""
+    before = dict(os.environ)
+    try:
+        os.environ.update(variables)
         yield
     finally:
-        os.chdir(before)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def require_gpus(each: float, option: str, connection: Connection, count: int = 1) -> None:
+    """Say that GPUs are waited for which no node has now.
+
+    Raises:
+        UsageError: none can come, since this Ray is this machine alone.
+    """
+    nodes = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    fit = sum(int(gpus / each + 1e-6) for gpus in nodes) if each else count
+    if fit >= count:
+        return
+    there = f"{max(nodes, default=0.0):g}" if any(nodes) else "none"
+    wanted = f"{each:g} GPU{'s' * (each != 1)}" + (f" for each of {count}" if count > 1 else "")
+    if connection == "started":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        why = f", by CUDA_VISIBLE_DEVICES={visible}" if visible is not None else ""
+        raise UsageError(f"{option}: wants {wanted}, and Ray sees {there} on this machine{why}")
+    say(
+        f"waiting for a node with {wanted} ({option}): of {len(nodes)} in the cluster now, the largest has {there}. "
+        "Where none is ever added this waits for ever; Ctrl-C stops it"
+    )
 
 
 def raised_by_task(error: BaseException) -> BaseException:

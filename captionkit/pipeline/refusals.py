@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.options import CaptionOptions
+from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.table import CaptionTable, schema_with
 from captionkit.storage import UsageError
 
@@ -43,6 +44,7 @@ def check_options(options: CaptionOptions) -> None:
     ):
         if not fine:
             raise UsageError(complaint)
+    check_ray(options.cluster.address)
 
 
 def check_table(table: CaptionTable, model: str, search: dict[str, Any], *, mixed: bool) -> None:

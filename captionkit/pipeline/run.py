@@ -15,7 +15,7 @@ import ray
 from captionkit.images import Limits
 from captionkit.model.bundle import BundleError, read_files
 from captionkit.model.captioner import Captioner
-from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task
+from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.compact import recover
 from captionkit.pipeline.config import to_config
 from captionkit.pipeline.describe import Describe, DescribeOptions
@@ -174,6 +174,7 @@ class CaptionJob:
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
                 gpus = resources.get("GPU", 0.0)
                 pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
+                require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
                 record.write(self.storage, self.record_uri)
                 dataset = self._dataset(manifest, pool)
                 record.spend("starting", time.monotonic() - start)
