@@ -1,4 +1,4 @@
-"""Every command of the documentation that captions from a bucket or plans for one, as it is spelled, on an S3 server."""
+"""Every command of the documentation that captions from a bucket or plans for one, as it is spelled, on S3."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ class Source(NamedTuple):
     again: int = 0
     """Members that came again, in a shard's last row."""
     carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
+    """Members that are no images, by suffix, in a shard's last row."""
 
 
 class Broken(NamedTuple):
@@ -62,6 +64,7 @@ class Broken(NamedTuple):
     error: str
     total: int
     again: int = 0
+    passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
 
 
 def _in(done: Ids, number: int) -> bool:
@@ -110,17 +113,17 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
         if not count:
             what = f": {passed_over(others)}" if others else ""
             reason = f"there is no image in this shard{what}"
-            yield Broken(shard, image_id(shard, version), version, "not_an_image", reason, 1)
+            yield Broken(shard, image_id(shard, version), version, "not_an_image", reason, 1, 0, others)
             return
     except BREAKS as err:
         kind = _kind(err)
         if last is not None:
             yield last
         reason = f"the shard broke after {count} images: {_said(err)}"
-        yield Broken(shard, image_id(shard, version), version, kind, reason, count + 1, again)
+        yield Broken(shard, image_id(shard, version), version, kind, reason, count + 1, again, others)
     else:
         if last is not None:
-            yield last._replace(total=count, again=again)
+            yield last._replace(total=count, again=again, passed_over=others)
 
 
 def _body(file: BinaryIO, size: int, limit: int, start: int) -> bytes:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TRANSIENT = [
     pa.field("total", pa.int64()),
     pa.field("again", pa.int32()),
+    pa.field("passed_over", pa.string()),
     pa.field("version", pa.string()),
     pa.field("bytes", pa.int64()),
     pa.field("fetch_s", pa.float32()),

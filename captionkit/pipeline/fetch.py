@@ -6,6 +6,7 @@ costs the whole block. Only what would fail every row alike (no such bucket, wro
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -51,6 +52,7 @@ PIXELS = [
     pa.field("error", pa.string()),
     pa.field("total", pa.int64()),  # rows of the row's container, where known by now
     pa.field("again", pa.int32()),  # members left out, one before having their name; in a shard's last row
+    pa.field("passed_over", pa.string()),  # JSON: members that are no images by suffix; in a shard's last row
     pa.field("version", pa.string()),
     pa.field("bytes", pa.int64()),
     pa.field("fetch_s", pa.float32()),
@@ -213,6 +215,7 @@ def _fetch(item: Source | Broken) -> tuple[dict[str, Any], bytes | None]:
         "version": item.version,
         "total": item.total,
         "again": item.again or None,
+        "passed_over": json.dumps(item.passed_over) if item.passed_over else None,
     }
     if isinstance(item, Broken):
         return {**row, "error_kind": item.kind, "error": item.error}, None

@@ -7,6 +7,7 @@ run ends.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -77,6 +78,8 @@ class Manifest:
     """Hashes of the addresses of `images`, kept where the table has rows."""
     containers_to_do: dict[str, str] = field(default_factory=dict)
     """Addresses and versions of the containers to read."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Files of folders that are no inputs, by suffix."""
 
 
 def rows_per_unit(listed: int) -> int:

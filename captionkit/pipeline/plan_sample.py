@@ -19,7 +19,7 @@ from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.fetch import FetchOptions, encoded_images
 from captionkit.pipeline.inputs import Inputs, Item
 from captionkit.pipeline.options import InputOptions, ModelOptions, WordOptions
-from captionkit.storage import Storage, StorageError, StorageOptions, split_member
+from captionkit.storage import AddressError, Storage, StorageError, StorageOptions, UsageError, split_member
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Sample:
     """What the sample took. Seconds are of one core, but for `wait`."""
 
     images: int = 0
+    unread: int = 0
+    """Of those, images without a byte to decode."""
     failed: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     wait_seconds: float = 0.0
@@ -90,8 +92,9 @@ class Sample:
 
     @property
     def decode_rate(self) -> float:
-        """Images a second that one core fetches and decodes."""
-        return self.images / max(1e-9, self.decode_seconds)
+        """Images a second that one core fetches and decodes. Those that could not be read took no time, and do not
+        count."""
+        return (self.images - self.unread) / max(1e-9, self.decode_seconds)
 
     @property
     def caption_rate(self) -> float:
@@ -160,6 +163,9 @@ def measure(
     if archive.shards and members:
         # What else a shard holds (texts) makes this an upper bound.
         archive.images += round(archive.shard_bytes / (inside / members))
+    if not pictures:
+        kinds = ", ".join(f"{count:,} × {kind}" for kind, count in sample.failed.most_common())
+        raise UsageError(f"nothing can be planned: no image of the sample could be decoded ({kinds or 'it is empty'})")
     _caption(options, captioner, pictures, sample)
     return sample
 
@@ -171,16 +177,15 @@ def _bytes(fetch: FetchOptions, chosen: list[Item], wanted: int, sample: Sample)
         try:
             for data in islice(encoded_images(item, fetch), each):
                 yield item.kind == "tar", data
-        except (StorageError, ImageError) as err:
+        except (StorageError, ImageError, AddressError) as err:
             if isinstance(err, StorageError) and err.hopeless:
                 raise
             sample.images += 1
+            sample.unread += 1
             sample.failed[err.kind] += 1
 
 
 def _caption(options: PlanOptions, captioner: Captioner, pictures: list[NDArray[np.uint8]], sample: Sample) -> None:
-    if not pictures:
-        return
     import torch
 
     sample.threads = torch.get_num_threads()

@@ -7,6 +7,7 @@ import platform
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -22,6 +23,8 @@ from captionkit.storage import Storage, public, redact, retry_counts
 
 RUNS = "_runs"
 """Folder in the output where records lie."""
+STEADY_SHARE = 0.1
+"""A steady rate is told from rows that came over more than this share of the time until the first of them."""
 PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "s3fs")
 
 
@@ -56,6 +59,8 @@ class RunRecord:
     counts: dict[str, int] = field(default_factory=dict)
     """listed, containers, duplicates (addresses, and members of shards), done before, replaced; captioned and failed by
     this run."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Files of folders and members of shards that were taken for no images, by suffix."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failed rows of this run by kind."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -63,7 +68,8 @@ class RunRecord:
     and load the model) and writing are parts of captioning. fetch, decode and caption are sums over all images, of work
     done side by side."""
     images_per_second: float | None = None
-    """The steady rate: rows after the first batch of them, by the seconds after it. None where one batch was all."""
+    """The steady rate: rows after the first batch of them, by the seconds after it. None where one batch was all, or all
+    came nearly at once."""
     batch_sizes: dict[str, int] = field(default_factory=dict)
     """Images captioned, by the size of the batch that they were in."""
     bytes_read: int = 0
@@ -89,6 +95,8 @@ class RunRecord:
         self.counts["failed"] += len(failed)
         self.counts["captioned"] += len(rows) - len(failed)
         self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["again"]).as_py() or 0)
+        for found in rows["passed_over"].drop_null().to_pylist():
+            self.pass_over(json.loads(found))
         _count(self.failures, failed["error_kind"])
         _count(self.batch_sizes, rows["batch"].drop_null().cast(pa.string()))
         self.bytes_read += pc.sum(rows["bytes"]).as_py() or 0
@@ -96,10 +104,19 @@ class RunRecord:
         for stage in ("fetch", "decode", "caption"):
             self.spend(stage, pc.sum(rows[f"{stage}_s"]).as_py() or 0.0)
 
+    def pass_over(self, files: Mapping[str, int]) -> None:
+        """Count what is no image, by suffix."""
+        for suffix, count in files.items():
+            self.passed_over[suffix] = self.passed_over.get(suffix, 0) + count
+
     def measure(self, since: float, rows: int) -> None:
-        """Work out the steady rate: of the rows after the first `rows`, which had come by `since` (monotonic)."""
-        if self.rows > rows:
-            self.images_per_second = round((self.rows - rows) / max(1e-9, time.monotonic() - since), 2)
+        """Work out the steady rate: of the rows after the first `rows`, which had come by `since` (monotonic).
+
+        Where all came nearly at once, as from one row group, what lies between them says nothing.
+        """
+        seconds = time.monotonic() - since
+        if self.rows > rows and seconds > STEADY_SHARE * self.seconds.get("waiting", 0.0):
+            self.images_per_second = round((self.rows - rows) / seconds, 2)
 
     def spend(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 3)

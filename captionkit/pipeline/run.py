@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -154,12 +155,13 @@ class CaptionJob:
             "containers": manifest.containers,
             "duplicates": manifest.duplicates,
             "blank": inputs.blank,
-            "passed_over": inputs.ignored.total(),
             "done_before": manifest.done,
             "containers_done_before": manifest.finished_containers,
             "replaced": manifest.replaced,
             "retried": retried,
         }
+        self.record.pass_over(inputs.ignored)
+        manifest.passed_over = inputs.ignored
         say(_describe_manifest(manifest, inputs))
         return manifest
 
@@ -251,6 +253,9 @@ class CaptionJob:
         again = record.counts["duplicates"] - manifest.duplicates
         if again:
             say(f"{again:,} members of shards have the name of one before them (one row each)")
+        in_shards = Counter(record.passed_over) - manifest.passed_over
+        if in_shards:
+            say(f"passed over in shards {passed_over(in_shards)}")
 
 
 @contextmanager
