@@ -33,6 +33,7 @@ import ijson  # type: ignore[import-untyped]
 import pyarrow as pa
 
 from captionkit.storage import Storage, UsageError, public
+from captionkit.storage.archives import begin
 
 DELIMITERS = (",", "\t", ";", "|")
 ADDRESS_COLUMNS = (
@@ -111,8 +112,7 @@ def open_text(storage: Storage, uri: str) -> Iterator[Text]:
         TableError: a broken or unfit archive, or a Git LFS pointer.
     """
     with storage.open(uri) as packed:
-        head = packed.read(6)
-        packed.seek(0)
+        head, packed = begin(packed, 6)
         try:
             with _unpacked(packed, head, uri) as file:
                 first = file.peek(HEAD)[:HEAD] or file.peek(1)

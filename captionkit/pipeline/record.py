@@ -68,8 +68,8 @@ class RunRecord:
     and load the model) and writing are parts of captioning. fetch, decode and caption are sums over all images, of work
     done side by side."""
     images_per_second: float | None = None
-    """The steady rate: rows after the first batch of them, by the seconds after it. None where one batch was all, or all
-    came nearly at once."""
+    """The steady rate: rows after the first batch of them, by the seconds after it. None where one batch was all, and
+    where all came nearly at once."""
     batch_sizes: dict[str, int] = field(default_factory=dict)
     """Images captioned, by the size of the batch that they were in."""
     bytes_read: int = 0

@@ -9,7 +9,9 @@ import bz2
 import gzip
 import io
 import lzma
+import shutil
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -50,14 +52,23 @@ class Member(NamedTuple):
     open: Callable[[], BinaryIO]
 
 
+def begin(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
+    """What a stream begins with, up to `size` bytes, and the stream with that still to come. Not every web server lets
+    one go back."""
+    head = stream.read(size)
+    if stream.seekable():
+        stream.seek(0)
+        return head, stream
+    return head, cast("BinaryIO", io.BufferedReader(_Chained(head, stream)))
+
+
 def uncompressed(stream: BinaryIO) -> BinaryIO:
     """A stream without its compression (gzip, bzip2, xz, zstd), or the stream itself where it has none.
 
     Raises:
         tarfile.ReadError: it is a Git LFS pointer.
     """
-    head = stream.read(len(_LFS))
-    stream.seek(0)
+    head, stream = begin(stream, len(_LFS))
     if head == _LFS:
         raise tarfile.ReadError("it is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`")
     if head.startswith(b"\x1f\x8b"):
@@ -77,10 +88,12 @@ def members(stream: BinaryIO) -> Iterator[Member]:
     Raises:
         One of ARCHIVE_ERRORS, or ValueError, ArithmeticError, LookupError: the archive is damaged, or is none.
     """
-    head = stream.read(4)
-    stream.seek(0)
+    head, stream = begin(stream, 4)
     if head in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _zip_members(stream)
+        with tempfile.TemporaryFile() as copy:  # a zip's directory is at its end
+            if not stream.seekable():
+                shutil.copyfileobj(stream, copy)
+            yield from _zip_members(stream if stream.seekable() else cast("BinaryIO", copy))
         return
     tail = _Tail(uncompressed(stream))
     for tar in _tars(tail):
@@ -136,16 +149,19 @@ def _next_tar(rest: Any) -> Any:
     return None
 
 
-class _Chained:
+class _Chained(io.RawIOBase):
     """A stream from which a block was read, with that block before it."""
 
     def __init__(self, block: bytes, rest: Any) -> None:
         self._block, self._rest = io.BytesIO(block), rest
 
-    def read(self, size: int) -> bytes:
-        found = self._block.read(size)
-        more: bytes = self._rest.read(size - len(found)) if len(found) < size else b""
-        return found + more
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._block.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Header(tarfile.TarInfo):
