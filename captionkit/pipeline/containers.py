@@ -18,7 +18,7 @@ from captionkit.images.types import ImageError
 from captionkit.pipeline.ids import Ids, image_id
 from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column, passed_over
 from captionkit.storage import AddressError, Storage, StorageError, UsageError, join_member, redact
-from captionkit.storage.archives import ARCHIVE_ERRORS, members
+from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
 
 if TYPE_CHECKING:
     from captionkit.pipeline.fetch import FetchOptions
@@ -178,7 +178,7 @@ def read_row_group(
     first, group = row["first_row"] or 0, row["row_group"]
     count = 0
     try:
-        with storage.open(row["address"] or file) as stream:
+        with storage.open(row["address"] or file) as opened, seekable(opened) as stream:
             parquet = pq.ParquetFile(stream)
             column = image_column(parquet.schema_arrow, options.image_column)
             names = [name for name, _ in options.carry if name in parquet.schema_arrow.names]

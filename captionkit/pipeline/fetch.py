@@ -26,7 +26,16 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from captionkit.images import DECODE_SECONDS, DECODER, ImageError, Limits, Preprocessing, Sandbox, shared_sandbox
+from captionkit.images import (
+    DECODE_SECONDS,
+    DECODER,
+    ERROR_KINDS,
+    ImageError,
+    Limits,
+    Preprocessing,
+    Sandbox,
+    shared_sandbox,
+)
 from captionkit.pipeline.containers import Broken, Source, read_row_group, read_tar
 from captionkit.pipeline.ids import Ids
 from captionkit.pipeline.inputs import Item
@@ -180,8 +189,8 @@ def encoded_images(item: Item, options: FetchOptions) -> Iterator[bytes]:
     """An input's images as they are stored, one by one: for a look at what there is.
 
     Raises:
-        ImageError: too large to be read.
-        StorageError: it cannot be read, or its container has broken.
+        ImageError: too large to be read, or its container has broken.
+        StorageError: it cannot be read.
     """
     storage = Storage(options.storage)
     if item.kind == "image":
@@ -191,7 +200,7 @@ def encoded_images(item: Item, options: FetchOptions) -> Iterator[bytes]:
     row |= {"row_group": 0 if item.row_groups else None, "first_row": 0, "rows": next(iter(item.row_groups), 0)}
     for source in (read_tar if item.kind == "tar" else read_row_group)(row, storage, options, np.empty(0, np.int64)):
         if isinstance(source, Broken):
-            raise StorageError(source.kind, source.error)
+            raise (ImageError if source.kind in ERROR_KINDS else StorageError)(source.kind, source.error)
         yield source.get()
 
 

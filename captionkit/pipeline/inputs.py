@@ -30,6 +30,7 @@ from captionkit.storage import (
     spelled,
     split_member,
 )
+from captionkit.storage.archives import seekable
 
 _SUFFIXES = (
     ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
@@ -330,7 +331,7 @@ class Inputs:
     # Parquet: a list, or images
 
     def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Item]:
-        with self.storage.open(entry.uri) as stream:
+        with self.storage.open(entry.uri) as opened, seekable(opened) as stream:
             try:
                 file = pq.ParquetFile(stream)
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises

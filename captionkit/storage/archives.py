@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -62,6 +63,18 @@ def begin(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
     return head, cast("BinaryIO", io.BufferedReader(_Chained(head, stream)))
 
 
+@contextmanager
+def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """The stream, or a copy of it on disk where one cannot go back: for formats with their directory at the end."""
+    if stream.seekable():
+        yield stream
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(stream, copy)
+        copy.seek(0)
+        yield cast("BinaryIO", copy)
+
+
 def uncompressed(stream: BinaryIO) -> BinaryIO:
     """A stream without its compression (gzip, bzip2, xz, zstd), or the stream itself where it has none.
 
@@ -90,10 +103,8 @@ def members(stream: BinaryIO) -> Iterator[Member]:
     """
     head, stream = begin(stream, 4)
     if head in (b"PK\x03\x04", b"PK\x05\x06"):
-        with tempfile.TemporaryFile() as copy:  # a zip's directory is at its end
-            if not stream.seekable():
-                shutil.copyfileobj(stream, copy)
-            yield from _zip_members(stream if stream.seekable() else cast("BinaryIO", copy))
+        with seekable(stream) as file:  # a zip's directory is at its end
+            yield from _zip_members(file)
         return
     tail = _Tail(uncompressed(stream))
     for tar in _tars(tail):

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captionkit.storage.archives import ARCHIVE_ERRORS, members
+from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
 from captionkit.storage.errors import AddressError, Cause, StorageError, UsageError, failure, redact
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "img", "image_bytes", "bytes", "content", "data")
@@ -71,7 +71,11 @@ def _read_tar(file: BinaryIO, base: str, member: str) -> bytes:
 
 
 def _read_row(file: BinaryIO, base: str, member: str, column: str | None) -> bytes:
-    table = pq.ParquetFile(file)
+    with seekable(file) as stream:
+        return _row_of(pq.ParquetFile(stream), base, member, column)
+
+
+def _row_of(table: pq.ParquetFile, base: str, member: str, column: str | None) -> bytes:
     name = image_column(table.schema_arrow, base, column)
     if not member.isdecimal() or int(member) >= table.metadata.num_rows:
         raise _missing(base, member, f"no such row, there are {table.metadata.num_rows}")
