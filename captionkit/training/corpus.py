@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from captionkit.corpus import read_corpus
+from captionkit.counting import counted
 from captionkit.storage import Storage, UsageError
 from captionkit.training.examples import Examples
 from captionkit.training.options import CorpusOptions
@@ -61,7 +62,9 @@ def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCo
         dev = [pair for pair in train if _is_dev(pair[0])]
         train = [pair for pair in train if not _is_dev(pair[0])]
     if not train or not dev:
-        raise UsageError(f"there are {len(train):,} images to train on and {len(dev):,} to judge by:\n{corpus.report}")
+        raise UsageError(
+            f"there are {counted(len(train), 'image')} to train on and {len(dev):,} to judge by:\n{corpus.report}"
+        )
     counts = Counter(word for _, texts in train for text in texts for word in tokenize(text))
     return TrainingCorpus(train, dev, str(corpus.report), counts)
 
