@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ray.exceptions import RayTaskError
-
 import captionkit
 from captionkit.cli_options import parse
 from captionkit.cli_pictures import attention, draw_scenes, gallery, scenes, show_gallery
 from captionkit.cli_tables import check, compact, failures, plan, show_plan, status
 from captionkit.corpus import CorpusError
+from captionkit.counting import counted
 from captionkit.evaluation.options import EvaluateOptions
 from captionkit.metrics import MetricError
-from captionkit.pipeline.cluster import raised_by_task
+from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
 from captionkit.pipeline.progress import say
+from captionkit.pipeline.refusals import check_options
 from captionkit.pipeline.stopping import Stopped
 from captionkit.storage import Storage, StorageError, UsageError
 from captionkit.training.options import TrainOptions
@@ -30,7 +30,7 @@ OK, BROKEN, USAGE, TOO_MANY_FAILED, STOPPED = 0, 1, 2, 3, 130
 EXIT_CODES = f"""exit codes:
   {OK}    every image has its row, and no more failed than --max-failed allows
   {BROKEN}    the job broke; the message says why, and the same command goes on where it stopped
-  {USAGE}    wrong usage, found before Ray starts
+  {USAGE}    wrong usage, found before any work; or a Ray that does not start or answer
   {TOO_MANY_FAILED}    a larger share of rows failed than --max-failed allows; the table stands all the same
   {STOPPED}  stopped (SIGTERM, Ctrl-C); what was captioned by then is kept"""
 
@@ -54,7 +54,10 @@ def caption(args: Sequence[str]) -> int:
 
 def run_job(options: CaptionOptions) -> int:
     """Run a caption job and say how it went; the exit code."""
-    from captionkit.pipeline.run import CaptionJob  # brings torch along, which --help can do without
+    # What is wrong with the command is found at once: torch and Ray take seconds to load.
+    check_options(options)
+    Inputs(options.inputs, Storage(options.storage).trusting()).check()
+    from captionkit.pipeline.run import CaptionJob
 
     job = CaptionJob(options)
     if options.dry_run:
@@ -85,7 +88,7 @@ def _dry_run(job: CaptionJob) -> int:
     options = job.options
     if job.table.files:
         rows = sum(file.rows for file in job.table.files)
-        say(f"{job.table.uri} holds {rows:,} rows; a run passes over their images, and this plan does not")
+        say(f"{job.table.uri} holds {counted(rows, 'row')}; a run passes over their images, and this plan does not")
     return show_plan(PlanOptions(options.inputs, options.captioner, options.search, options.words, options.storage))
 
 
@@ -165,13 +168,17 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(USAGE, str(err))
     except (StorageError, MetricError) as err:
         return _complain(BROKEN, str(err))
-    except RayTaskError as err:
-        cause = raised_by_task(err)
-        if not isinstance(cause, StorageError):
-            raise
-        return _complain(BROKEN, str(cause))
     except Stopped as err:
         return _complain(STOPPED, f"stopped by {err}; the same command goes on from here")
+    except Exception as err:
+        if "ray" not in sys.modules:
+            raise
+        from captionkit.pipeline.cluster import raised_by_task
+
+        cause = raised_by_task(err)
+        if cause is err or not isinstance(cause, StorageError):
+            raise
+        return _complain(BROKEN, str(cause))
 
 
 def _overview() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from captionkit.cli_options import parse
+from captionkit.counting import counted
 from captionkit.gallery import write_gallery
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.progress import Meter, say
@@ -102,7 +103,7 @@ def scenes(args: Sequence[str]) -> int:
     """Draw scenes into a folder, as many as you like."""
     options = parse(ScenesOptions, "scenes", args)
     draw_scenes(options.output, options.count, options.seed, options.size)
-    say(f"{options.count:,} scenes in {options.output}")
+    say(f"{counted(options.count, 'scene')} in {options.output}")
     return OK
 
 

@@ -101,3 +101,13 @@ def test_help_does_not_load_torch() -> None:
         "try: main(['caption', '--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("wrong", [["--input", "/no/such"], ["--input", ".", "--actors", "0"]])
+def test_wrong_usage_is_found_without_torch_and_ray(wrong: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys; from captionkit.cli import main\n"
+        f"code = main(['caption', '--output', {str(tmp_path / 'out')!r}, *{wrong!r}])\n"
+        "sys.exit(code if not {'torch', 'ray'} & sys.modules.keys() else 'torch or Ray was loaded')"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == USAGE

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from captionkit.counting import counted
+
 EXAMPLES = 3
 """How many examples of each quirk a report keeps."""
 
@@ -131,7 +133,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = list(self.sources)
-        lines.append(f"  {self.rows:,} captions met, {self.captions:,} kept, of {self.records:,} images")
+        lines.append(
+            f"  {counted(self.rows, 'caption')} met, {self.captions:,} kept, of {counted(self.records, 'image')}"
+        )
         if self.per_image:
             each = ", ".join(f"{number}: {count:,}" for number, count in sorted(self.per_image.items()))
             lines.append(f"  images by number of captions: {each}")
@@ -143,7 +147,7 @@ class Report:
             if counts:
                 lines.append(f"  {title}:")
             for kind, count in counts.most_common():
-                captions = "captions " if kinds is LEFT_OUT else ""
+                captions = ("caption " if count == 1 else "captions ") if kinds is LEFT_OUT else ""
                 examples = "; ".join(ascii_controls(example) for example in self.examples[kind])
                 lines.append(f"    {count:,} {captions}{kinds[kind]}, such as: {examples}")
         return "\n".join(lines)

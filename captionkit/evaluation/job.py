@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import captionkit
+from captionkit.counting import counted
 from captionkit.evaluation.candidates import Candidates, make_captions, read_captions, read_results
 from captionkit.evaluation.card import ScoreCard, Way
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions
@@ -44,7 +45,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     ways = decodings(options.candidates, options.search)
     judged = read_references(options.corpus, storage)
     count = len(judged.references)
-    say(f"{count:,} images to judge (split {options.corpus.split})")
+    say(f"{counted(count, 'image')} to judge (split {options.corpus.split})")
     if not count:
         raise UsageError(f"--limit {options.corpus.limit}: no image is left to judge")
     # Before any captioning: what is wrong with Java or the references should not cost an hour to learn.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from captionkit.counting import counted
 from captionkit.storage import redact
 
 EXAMPLES = 5
@@ -26,6 +27,22 @@ MEANINGS = {
     "writing": "run is writing to the table at this moment; check again when it has ended",
 }
 """What each finding is about, as the end of a sentence that begins with their number."""
+
+MEANINGS_OF_ONE = {
+    "unreadable": "table file cannot be read: move it elsewhere, and the next run captions what is missing",
+    "schema": "table file has other columns than the caption table",
+    "rules": "row is neither a caption nor a failure with its kind",
+    "footers": "table file whose footer counts another number of rows of a shard than it holds",
+    "duplicates": "row too many, of an address that has one already: `captionkit compact` takes it out",
+    "replaced": "file that `captionkit compact` had merged when it died: the same command again deletes it",
+    "missing": "input has no row: the same `captionkit caption` command does what is missing",
+    "unfinished": "shard or Parquet file is not in the table to its end: the same",
+    "coverage": "input could not be listed, so that nobody can tell what of it is missing",
+    "changed": "input has changed since it was captioned; the next run captions it anew",
+    "extra": "row of an address that is no longer among the inputs",
+    "blank": "row of a list without an address",
+}
+"""The same where that number is one."""
 
 
 @dataclass
@@ -77,16 +94,19 @@ class CheckReport:
 
     def text(self) -> str:
         """For a person: what was found, and the verdict last."""
-        rows = f"{self.rows:,} rows: {self.captioned:,} captioned, {self.failed:,} failed"
-        lines = [f"{self.table}: {self.files:,} files, {rows}"]
+        rows = f"{counted(self.rows, 'row')}: {self.captioned:,} captioned, {self.failed:,} failed"
+        lines = [f"{self.table}: {counted(self.files, 'file')}, {rows}"]
         for kind, found in (("note", self.notes), ("problem", self.problems)):
             for name, finding in found.items():
-                lines.append(f"{kind}: {finding.count:,} {MEANINGS[name]}")
+                means = MEANINGS_OF_ONE.get(name, MEANINGS[name]) if finding.count == 1 else MEANINGS[name]
+                lines.append(f"{kind}: {finding.count:,} {means}")
                 lines += [f"  {example}" for example in finding.examples]
         if not self.ok:
             lines.append("not ok")
         elif self.listed is None:
             lines.append("ok: the table is sound; its inputs were not listed")
         else:
-            lines.append(f"ok: {self.listed:,} inputs listed, and each has exactly one row (a shard, all of its)")
+            lines.append(
+                f"ok: {counted(self.listed, 'input')} listed, and each has exactly one row (a shard, all of its)"
+            )
         return "\n".join(lines)

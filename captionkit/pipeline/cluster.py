@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sysconfig
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ import captionkit
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.progress import say
 from captionkit.pipeline.ray_address import await_head, check_ray, named_cluster, temporary_folder
+from captionkit.pipeline.worker_lines import quieten
 from captionkit.search_path import safe_environment
 from captionkit.storage import StorageError, UsageError
 
@@ -46,6 +48,7 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> Connection:
     if ray.is_initialized():
         return "found"
     check_ray(options.address)
+    quieten()
     if named := named_cluster(options.address):
         _join(*named)
         return "joined"
@@ -59,17 +62,21 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
     Args:
         search_path: What workers put first on their search path, where the job brings no working directory. Ray itself
             puts the driver's current folder there, and any numpy.py in it would then be run by every worker.
+        said: Takes what Ray says of the level of its log.
     """
 
-    def __init__(self, search_path: list[str]) -> None:
+    def __init__(self, search_path: list[str], said: _HeldBack | None = None) -> None:
         super().__init__()
-        self._search_path = search_path
+        self._search_path, self._said = search_path, said
 
     def _serialize(self) -> str:
         self._py_driver_sys_path = [] if self._runtime_env_has_working_dir() else self._search_path
         # At every run Ray's own code warns, in red and through the bar of progress, that actors may lose their
         # arguments: Ray Data puts them into the object store, and keeps them there as long as the actors may live.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
+            os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+            if self._said:
+                self._said.begin()
         serialized: str = super()._serialize()
         return serialized
 
@@ -77,8 +84,9 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
 def _start(dashboard: bool) -> None:
     """A Ray of this run's own."""
     try:
-        with _environment({**os.environ, **safe_environment()}):
-            ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR, job_config=_Driver([]))
+        with _environment({**os.environ, **safe_environment()}), _HeldBack() as said:
+            job = _Driver([], said)
+            ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR, job_config=job)
     except Exception as err:
         ray.shutdown()
         folder, variable = temporary_folder()
@@ -105,6 +113,32 @@ def _join(address: str, source: str) -> None:
         ray.shutdown()
         hint = "Unset it" if source == "RAY_ADDRESS" else f"Leave out {source}"
         raise UsageError(f"{source} {address}: {_first_line(err)}. {hint} to start a Ray for this run") from err
+
+
+class _HeldBack:
+    """Standard error of this process between `begin` and the end, given out then, but for Ray's word on its log."""
+
+    def __init__(self) -> None:
+        self._stderr: int | None = None
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
+
+    def __enter__(self) -> _HeldBack:
+        return self
+
+    def begin(self) -> None:
+        with suppress(OSError):  # it is closed
+            self._stderr = os.dup(2)
+            os.dup2(self._file.fileno(), 2)
+
+    def __exit__(self, *_: object) -> None:
+        if self._stderr is not None:
+            os.dup2(self._stderr, 2)
+            os.close(self._stderr)
+            self._file.seek(0)
+            for line in self._file:
+                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(2, line)
+        self._file.close()
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.counting import counted
 from captionkit.pipeline.ids import Ids, image_id
 from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.table import CAPTIONED, CaptionTable, Container, Footer, TableFile, container_of, to_parquet
@@ -54,11 +55,12 @@ class CompactReport:
     """Files deleted that an earlier `compact`, which died, had put together already."""
 
     def text(self) -> str:
-        lines = [f"{self.table}: {self.files_before:,} files before, {self.files_after:,} now, {self.rows:,} rows"]
+        files, rows = counted(self.files_before, "file"), counted(self.rows, "row")
+        lines = [f"{self.table}: {files} before, {self.files_after:,} now, {rows}"]
         if self.recovered:
             lines.append(f"finished a compaction that had died: {self.recovered:,} replaced files deleted")
         if self.doubles:
-            lines.append(f"took out {self.doubles:,} rows of addresses that had another one")
+            lines.append(f"took out {counted(self.doubles, 'row')} of addresses that had another one")
         return "\n".join(lines)
 
 

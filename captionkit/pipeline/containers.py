@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.counting import counted
 from captionkit.images.formats import identify
 from captionkit.images.types import ImageError
 from captionkit.pipeline.ids import Ids, image_id
@@ -119,7 +120,7 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
         kind = _kind(err)
         if last is not None:
             yield last
-        reason = f"the shard broke after {count} images: {_said(err)}"
+        reason = f"the shard broke after {counted(count, 'image')}: {_said(err)}"
         yield Broken(shard, image_id(shard, version), version, kind, reason, count + 1, again, others)
     else:
         if last is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from captionkit.counting import counted
 from captionkit.pipeline.ids import Ids
 from captionkit.pipeline.table import ERROR_KINDS, FAILED, CaptionTable, TableFile, container_of
 from captionkit.storage import Storage, UsageError, public
@@ -53,7 +54,7 @@ class Failures:
     def text(self) -> str:
         """For a person, some lines for each kind."""
         share = self.failed / max(1, self.rows)
-        lines = [f"{self.table}: {self.failed:,} of {self.rows:,} rows failed ({share:.2%})"]
+        lines = [f"{self.table}: {self.failed:,} of {counted(self.rows, 'row')} failed ({share:.2%})"]
         for group in self.groups:
             lines += ["", f"{group.count:,} × {group.kind} ({group.share:.2%} of all rows)"]
             if len(group.reasons) > 1:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.counting import counted
 from captionkit.inputs.tables import TableError, address_column, is_text, list_suffix, open_text
 from captionkit.pipeline.lists import AddressList, Row, address_column_of, shown
 from captionkit.pipeline.options import InputOptions
@@ -444,9 +445,8 @@ def is_bookkeeping(uri: str) -> bool:
 
 def passed_over(files: Counter[str]) -> str:
     """`3 files: 2 × .txt, 1 × .json`, the most common first."""
-    total = files.total()
     kinds = ", ".join(f"{n:,} × {suffix}" for suffix, n in files.most_common())
-    return f"{total:,} {'file' if total == 1 else 'files'}: {kinds}"
+    return f"{counted(files.total(), 'file')}: {kinds}"
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 
 import ray
 
+from captionkit.counting import counted
 from captionkit.images import Limits
 from captionkit.model.bundle import BundleError, read_files
 from captionkit.model.captioner import Captioner
@@ -272,21 +273,25 @@ def _failed_note(record: RunRecord) -> str:
 
 
 def _describe_manifest(manifest: Manifest, inputs: Inputs) -> str:
-    parts = [f"{manifest.images:,} images to caption"]
+    parts = [f"{counted(manifest.images, 'image')} to caption"]
     if manifest.unknown:
-        parts = [f"{manifest.images:,} images and {manifest.unknown:,} tar shards to caption"]
+        parts = [f"{counted(manifest.images, 'image')} and {counted(manifest.unknown, 'tar shard')} to caption"]
     done = manifest.done, manifest.finished_containers
     if any(done):
         parts.append(
             "already in the table: "
-            + " and ".join(f"{n:,} {what}" for n, what in zip(done, ("images", "shards or files"), strict=True) if n)
+            + " and ".join(
+                counted(n, *what)
+                for n, what in zip(done, (("image",), ("shard or file", "shards or files")), strict=True)
+                if n
+            )
         )
     if manifest.replaced:
-        parts.append(f"{manifest.replaced:,} rows replaced, their images have changed")
+        parts.append(f"{counted(manifest.replaced, 'row')} replaced, as the image has changed since")
     if manifest.duplicates:
-        parts.append(f"{manifest.duplicates:,} addresses listed again (one row each)")
+        parts.append(f"{counted(manifest.duplicates, 'address', 'addresses')} listed again (one row each)")
     if inputs.blank:
-        parts.append(f"{inputs.blank:,} list rows without an address")
+        parts.append(f"{counted(inputs.blank, 'list row')} without an address")
     parts += inputs.notes
     if inputs.ignored:
         parts.append(f"passed over {passed_over(inputs.ignored)}")

@@ -36,7 +36,7 @@ class Status:
         rate = record.get("images_per_second")
         lines = [
             f"run {record['run_id']}: {self.state}, last heard of {self.age:,.0f} s ago",
-            f"  {done:,}{share} images, {counts.get('failed', 0):,} failed; "
+            f"  {done:,}{share} image{'' if done == 1 and not share else 's'}, {counts.get('failed', 0):,} failed; "
             f"{counts.get('done_before', 0):,} were done before",
         ]
         if rate:

@@ -68,7 +68,14 @@ def check_same(record: dict[str, Any] | None, asked: dict[str, Any], output: str
         for name, value in (part.items() if isinstance(part, dict) else {group: part}.items())
         if (part_was := was.get(group, {}) if isinstance(part, dict) else was).get(name) != value
     ]
+    before, now = (part.get("steps", {}).get("epochs", 0) for part in (was, asked))
+    longer = ""
+    if record.get("status") == "succeeded" and now > before:
+        longer = (
+            f" To train its captioner for longer, start from it: --init {output}/bundle --epochs {now - before:g} and "
+            "another --output, without --encoder, --decoder and what belongs to them."
+        )
     raise UsageError(
         f"{output} holds a training with other options ({'; '.join(changed) or 'of another captionkit'}). "
-        "Give another --output, or the same options to go on with it."
+        f"Give another --output, or the same options to go on with it.{longer}"
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from captionkit.corpus import read_corpus
+from captionkit.counting import counted
 from captionkit.storage import Storage, UsageError
 from captionkit.training.examples import Examples
 from captionkit.training.options import CorpusOptions
@@ -62,10 +63,10 @@ def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCo
         dev = [pair for pair in train if pair[0] in chosen]
         train = [pair for pair in train if pair[0] not in chosen]
     if not train or not dev:
-        images = "1 image" if len(train) == 1 else f"{len(train):,} images"
         raise UsageError(
-            f"there {'is' if len(train) == 1 else 'are'} {images} to train on and {len(dev):,} to judge by; give at "
-            f"least 2, or name dev images with --dev-list:\n{corpus.report}"
+            f"there {'is' if len(train) == 1 else 'are'} {counted(len(train), 'image')} to train on and {len(dev):,} to "
+            f"judge by; give at least 2, or name dev images with --dev-list:
+{corpus.report}"
         )
     counts = Counter(word for _, texts in train for text in texts for word in tokenize(text))
     return TrainingCorpus(train, dev, str(corpus.report), counts)

@@ -19,16 +19,18 @@ from ray.train.torch import TorchTrainer
 
 import captionkit
 from captionkit.corpus.glove import read_glove
+from captionkit.counting import counted
 from captionkit.model.bundle import read_weights
 from captionkit.model.captioner import Captioner
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import DECODERS, Decoder, build_decoder
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
-from captionkit.pipeline.cluster import connect, node_cpus, plan_pool
+from captionkit.pipeline.cluster import connect, node_cpus, plan_pool, require_gpus
 from captionkit.pipeline.config import to_config
 from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.progress import say
+from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.record import now, versions
 from captionkit.storage import Storage, StorageError, UsageError, public
 from captionkit.training.checkpoints import HISTORY, History, load_average
@@ -59,6 +61,7 @@ class TrainJob:
 
     def __init__(self, options: TrainOptions) -> None:
         check(options)
+        check_ray(options.cluster.address)
         self.options = options
         self.storage = Storage(options.storage)
         self.output = self.storage.normalize(options.result.output)
@@ -92,8 +95,8 @@ class TrainJob:
             except EncoderError as err:
                 raise UsageError(f"--finetune-layers: {err}") from err
         say(
-            f"{len(corpus.train):,} images to train on, {len(corpus.dev):,} to judge by; "
-            f"{len(self.vocabulary):,} words"
+            f"{counted(len(corpus.train), 'image')} to train on, {len(corpus.dev):,} to judge by; "
+            f"{counted(len(self.vocabulary), 'word')}"
             + ("" if options.network.init else f" come {options.corpus.min_count} times or more")
         )
         self._write_record()
@@ -239,6 +242,7 @@ class TrainJob:
         workers = options.cluster.workers
         per_worker = options.cluster.gpus_per_worker
         per_worker = float(gpus > 0) if per_worker is None else per_worker
+        require_gpus(per_worker, f"--gpus-per-worker {per_worker:g}", self._connection, workers)
         # What is reserved leaves room for the tasks that read the features.
         resources = {"CPU": min(1.0, cpus / (workers + 1)), **({"GPU": per_worker} if per_worker else {})}
         path, filesystem = self._checkpoints()

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from captionkit.counting import counted
 from captionkit.metrics.cider import CiderD, DocumentFrequencies
 from captionkit.model.device import fast_bfloat16
 from captionkit.training.augment import augment
@@ -108,6 +109,11 @@ class Worker:
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 history = resume(Path(folder), self.objective, self.average, self.optimizer, self.device)
+            self._tell(
+                f"{self.stage.name}: goes on from the checkpoint at step {history.step:,} of {self.steps:,}"
+                if history.step < self.steps
+                else f"{self.stage.name}: done before, {counted(self.steps, 'step')}"
+            )
         elif self.stage.name != "captions":
             self._validate(history, 0)  # what the stage before has reached is to be beaten
         self._from, self._began = history.step, time.monotonic()
@@ -281,10 +287,12 @@ class Worker:
         rate = (point["step"] - self._from) / max(1e-9, now - self._began)
         left = f", {(self.steps - point['step']) / rate / 60:.1f} min left" if rate else ""
         figures = ", ".join(f"{name} {point[name]:.3f}" for name in ("loss", "reward", "cider") if name in point)
-        # Not by print, which Ray Train takes for its own log and says twice.
-        sys.stderr.write(
-            f"{self.stage.name}: step {point['step']:,} of {self.steps:,}, {figures}, {rate:.2f} steps/s{left}\n"
-        )
+        self._tell(f"{self.stage.name}: step {point['step']:,} of {self.steps:,}, {figures}, {rate:.2f} steps/s{left}")
+
+    def _tell(self, line: str) -> None:
+        if self.rank == 0:
+            # Not by print, which Ray Train takes for its own log and says twice.
+            sys.stderr.write(f"{line}\n")
 
     @property
     def _folder(self) -> Path:

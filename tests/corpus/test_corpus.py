@@ -66,7 +66,7 @@ def test_formats_are_told_apart_whatever_the_file_is_called(text: str, kind: str
         ("a.zip", zipped(a="x", b="y"), r"holds 2 files \(a, b\); unpack the one you mean"),
         ("a.csv.gz", gzip.compress(CSV.encode() * 99)[:40], "the archive is broken"),
         ("a.zip", zipped(a=CSV)[:40], "the archive is broken"),
-        ("a.token.txt", b"nothing of the kind\n", "not one record came of it:\n(.|\n)*1 captions of another form"),
+        ("a.token.txt", b"nothing of the kind\n", "not one record came of it:\n(.|\n)*1 caption of another form"),
     ],
 )
 def test_errors_say_what_to_do(name: str, data: bytes, message: str) -> None:

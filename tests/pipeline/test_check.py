@@ -130,7 +130,7 @@ def test_what_is_missing_is_named(folder: Folder, output: Path) -> None:
     found = check(str(output), STORAGE)
     assert found.problems["missing"].examples == [new]
     assert found.problems["unfinished"].examples == [f"{shard}: 0 rows, and its end was not reached"]
-    assert "problem: 1 inputs have no row" in found.text()
+    assert "problem: 1 input has no row" in found.text()
     assert found.text().endswith("not ok")
     means = found.to_json()["problems"]["missing"]["means"]
     assert "have no row" in means
@@ -276,7 +276,7 @@ def test_inputs_that_can_no_longer_be_listed_are_no_proof(folder: Folder, output
     assert "extra" not in found.notes
     record(output, folder.path, run="s")
     assert notes(output) == {"coverage": 1}  # of an earlier night
-    assert "note: 1 inputs could not be listed" in check(str(output), STORAGE).text()
+    assert "note: 1 input could not be listed" in check(str(output), STORAGE).text()
 
 
 def test_inputs_of_all_nights_that_ended_count(folder: Folder, output: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionkit.pipeline.cluster import plan_pool
+from captionkit.pipeline.cluster import plan_pool, require_gpus
 from captionkit.pipeline.options import ClusterOptions
+from captionkit.storage import UsageError
 from tests.pipeline.conftest import Folder
 
 NODES = st.lists(st.sampled_from([1, 2, 3, 4, 7, 8, 64, 96]), min_size=1, max_size=5)
@@ -50,6 +51,16 @@ def test_a_cluster_that_grows_keeps_the_maximum_that_was_asked_for(nodes: list[f
 def test_a_pool_on_gpus_that_are_not_there_yet_is_as_asked_for(nodes: list[float]) -> None:
     pool = plan_pool(ClusterOptions(actors="2:8", gpus_per_actor=0.5), nodes, 0, grows=True)
     assert (pool.low, pool.high, pool.gpus, pool.cpus, pool.fetch_cpus) == (2, 8, 0.5, 0, 1)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_gpus_that_can_never_come_are_refused_and_others_waited_for_aloud(capsys: pytest.CaptureFixture[str]) -> None:
+    require_gpus(0.0, "--gpus-per-actor 0", "started")
+    with pytest.raises(UsageError, match="--gpus-per-actor 99: wants 99 GPUs, and Ray sees"):
+        require_gpus(99.0, "--gpus-per-actor 99", "started")
+    assert not capsys.readouterr().err
+    require_gpus(99.0, "--gpus-per-actor 99", "joined")
+    assert "waiting for a node with 99 GPUs (--gpus-per-actor 99)" in capsys.readouterr().err
 
 
 # All other quick tests have two.

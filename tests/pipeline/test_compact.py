@@ -62,7 +62,7 @@ def test_small_files_become_one_with_the_same_rows(tmp_path: Path) -> None:
     assert pq.read_schema(tmp_path / files(tmp_path)[0]).names == [*before[0]]
     again = compact(str(tmp_path), STORAGE)
     assert (again.files_before, again.files_after, again.merged) == (1, 1, 0)
-    assert "1 files before, 1 now, 6 rows" in again.text()
+    assert "1 file before, 1 now, 6 rows" in again.text()
 
 
 def test_merged_files_are_merged_again_as_more_come(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_table_without_failures_and_a_folder_without_a_table(tmp_path: Path) -
     write(tmp_path / "t", rows(["/a.jpg"]))
     found = failures(str(tmp_path / "t"), STORAGE)
     assert found.groups == []
-    assert found.text().endswith("0 of 1 rows failed (0.00%)")
+    assert found.text().endswith("0 of 1 row failed (0.00%)")
     with pytest.raises(UsageError, match="holds no caption table"):
         failures(str(tmp_path / "nothing"), STORAGE)
 

@@ -5,7 +5,9 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,8 +72,24 @@ def test_every_reader_reads_it_as_it_is(tmp_path: Path) -> None:
     assert table.schema.names == SCHEMA.names
     assert table.schema.equals(SCHEMA)
     assert len(pd.read_parquet(tmp_path / "t")) == 3
-    query = f"SELECT count(*), max(alternatives[1].caption) FROM '{tmp_path}/t/*.parquet'"
-    assert duckdb.sql(query).fetchall() == [(3, "another")]
+    for pattern in ("*.parquet", "**/*.parquet"):
+        query = f"SELECT count(*), max(alternatives[1].caption) FROM '{tmp_path}/t/{pattern}'"
+        assert duckdb.sql(query).fetchall() == [(3, "another")]
+    assert pyarrow.dataset.dataset(tmp_path / "t").count_rows() == 3
+    # Of a folder alone Polars wants that nothing else lies in it, at any depth.
+    assert pl.scan_parquet(tmp_path / "t" / "*.parquet").select(pl.len()).collect().item() == 3
+
+
+@pytest.mark.slow
+def test_hugging_face_s_datasets_read_the_folder_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    datasets = pytest.importorskip("datasets")
+    write(tmp_path / "t", rows(["/a.jpg"]), rows(["/b.jpg", "/c.jpg"]))
+    (tmp_path / "t/_runs").mkdir()
+    (tmp_path / "t/_runs/r.json").write_text("{}")
+    found = datasets.load_dataset(str(tmp_path / "t"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(found["uri"]) == ["/a.jpg", "/b.jpg", "/c.jpg"]
 
 
 def test_a_strange_parquet_file_is_refused(tmp_path: Path) -> None:

@@ -58,3 +58,12 @@ def test_a_folder_takes_the_same_training_only() -> None:
     check_same(record, lasting(replace(GOOD, cluster=WorkerOptions(workers=4))), "out")
     with pytest.raises(UsageError, match=r"out holds a training with other options \(epochs: .*, now 77\)"):
         check_same(record, lasting(replace(GOOD, steps=StepOptions(epochs=77))), "out")
+
+
+def test_a_finished_training_says_how_to_train_for_longer() -> None:
+    done = {"status": "succeeded", "asked": lasting(replace(GOOD, steps=StepOptions(epochs=2)))}
+    with pytest.raises(UsageError, match="--init out/bundle --epochs 1 and another --output"):
+        check_same(done, lasting(replace(GOOD, steps=StepOptions(epochs=3))), "out")
+    with pytest.raises(UsageError) as shorter:
+        check_same(done, lasting(replace(GOOD, steps=StepOptions(epochs=1))), "out")
+    assert "--init" not in str(shorter.value)
