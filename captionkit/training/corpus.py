@@ -64,9 +64,8 @@ def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCo
         train = [pair for pair in train if pair[0] not in chosen]
     if not train or not dev:
         raise UsageError(
-            f"there {'is' if len(train) == 1 else 'are'} {counted(len(train), 'image')} to train on and {len(dev):,} to "
-            f"judge by; give at least 2, or name dev images with --dev-list:
-{corpus.report}"
+            f"there {'is' if len(train) == 1 else 'are'} {counted(len(train), 'image')} to train on and {len(dev):,} "
+            f"to judge by; give at least 2, or name dev images with --dev-list:\n{corpus.report}"
         )
     counts = Counter(word for _, texts in train for text in texts for word in tokenize(text))
     return TrainingCorpus(train, dev, str(corpus.report), counts)
