@@ -291,7 +291,7 @@ def csv_rows(lines: Iterable[str], delimiter: str, first_line: int = 1, blanks: 
             plain = [(value.lstrip(" ") if blanks else value) for value in row.split(delimiter)]
             plain = [value[1:].removesuffix('"') if value.startswith('"') else value for value in plain]
             yield Row(start, plain, open_quote=True)
-        elif any(value.strip() for value in fields):
+        elif any(line.strip() for line in source.taken):
             yield Row(start, fields, taken)
 
 
