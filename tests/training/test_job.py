@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,6 +163,26 @@ def test_a_training_starts_from_a_captioner_with_its_encoder(scenes: Path, tmp_p
 
 
 @pytest.mark.slow
+def test_a_finished_training_is_trained_for_longer_as_its_refusal_says(scenes: Path, tmp_path: Path) -> None:
+    first, longer = options_for(scenes, tmp_path / "out"), StepOptions(epochs=3, batch_size=10, dtype="float32")
+    TrainJob(first).run()
+    with pytest.raises(UsageError) as refusal:
+        TrainJob(replace(first, steps=longer))
+    said = re.search(r"--init (\S+) --epochs (\S+) and another --output", str(refusal.value))
+    assert said
+    more = options_for(
+        scenes,
+        tmp_path / "more",
+        network=NetworkOptions(init=said[1]),
+        steps=replace(longer, epochs=float(said[2])),
+    )
+    before, after = Captioner.load(said[1]), Captioner.load(TrainJob(more).run())
+    assert after.vocabulary.words == before.vocabulary.words
+    assert after.fingerprint != before.fingerprint
+    assert losses(tmp_path / "more")[0] < losses(tmp_path / "out")[0]
+
+
+@pytest.mark.slow
 def test_two_workers_learn_what_one_learns(scenes: Path, tmp_path: Path) -> None:
     for workers in (1, 2):
         cluster = WorkerOptions(workers=workers, cache=str(scenes / "features"))
@@ -193,6 +214,9 @@ def test_a_killed_job_goes_on_with_the_same_curve(scenes: Path, tmp_path: Path) 
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     done = len(losses(tmp_path / "killed")) if (tmp_path / "killed" / "metrics.jsonl").exists() else 0
-    assert subprocess.run(command, env=environment, timeout=350).returncode == 0
+    again = subprocess.run(command, env=environment, timeout=350, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "captions: goes on from the checkpoint at step" in again.stderr
+    assert "object store" not in again.stderr
     assert done < len(losses(tmp_path / "killed"))
     assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)
