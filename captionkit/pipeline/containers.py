@@ -18,6 +18,7 @@ from captionkit.images.formats import identify
 from captionkit.images.types import ImageError
 from captionkit.pipeline.ids import Ids, image_id
 from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column, passed_over
+from captionkit.pipeline.table import source_name, stored_name
 from captionkit.storage import AddressError, Storage, StorageError, UsageError, join_member, redact
 from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
 
@@ -36,8 +37,6 @@ BATCH = 64
 """Rows of a Parquet file held at once."""
 HEAD = 4096
 """Bytes by which a member is told whose name is no image's."""
-NAME_BYTES = 2**20
-"""What the names and attributes of one member of a tar may take."""
 
 
 class Source(NamedTuple):
@@ -182,7 +181,7 @@ def read_row_group(
         with storage.open(row["address"] or file) as opened, seekable(opened) as stream:
             parquet = pq.ParquetFile(stream)
             column = image_column(parquet.schema_arrow, options.image_column)
-            names = [name for name, _ in options.carry if name in parquet.schema_arrow.names]
+            names = [name for name in map(source_name, dict(options.carry)) if name in parquet.schema_arrow.names]
             groups = [group] if group is not None else []
             for batch in parquet.iter_batches(BATCH, row_groups=groups, columns=[column, *names]):
                 images = batch.column(batch.schema.get_field_index(column))
@@ -191,7 +190,8 @@ def read_row_group(
                     if images.type.get_field_index("path") >= 0:
                         paths = images.field("path")
                     images = images.field("bytes")
-                carried = batch.select(names).to_pylist() if names else [{}] * len(batch)
+                extras = batch.select(names).rename_columns([stored_name(name) for name in names])
+                carried = extras.to_pylist() if names else [{}] * len(batch)
                 for image, path, extra in zip(images, paths, carried, strict=True):
                     uri = join_member(file, str(first + count))
                     count += 1

@@ -17,6 +17,7 @@ from captionkit.counting import counted
 from captionkit.inputs.tables import TableError, address_column, is_text, list_suffix, open_text
 from captionkit.pipeline.lists import AddressList, Row, address_column_of, shown
 from captionkit.pipeline.options import InputOptions
+from captionkit.pipeline.table import stored_name
 from captionkit.storage import (
     SHARD_SUFFIXES,
     AddressError,
@@ -103,7 +104,7 @@ class Inputs:
             raise UsageError("--input names nothing")
         for address in self.options.input:
             yield from self._address(address)
-        missing = [name for name in self.options.carry if name not in self.carry_types]
+        missing = [name for name in self.options.carry if stored_name(name) not in self.carry_types]
         if missing:
             raise UsageError(f"--carry {' '.join(missing)}: no input has a column of that name")
 
@@ -247,6 +248,7 @@ class Inputs:
             return None
 
     def _carry(self, name: str, kind: pa.DataType, where: str) -> None:
+        name = stored_name(name)
         known = self.carry_types.setdefault(name, kind)
         if known != kind:
             where = public(where)

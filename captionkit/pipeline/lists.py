@@ -22,6 +22,7 @@ from captionkit.inputs.tables import (
     text_lines,
 )
 from captionkit.pipeline.options import InputOptions
+from captionkit.pipeline.table import stored_name
 from captionkit.storage import Storage, UsageError, public, spelled
 
 Row = tuple[str | None, dict[str, Any]]
@@ -160,7 +161,7 @@ def shown(carried: dict[str, Any], column: str) -> dict[str, Any]:
         return carried
     if isinstance(carried.get(column), str):
         carried[column] = public(carried[column])
-    return {name: spelled(value) if isinstance(value, str) else value for name, value in carried.items()}
+    return {stored_name(name): spelled(value) if isinstance(value, str) else value for name, value in carried.items()}
 
 
 def _unquoted(line: str) -> str:

@@ -54,6 +54,21 @@ SCHEMA = pa.schema(
 )
 
 
+_TAKEN = frozenset(SCHEMA.names) | {"pixels", "total", "again", "passed_over", "version", "bytes", "batch", "retries"}
+_PREFIX = "input_"
+
+
+def stored_name(column: str) -> str:
+    """What a carried column of an input is called in the table: `input_caption` where the table has a `caption`."""
+    return f"{_PREFIX}{column}" if column in _TAKEN else column
+
+
+def source_name(stored: str) -> str:
+    """Undoes `stored_name`."""
+    column = stored.removeprefix(_PREFIX)
+    return column if column in _TAKEN else stored
+
+
 @dataclass
 class Container:
     """What one table file knows of one container: a tar shard, or a Parquet file of images."""
@@ -96,7 +111,7 @@ def schema_with(carry: Mapping[str, pa.DataType]) -> pa.Schema:
     Raises:
         UsageError: a carried column bears the name of one of the table's own.
     """
-    clash = sorted(set(carry) & set(SCHEMA.names))
+    clash = sorted(set(carry) & set(SCHEMA.names))  # not from inputs: see `stored_name`
     if clash:
         raise UsageError(f"--carry {' '.join(clash)}: the caption table has a column of that name itself")
     return pa.schema([*SCHEMA, *(pa.field(name, kind) for name, kind in carry.items())])

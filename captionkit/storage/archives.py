@@ -40,7 +40,7 @@ _LONG_HEADERS = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-_MAX_HEADER_BYTES = 2**20
+NAME_BYTES = 2**20
 """What the names and attributes of one member of a tar may take."""
 _LFS = b"version https://git-lfs"
 
@@ -181,7 +181,7 @@ class _Header(tarfile.TarInfo):
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size < 0:
             raise tarfile.ReadError(f"a member claims {self.size:,} bytes")
-        if self.type in _LONG_HEADERS and self.size > _MAX_HEADER_BYTES:
+        if self.type in _LONG_HEADERS and self.size > NAME_BYTES:
             raise tarfile.ReadError(f"a name or header in it claims {self.size:,} bytes")
         found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # typeshed leaves it out
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,15 +21,16 @@ class LocalBackend:
     """The local disk. Addresses are absolute paths."""
 
     def read(self, address: str) -> bytes:
+        path = _path(address)
         with explained(address, explain_os_error):
-            if not stat.S_ISREG(os.stat(address).st_mode):
+            if not stat.S_ISREG(os.stat(path).st_mode):
                 raise failure("read_error", address, "not a file")  # opening a pipe would wait for ever
-            with open(address, "rb") as file:
+            with open(path, "rb") as file:
                 return file.read()
 
     def open(self, address: str) -> BinaryIO:
         with explained(address, explain_os_error):
-            file = open(address, "rb", buffering=0)  # noqa: SIM115  # the caller closes it
+            file = open(_path(address), "rb", buffering=0)  # noqa: SIM115  # the caller closes it
         return io.BufferedReader(GuardedFile(file, address, explain_os_error), 1 << 20)
 
     def write(self, address: str, data: bytes) -> None:
@@ -55,7 +57,7 @@ class LocalBackend:
 
     def stat(self, address: str) -> Entry:
         with explained(address, explain_os_error):
-            result = os.stat(address)
+            result = os.stat(_path(address))
         if stat.S_ISDIR(result.st_mode):
             raise failure("not_found", address, "a folder, not a file")
         return _entry(address, result)
@@ -76,6 +78,15 @@ class LocalBackend:
         start = os.path.dirname(pattern.literal)
         if os.path.isdir(start):
             yield from _walk(start, pattern.may_hold, hidden=True)
+
+
+def _path(address: str) -> str | bytes:
+    """The file at an address. Of a name that is not UTF-8 (Latin-1, as of old archives) the address has each such byte
+    escaped, `caf\\xe9.jpg`; a file of the very name that the address spells goes before it."""
+    if "\\x" not in address or os.path.lexists(address):
+        return address
+    escaped = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(address))
+    return escaped if os.path.lexists(escaped) else address
 
 
 def _entry(address: str, result: os.stat_result) -> Entry:

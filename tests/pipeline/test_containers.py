@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.images import Limits, Preprocessing
-from captionkit.pipeline.containers import NAME_BYTES, Broken, Source, read_tar
+from captionkit.pipeline.containers import Broken, Source, read_tar
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
 from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.manifest import make_manifest
@@ -25,6 +25,7 @@ from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.record import RunRecord
 from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage, StorageOptions
+from captionkit.storage.archives import NAME_BYTES
 from tests.pipeline.conftest import Folder, tar_bytes
 
 STORAGE = Storage()

@@ -15,7 +15,8 @@ from captionkit.pipeline.options import WordOptions
 from captionkit.model.search.options import SearchOptions
 
 torch.set_num_threads(1)  # threads reserve address space of their own
-captioner, search, words = Captioner.load(), SearchOptions(beam=1), WordOptions()
+captioner = Captioner.load(dtype="float32")  # what it takes depends on it, and "auto" on the chip
+search, words = SearchOptions(beam=1), WordOptions()
 size = captioner.preprocessing.size
 few = np.random.default_rng(0).integers(0, 255, (8, size, size, 3), np.uint8)
 expected, part = describe_in_parts(captioner, few, search, words, None)

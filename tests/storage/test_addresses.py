@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from captionkit.storage import Storage, UsageError, is_pattern, join_member, split_member
+from captionkit.storage import SHARD_SUFFIXES, Storage, UsageError, expand_braces, is_pattern, join_member, split_member
 from captionkit.storage.addresses import Pattern, join, normalize
 
 
@@ -121,3 +124,64 @@ def test_patterns_walk_only_where_matches_can_be() -> None:
     assert not pattern.may_hold("/data/2024/raw")
     assert Pattern("/data/20*/**/*.jpg").may_hold("/data/2024/raw/x")
     assert not Pattern("/data/20*/**/*.jpg").may_hold("/data/1999/raw/x")
+
+
+@pytest.mark.parametrize(
+    ("address", "normal"),
+    [
+        ("s3://bucket/a/", "s3://bucket/a"),
+        ("s3://bucket/a//", "s3://bucket/a"),
+        ("s3://bucket/", "s3://bucket"),
+        ("gs://bucket/a b/", "gs://bucket/a b"),
+        ("https://host/a/", "https://host/a/"),  # there the slash is part of the address
+        ("file:///data/a%20b%C3%A9.jpg", "/data/a bé.jpg"),
+        ("file://localhost/data/a.jpg", "/data/a.jpg"),
+        ("file:/data/a.jpg", "/data/a.jpg"),
+    ],
+)
+def test_a_folder_has_one_spelling(address: str, normal: str) -> None:
+    assert normalize(address) == normal
+    assert normalize(normal) == normal
+
+
+def test_file_urls_of_pathlib_and_names_that_look_like_them(tmp_path: Path) -> None:
+    for name in ("a b é%41.jpg", "100%25.jpg", "#1?.jpg"):
+        assert normalize((tmp_path / name).as_uri()) == str(tmp_path / name)
+    (tmp_path / "a%20b.jpg").touch()
+    assert normalize(f"file://{tmp_path}/a%20b.jpg") == str(tmp_path / "a%20b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("braces", "expanded"),
+    [
+        ("{0..3}.tar", ["0.tar", "1.tar", "2.tar", "3.tar"]),
+        ("{08..11}", ["08", "09", "10", "11"]),
+        ("{3..1}", ["3", "2", "1"]),
+        ("{0..9..4}", ["0", "4", "8"]),
+        ("s3://b/{a,b}-{1..2}.tar", ["s3://b/a-1.tar", "s3://b/a-2.tar", "s3://b/b-1.tar", "s3://b/b-2.tar"]),
+        ("{a,}b", ["ab", "b"]),
+        ("{a}", ["{a}"]),
+        ("{}", ["{}"]),
+        ("{1..x}", ["{1..x}"]),
+        ("plain", ["plain"]),
+    ],
+)
+def test_braces_stand_for_what_a_shell_makes_of_them(braces: str, expanded: list[str]) -> None:
+    assert list(expand_braces(braces)) == expanded
+    bash = shutil.which("bash")
+    if bash and "*" not in braces:
+        script = f"printf '%s\\n' {braces}"
+        done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == expanded
+
+
+def test_braces_without_end_are_refused() -> None:
+    with pytest.raises(UsageError, match="more than"):
+        next(expand_braces("{0..999999999999}.tar"))
+
+
+def test_members_behind_a_query_are_found_again() -> None:
+    shard = "https://host/00000.tar?download=true"
+    assert split_member(join_member(shard, "a/1.jpg")) == (shard, "a/1.jpg")
+    for suffix in (*SHARD_SUFFIXES, ".parquet"):
+        assert split_member(join_member(f"s3://b/x{suffix}", "1")) == (f"s3://b/x{suffix}", "1")
