@@ -56,6 +56,9 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> Connection:
     return "started"
 
 
+LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+
+
 class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
     """What Ray is told of this driver, by a call between the start of its own processes and that of the driver's part.
 
@@ -73,8 +76,8 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
         self._py_driver_sys_path = [] if self._runtime_env_has_working_dir() else self._search_path
         # At every run Ray's own code warns, in red and through the bar of progress, that actors may lose their
         # arguments: Ray Data puts them into the object store, and keeps them there as long as the actors may live.
-        if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
-            os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+        if LOG_LEVEL not in os.environ:
+            os.environ[LOG_LEVEL] = "fatal"
             if self._said:
                 self._said.begin()
         serialized: str = super()._serialize()
@@ -84,7 +87,7 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
 def _start(dashboard: bool) -> None:
     """A Ray of this run's own."""
     try:
-        with _environment({**os.environ, **safe_environment()}), _HeldBack() as said:
+        with _environment(safe_environment()), _HeldBack() as said:
             job = _Driver([], said)
             ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR, job_config=job)
     except Exception as err:
@@ -107,7 +110,7 @@ def _join(address: str, source: str) -> None:
     # Ray Client pickles it, for a server that may have no captionkit.
     job: dict[str, Any] = {} if "://" in address else {"job_config": _Driver([] if installed else [own])}
     try:
-        with _environment(dict(os.environ)):
+        with _environment({}):
             ray.init(address=address, **job)
     except Exception as err:
         ray.shutdown()
@@ -136,7 +139,7 @@ class _HeldBack:
             os.close(self._stderr)
             self._file.seek(0)
             for line in self._file:
-                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                if LOG_LEVEL.encode() not in line:
                     os.write(2, line)
         self._file.close()
 
@@ -147,15 +150,17 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """These variables for processes that are started meanwhile, and those of before thereafter."""
-    before = dict(os.environ)
+    """These variables for processes that are started meanwhile; they, and the level of the log, are as before then."""
+    before = {name: os.environ.get(name) for name in (*variables, LOG_LEVEL)}
     try:
         os.environ.update(variables)
         yield
     finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def require_gpus(each: float, option: str, connection: Connection, count: int = 1) -> None:

@@ -82,7 +82,7 @@ def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(
 
     assert caption(*options) == OK
     assert read(output) == first
-    assert "already in the table: 2 images and 1 shards or files" in capsys.readouterr().err
+    assert "already in the table: 2 images and 1 shard or file" in capsys.readouterr().err
     assert records(output)[-1]["counts"] == {
         "captioned": 0, "failed": 0, "listed": 2, "containers": 1, "duplicates": 0, "blank": 0,
         "done_before": 2, "containers_done_before": 1, "replaced": 0, "retried": 0,
