@@ -105,7 +105,7 @@ def train(args: Sequence[str]) -> int:
         lines = [line for line in str(err).splitlines() if line.strip()]
         return _complain(BROKEN, f"{lines[-1].strip()}; the same command goes on from the last checkpoint")
     say(f"bundle: {bundle}")
-    say(f"curve:  {options.result.output}/curve.png")
+    say(f"curve:  {Storage().join(options.result.output, 'curve.png')}")
     return OK
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.inputs.tables import TABLE_SUFFIXES, list_suffix
-from captionkit.pipeline.inputs import Inputs, Item, image_column
+from captionkit.pipeline.inputs import Inputs, Item, image_column, passed_over
 from captionkit.pipeline.options import InputOptions
 from captionkit.storage import Storage, UsageError, split_member
 from tests.pipeline.conftest import Folder, tar_bytes
@@ -305,3 +305,79 @@ def test_web_addresses_of_containers_may_have_a_query(folder: Folder) -> None:
     assert [(item.uri, item.kind) for item in found] == [(shard, "tar")]
     assert split_member(f"{shard}#a/b.jpg") == (shard, "a/b.jpg")
     assert split_member("/a.tar?x#b.jpg")[1] is None  # on disk that is a name
+
+
+def parquet(folder: Folder, name: str, **columns: list[object]) -> None:
+    (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder.path / name)
+
+
+def test_what_tools_leave_beside_images_is_passed_over_and_counted(folder: Folder) -> None:
+    folder.add("00000.tar", b"a shard")  # img2dataset: metadata beside each shard
+    parquet(folder, "00000.parquet", url=["http://h/1.jpg"], caption=["a"], width=[1])
+    folder.add("00000_stats.json", b"{}")
+    folder.add("a.jpg", 1)
+    folder.add("0a1b2c", 2)  # a key without a suffix is an image's
+    for name in ("_SUCCESS", "b_$folder$", "README", "_delta_log/00000000000000000000.json"):
+        folder.add(name, b"")
+    parquet(folder, "_delta_log/1.checkpoint.parquet", path=["x"])
+    parquet(folder, "_metadata", image=[b"x"])
+    made = Inputs(InputOptions(input=(str(folder.path),)), Storage())
+    assert sorted(item.uri[len(str(folder.path)) + 1 :] for item in made.items()) == ["00000.tar", "0a1b2c", "a.jpg"]
+    assert made.ignored == {
+        ".parquet": 2, ".json": 2, "_SUCCESS": 1, "b_$folder$": 1, "README": 1, "_metadata": 1,
+    }  # fmt: skip
+    assert passed_over(made.ignored).startswith("8 files: ")
+    assert uris(str(folder.path), format="webdataset") == [f"{folder.path}/00000.tar"]
+
+
+def test_a_parquet_file_that_is_named_is_held_to_more(folder: Folder) -> None:
+    parquet(folder, "meta.parquet", key=["1"])
+    with pytest.raises(UsageError, match=r"its columns: key \(string\)"):
+        items(f"{folder.path}/meta.parquet")
+    parquet(folder, "lists.parquet", images=[[b"1", b"2"]])
+    with pytest.raises(UsageError, match=r"images \(list<"):
+        items(f"{folder.path}/lists.parquet")
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "binary_view", "large_binary", "fixed"])
+def test_image_bytes_of_every_arrow_type_are_found(folder: Folder, kind: str) -> None:
+    column = {
+        "dictionary": lambda: pa.array([b"ab", b"cd"]).dictionary_encode(),
+        "binary_view": lambda: pa.array([b"ab", b"cd"], pa.binary_view()),
+        "large_binary": lambda: pa.array([b"ab", b"cd"], pa.large_binary()),
+        "fixed": lambda: pa.array([b"ab", b"cd"], pa.binary(2)),
+    }[kind]()
+    pq.write_table(pa.table({"image": column}), folder.path / "x.parquet")
+    [item] = items(f"{folder.path}/x.parquet")
+    assert (item.kind, item.row_groups) == ("parquet", (2,))
+
+
+@pytest.mark.parametrize("name", ["arch [2014]", "what? really*", "a{1..2}", "{a,b}"])
+def test_a_folder_that_exists_is_meant_literally(folder: Folder, name: str) -> None:
+    image = folder.add(f"{name}/1.jpg", 1)
+    for spelled in (f"{folder.path}/{name}", f"{folder.path}/{name}/"):
+        assert uris(spelled) == [image]
+
+
+@pytest.mark.parametrize("name", ["arch [2014]", "what? really*", "a{1..2}"])
+def test_a_prefix_that_exists_is_meant_literally(bucket: str, name: str) -> None:
+    Storage().write(f"s3://{bucket}/{name}/1.jpg", b"1")
+    for spelled in (f"s3://{bucket}/{name}", f"s3://{bucket}/{name}/"):
+        assert uris(spelled) == [f"s3://{bucket}/{name}/1.jpg"]
+
+
+def test_braces_name_each_of_their_files(folder: Folder) -> None:
+    shards = [folder.add(f"s/{number:03}.tar", b"") for number in range(3)]
+    assert uris(f"{folder.path}/s/{{000..002}}.tar") == shards
+    with pytest.raises(UsageError, match=r"003\.tar: no such file"):
+        items(f"{folder.path}/s/{{000..003}}.tar")
+
+
+@pytest.mark.parametrize("name", ["a.7z", "a.rar", "a.arrow"])
+def test_archives_that_are_not_read_are_refused_where_they_are_named(folder: Folder, name: str) -> None:
+    folder.add("1.jpg", 1)
+    archive = folder.add(name, b"?")
+    with pytest.raises(UsageError, match="does not read"):
+        items(archive)
+    assert uris(str(folder.path)) == [f"{folder.path}/1.jpg"]

@@ -270,3 +270,15 @@ def test_a_large_folder_lists_in_constant_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert count == 2_000
     assert peak < 100_000
+
+
+def test_a_name_that_is_not_utf8_is_read_by_its_escaped_address(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"latin")
+    [entry] = STORAGE.list(str(tmp_path))
+    assert entry.uri == f"{tmp_path}/caf\\xe9.jpg"
+    assert STORAGE.read(entry.uri) == b"latin"
+    assert STORAGE.stat(entry.uri) == entry
+    with STORAGE.open(entry.uri) as file:
+        assert file.read() == b"latin"
+    (tmp_path / "caf\\xe9.jpg").write_bytes(b"the very name")
+    assert STORAGE.read(entry.uri) == b"the very name"
