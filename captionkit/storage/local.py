@@ -82,10 +82,10 @@ class LocalBackend:
 
 def _path(address: str) -> str | bytes:
     """The file at an address. Of a name that is not UTF-8 (Latin-1, as of old archives) the address has each such byte
-    escaped, `caf\\xe9.jpg`; a file of the very name that the address spells goes before it."""
-    if "\\x" not in address or os.path.lexists(address):
+    escaped, `caf\\udce9.jpg`; a file of the very name that the address spells goes before it."""
+    if "\\udc" not in address or os.path.lexists(address):
         return address
-    escaped = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(address))
+    escaped = re.sub(rb"\\udc([89a-f][0-9a-f])", lambda match: bytes([int(match[1], 16)]), os.fsencode(address))
     return escaped if os.path.lexists(escaped) else address
 
 
