@@ -21,7 +21,7 @@ import tyro
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 ROOT = Path(__file__).resolve().parent.parent
-EXCLUDES = ["/tests", "/docs", "/benchmarks", "/deploy", "/.ci"]
+EXCLUDES = ["/tests", "/docs", "/benchmarks", "/deploy", "/findings", "/.ci"]
 """What no job needs, beside what `.gitignore` names."""
 
 
