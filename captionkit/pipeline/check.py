@@ -28,6 +28,7 @@ from captionkit.pipeline.lease import holder
 from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage, StorageError, StorageOptions, UsageError, public
+from captionkit.storage.addresses import escape
 
 LISTED_BY = ("input", "format", "uri_column", "image_column", "stat_listed")
 """The options that decide what the inputs of a run are."""
@@ -183,7 +184,7 @@ def _runs(table: CaptionTable) -> list[dict[str, Any]]:
     """The run records beside the table, the newest first."""
     found = []
     try:
-        uris = [entry.uri for entry in table.storage.glob(table.uri.replace("[", "[[]") + "/_runs/*.json")]
+        uris = [entry.uri for entry in table.storage.glob(escape(table.uri) + "/_runs/*.json")]
     except StorageError as err:
         if err.kind != "not_found":
             raise

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captionkit.storage import Storage, StorageError
+from captionkit.storage.addresses import escape
 from captionkit.storage.backends import Backend
 from captionkit.storage.errors import explain_write_error, explained
 from captionkit.storage.local import LocalBackend
@@ -113,7 +114,7 @@ class LeaseFiles:
 
     def numbers(self) -> list[int]:
         try:
-            found = [entry.uri for entry in self.storage.glob(self.folder.replace("[", "[[]") + "/*.json")]
+            found = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/*.json")]
         except StorageError as err:
             if err.kind == "not_found" and not err.hopeless:
                 return []

@@ -9,6 +9,7 @@ from typing import Any
 
 from captionkit.pipeline.record import RUNS
 from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage.addresses import escape
 
 SILENT_SECONDS = 180.0
 """A running job renews its record more often than this; one that does not is dead or cut off."""
@@ -64,7 +65,7 @@ def read_status(output: str, storage: Storage) -> list[Status]:
     uri = storage.normalize(output)
     folder = f"{uri.rstrip('/')}/{RUNS}/"
     try:
-        entries = [entry.uri for entry in storage.glob(folder.replace("[", "[[]") + "*.json")]
+        entries = [entry.uri for entry in storage.glob(escape(folder) + "*.json")]
     except StorageError as err:
         if err.kind != "not_found":
             raise

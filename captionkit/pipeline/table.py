@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from captionkit.images import ERROR_KINDS as IMAGE_ERROR_KINDS
 from captionkit.pipeline.ids import Ids, IdSet
 from captionkit.storage import CONTAINER_NAME, STORAGE_ERROR_KINDS, Storage, StorageError, UsageError, split_member
+from captionkit.storage.addresses import escape
 
 CAPTIONED, FAILED = "captioned", "failed"
 MODEL_ERROR = "model_error"
@@ -140,7 +141,7 @@ class CaptionTable:
     def _listing(self) -> list[str]:
         prefix = self.uri.rstrip("/") + "/"
         try:
-            entries = list(self.storage.glob(prefix.replace("[", "[[]") + "*.parquet"))
+            entries = list(self.storage.glob(escape(prefix) + "*.parquet"))
         except StorageError as err:
             if err.kind == "not_found":
                 return []

@@ -141,6 +141,11 @@ def is_pattern(address: str) -> bool:
     return _MAGIC.search(address) is not None
 
 
+def escape(name: str) -> str:
+    """A pattern that this very name alone fits."""
+    return _MAGIC.sub(lambda match: f"[{match[0]}]", name)
+
+
 class Pattern:
     """`*` and `?` within a name, `[abc]`, `[a-z]`, `[!a-z]`, and `**` for any folders between.
 

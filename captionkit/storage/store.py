@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from captionkit.storage import addresses
-from captionkit.storage.addresses import Pattern, split_member, split_scheme
+from captionkit.storage.addresses import Pattern, escape, is_pattern, split_member, split_scheme
 from captionkit.storage.backends import Backend
 from captionkit.storage.errors import AddressError, StorageError, failure, redact
 from captionkit.storage.members import read_member
@@ -134,11 +134,20 @@ class Storage:
         """Objects that match `*`, `?`, `[…]` (within a name) and `**` (any folders), as a stream.
 
         Storage is listed from the longest part without wildcards; locally, only folders that can match.
-        Wildcards pass over names that begin with a dot.
+        Wildcards pass over names that begin with a dot. A folder whose very name has what looks like wildcards is
+        meant literally (`arch [2014]/*.jpg`).
         """
         address, backend = self._object(pattern)
-        compiled = Pattern(address)
+        compiled = Pattern(self._with_literal_folders(address))
         return (entry for entry in backend.glob(compiled) if compiled.matches(entry.uri))
+
+    def _with_literal_folders(self, pattern: str) -> str:
+        names = pattern.split("/")
+        for end in range(len(names) - 1, 0, -1):
+            folder = "/".join(names[:end])
+            if is_pattern(names[end - 1]) and "**" not in folder and self.is_folder(folder):
+                return "/".join([escape(folder), *names[end:]])
+        return pattern
 
     def stat_many(self, uris: Iterable[str], concurrency: int = 64) -> Iterator[Entry]:
         """`stat` for a stream of addresses, in their order, `concurrency` at a time, a bounded number ahead.

@@ -381,3 +381,12 @@ def test_archives_that_are_not_read_are_refused_where_they_are_named(folder: Fol
     with pytest.raises(UsageError, match="does not read"):
         items(archive)
     assert uris(str(folder.path)) == [f"{folder.path}/1.jpg"]
+
+
+def test_a_pattern_within_a_folder_that_exists_is_one(folder: Folder, bucket: str) -> None:
+    images = [folder.add(f"arch [2014]/{name}", 1) for name in ("a.jpg", "b.jpg")]
+    folder.add("arch 2/c.jpg", 1)
+    assert uris(f"{folder.path}/arch [2014]/*.jpg") == images
+    assert uris(f"{folder.path}/arch [2]/*.jpg") == [f"{folder.path}/arch 2/c.jpg"]
+    Storage().write(f"s3://{bucket}/arch [2014]/a.jpg", b"1")
+    assert uris(f"s3://{bucket}/arch [2014]/*.jpg") == [f"s3://{bucket}/arch [2014]/a.jpg"]
