@@ -20,7 +20,7 @@ from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOpti
 from captionkit.pipeline.progress import say
 from captionkit.pipeline.refusals import check_options
 from captionkit.pipeline.stopping import Stopped
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError, UsageError, retry_counts
 from captionkit.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -56,10 +56,12 @@ def run_job(options: CaptionOptions) -> int:
     """Run a caption job and say how it went; the exit code."""
     # What is wrong with the command is found at once: torch and Ray take seconds to load.
     check_options(options)
+    retries = retry_counts()
     Inputs(options.inputs, Storage(options.storage).trusting()).check()
     from captionkit.pipeline.run import CaptionJob
 
     job = CaptionJob(options)
+    job.record.count_retries_since(retries)
     if options.dry_run:
         return _dry_run(job)
     record = job.run()

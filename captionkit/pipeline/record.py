@@ -82,8 +82,13 @@ class RunRecord:
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
-        self._retried_before, self._retried_fetching = Counter(retry_counts()), Counter[str]()
+        self._retried_fetching = Counter[str]()
+        self.count_retries_since(retry_counts())
         self.counts = {"captioned": 0, "failed": 0, **self.counts}
+
+    def count_retries_since(self, before: Mapping[str, int]) -> None:
+        """Take as this run's what this process has tried again since it had tried so much (`retry_counts`)."""
+        self._retried_before = Counter(before)
 
     @property
     def rows(self) -> int:
