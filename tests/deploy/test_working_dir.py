@@ -108,7 +108,7 @@ def test_what_travels_is_enough_to_run(clone: Path, tmp_path: Path) -> None:
     pack(clone, [], tmp_path).extractall(folder)
     code = (
         "import sys, runpy; sys.argv = ['jobs/caption.py', '--help']\n"
-        "sys.path[:] = [p for p in sys.path if p not in ('', '/work/main')]\n"
+        f"sys.path[:] = [p for p in sys.path if p not in ('', {str(ROOT)!r})]\n"
         "try: runpy.run_path('jobs/caption.py', run_name='__main__')\n"
         "finally: import captionkit; print(captionkit.__file__)"
     )
