@@ -1,20 +1,19 @@
-"""Which images are there: folders, URI prefixes, patterns and tar shards, each listed once."""
+"""Which images are there: folders, URI prefixes, patterns and shards, each listed once."""
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 
 from captionkit.corpus.record import CorpusError
-from captionkit.storage import SHARD_SUFFIXES, Entry, Storage, is_pattern, join_member, redact
+from captionkit.storage import SHARD_SUFFIXES, Entry, Storage, UsageError, is_pattern, join_member, redact
+from captionkit.storage.archives import ARCHIVE_ERRORS, names
 
 
 def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple[str, str]]:
     """Names of files and their addresses, in no order: pairs of (name below the place, address).
 
-    places: folders, prefixes, patterns (`shards/train-*.tar`), files. A tar shard, named or found in a folder, gives
-    its members (`shard.tar#name.jpg`); its headers are read, once. Nothing is decoded, so the files need not be images.
+    places: folders, prefixes, patterns (`shards/train-*.tar`), files. A shard (tar, packed or not, or zip), named
+    or found in a folder, gives its members (`shard.tar#name.jpg`). Nothing is decoded, so the files need not be images.
 
     Raises:
         StorageError: a place that is not there, or cannot be listed.
@@ -44,11 +43,10 @@ def _entries(storage: Storage, place: str) -> Iterator[Entry]:
 
 def _members(storage: Storage, shard: str) -> Iterator[tuple[str, str]]:
     try:
-        # A shard that is not packed is passed over from header to header.
-        with storage.open(shard) as file, tarfile.open(fileobj=file, mode="r:*") as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # `tarfile` would keep them all
-                if member.isfile():
-                    yield member.name.removeprefix("./"), join_member(shard, member.name)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:  # a StorageError is none of these
+        with storage.open(shard) as file:
+            for name in names(file):
+                yield name.removeprefix("./"), join_member(shard, name)
+    except UsageError:
+        raise
+    except (*ARCHIVE_ERRORS, ValueError, ArithmeticError, LookupError) as error:  # a StorageError is none of these
         raise CorpusError(f"{redact(shard)}: the shard is broken: {error}") from error

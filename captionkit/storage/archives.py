@@ -115,6 +115,28 @@ def members(stream: BinaryIO) -> Iterator[Member]:
         raise tarfile.ReadError("it ends without an end marker")
 
 
+def names(stream: BinaryIO) -> Iterator[str]:
+    """Names of the files in an archive, as `members` has them. Of a tar that is not packed only headers are read.
+
+    Raises:
+        As `members`.
+    """
+    head, stream = begin(stream, tarfile.BLOCKSIZE)
+    if not stream.seekable() or not _is_header(head):
+        yield from (member.name for member in members(stream))
+        return
+    while _is_header(head):
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
+            while (header := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # `tarfile` would keep them all
+                if header.isfile():
+                    yield spelled(header.name)
+        while (head := stream.read(tarfile.BLOCKSIZE)) and not any(head):
+            pass
+        if head:
+            stream.seek(-len(head), io.SEEK_CUR)
+
+
 def _open_in_tar(tar: tarfile.TarFile, header: tarfile.TarInfo) -> BinaryIO:
     file = tar.extractfile(header)
     assert file is not None  # it is a file
@@ -152,12 +174,16 @@ def _next_tar(rest: Any) -> Any:
     while block := rest.read(tarfile.BLOCKSIZE):
         if not any(block):
             continue
-        try:
-            tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
-        except tarfile.HeaderError:
-            return None
-        return _Chained(block, rest)
+        return _Chained(block, rest) if _is_header(block) else None
     return None
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 class _Chained(io.RawIOBase):

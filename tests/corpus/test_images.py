@@ -1,13 +1,17 @@
 """Listing of images, and names looked up in it."""
 
+import gzip
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from captionkit.corpus import CorpusError, list_images, read_corpus
 from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage.archives import names
 from tests.corpus.reading import read_back
 
 
@@ -29,6 +33,19 @@ def shard(path: Path, *names: str, mode: str = "w") -> Path:
     return path
 
 
+class Counting(io.BufferedReader):
+    """A file that knows how much was read from it."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        super().__init__(file.raw)
+        self.bytes_read = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.bytes_read += len(data)
+        return data
+
+
 def test_folders_shards_and_patterns(tmp_path: Path) -> None:
     touch(tmp_path / "f" / "a.jpg", tmp_path / "f" / "sub" / "b.jpg", tmp_path / "f" / ".hidden.jpg")
     plain = shard(tmp_path / "f" / "s-0.tar", "./c.jpg", "x/d.jpg")
@@ -43,6 +60,42 @@ def test_folders_shards_and_patterns(tmp_path: Path) -> None:
     ]
     assert list(list_images(storage, f"{tmp_path}/f/a.jpg")) == [("a.jpg", f"{tmp_path}/f/a.jpg")]
     assert storage.read(f"{plain}#./c.jpg") == b"./c.jpg"
+
+
+def test_shards_are_listed_as_they_are_read(tmp_path: Path) -> None:
+    first, second = (shard(tmp_path / f"{name}.part", f"{name}.jpg").read_bytes() for name in "ab")
+    (tmp_path / "cat.tar").write_bytes(first + second)
+    (tmp_path / "packed.tar").write_bytes(gzip.compress(first) + gzip.compress(second))
+    with pa.CompressedOutputStream(pa.OSFile(f"{tmp_path}/z.tar.zst", "wb"), "zstd") as out:
+        out.write(first)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("d/a.jpg", "a.jpg")
+    storage = Storage()
+    found = {
+        file: list(list_images(storage, f"{tmp_path}/{file}"))
+        for file in ("cat.tar", "packed.tar", "z.tar.zst", "z.zip")
+    }
+    assert {file: [name for name, _ in images] for file, images in found.items()} == {
+        "cat.tar": ["a.jpg", "b.jpg"],
+        "packed.tar": ["a.jpg", "b.jpg"],
+        "z.tar.zst": ["a.jpg"],
+        "z.zip": ["d/a.jpg"],
+    }
+    for name, address in [image for images in found.values() for image in images]:
+        assert storage.read(address) == name.rpartition("/")[2].encode()
+
+
+def test_of_a_plain_tar_only_headers_are_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.tar"
+    with tarfile.open(large, "w") as out:
+        for name in ("a.jpg", "b.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 2**22
+            out.addfile(member, io.BytesIO(bytes(2**22)))
+    with large.open("rb") as file:
+        counting = Counting(file)
+        assert list(names(counting)) == ["a.jpg", "b.jpg"]
+    assert counting.bytes_read < 2**15
 
 
 def test_places_that_are_not_there(tmp_path: Path) -> None:
