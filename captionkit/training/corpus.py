@@ -33,7 +33,17 @@ class TrainingCorpus:
     """How often each word occurs in the training captions."""
 
     def vocabulary(self, min_count: int) -> Vocabulary:
-        """The words that come at least so often in the training captions."""
+        """The words that come at least so often in the training captions.
+
+        Raises:
+            UsageError: there is none.
+        """
+        commonest, count = max(self.counts.items(), key=lambda item: item[1], default=("", 0))
+        if count < min_count:
+            raise UsageError(
+                f"--min-count {min_count}: no word comes that often in the training captions; "
+                + (f"the commonest, {commonest!r}, comes {counted(count, 'time')}" if count else "they have no words")
+            )
         return Vocabulary.build((text for _, texts in self.train for text in texts), min_count)
 
 
