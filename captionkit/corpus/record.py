@@ -12,35 +12,35 @@ EXAMPLES = 3
 """How many examples of each quirk a report keeps."""
 
 LEFT_OUT = {
-    "malformed": "of another form than their file's",
-    "nameless": "that name no image",
-    "blank": "without a word in them",
-    "repeated": "that their image has already, under the same caption id",
+    "malformed": "of another form than the file's",
+    "nameless": "naming no image",
+    "blank": "without a word",
+    "repeated": "that the image has already, under the same caption id",
     "unknown_image": "of an image id that the file does not declare",
     "image_missing": "whose image is not there",
     "image_ambiguous": "whose image's name fits several files",
 }
-"""Why a caption is in no record."""
+"""Why a caption is in no record; to be read behind "1 caption" and "2 captions" alike."""
 
 NOTED = {
-    "mended": "rows whose columns had run together, taken apart again",
-    "shared_id": "captions under an id that another caption of their image has",
-    "declared_twice": "images declared twice; the first name and split count, the captions are joined",
-    "two_splits": "images in two splits; the first counts",
-    "in_no_list": "images that are in no list of a split",
-    "listed_without_captions": "names in a list of a split that no caption names",
-    "without_captions": "images without captions",
-    "bad_image": "images declared without an id or a file name",
-    "odd_name": "images whose name has no ending of an image's",
-    "twice_there": "images that are there twice under one name; the first is taken",
-    "restval": "images of Karpathy's split restval, taken as train",
-    "open_quote": "rows with a quote that is never closed; each was read as a line for itself",
-    "several_lines": "captions written over several lines",
-    "not_utf8": "lines that are not UTF-8; what could not be read is �",
-    "byte_order_mark": "files that begin with a byte order mark",
-    "crlf": "lines that end as on Windows",
+    "mended": ("row", "whose columns had run together, taken apart again"),
+    "shared_id": ("caption", "under an id that another caption of the same image has"),
+    "declared_twice": ("image", "declared twice; the first name and split count, captions are joined"),
+    "two_splits": ("image", "in two splits; the first counts"),
+    "in_no_list": ("image", "in no list of a split"),
+    "listed_without_captions": ("name", "in a list of a split that no caption names"),
+    "without_captions": ("image", "without captions"),
+    "bad_image": ("image", "declared without an id or a file name"),
+    "odd_name": ("image", "whose name has no ending of an image's"),
+    "twice_there": ("image", "there twice under one name; the first is taken"),
+    "restval": ("image", "of Karpathy's split restval, taken as train"),
+    "open_quote": ("row", "with a quote that is never closed, read as a line for itself"),
+    "several_lines": ("caption", "written over several lines"),
+    "not_utf8": ("line", "not in UTF-8; what could not be read is �"),
+    "byte_order_mark": ("file", "beginning with a byte order mark"),
+    "crlf": ("line", "ending as on Windows"),
 }
-"""What is worth a look though no caption is lost by it."""
+"""What is worth a look though no caption is lost by it: of what there is one or several, and what is odd."""
 
 _SPLITS = {"training": "train", "dev": "val", "valid": "val", "validation": "val", "testing": "test"}
 
@@ -143,13 +143,14 @@ class Report:
             lines.append("  images by split: " + ", ".join(f"{name or 'none'} {count:,}" for name, count in splits))
         if not self.checked:
             lines.append("  whether the images are there was not looked up")
-        for title, kinds, counts in (("left out", LEFT_OUT, self.left_out), ("noticed", NOTED, self.noted)):
+        left_out = {kind: ("caption", why) for kind, why in LEFT_OUT.items()}
+        for title, kinds, counts in (("left out", left_out, self.left_out), ("noticed", NOTED, self.noted)):
             if counts:
                 lines.append(f"  {title}:")
             for kind, count in counts.most_common():
-                captions = ("caption " if count == 1 else "captions ") if kinds is LEFT_OUT else ""
+                thing, what = kinds[kind]
                 examples = "; ".join(ascii_controls(example) for example in self.examples[kind])
-                lines.append(f"    {count:,} {captions}{kinds[kind]}, such as: {examples}")
+                lines.append(f"    {counted(count, thing)} {what}, such as: {examples}")
         return "\n".join(lines)
 
 

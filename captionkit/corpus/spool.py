@@ -178,7 +178,12 @@ class Spool:
         return tuple(kept)
 
     def _listed_split(self, name: str, split: str | None) -> str | None:
-        for spelling in (name, posixpath.basename(name), posixpath.splitext(posixpath.basename(name))[0]):
+        base = posixpath.basename(name)
+        last = base.rpartition("\\")[2]  # of a path as on Windows
+        spellings = [name, base, last, posixpath.splitext(last)[0]]
+        if not last.lower().endswith(IMAGE_ENDINGS):  # the list may well say which ending
+            spellings += [last + ending for ending in IMAGE_ENDINGS]
+        for spelling in spellings:
             row = self._database.execute("SELECT split FROM listed WHERE name = ?", (spelling,)).fetchone()
             if row is not None:
                 self._database.execute("UPDATE listed SET met = 1 WHERE name = ?", (spelling,))

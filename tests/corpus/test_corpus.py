@@ -121,6 +121,23 @@ def test_a_report_is_printable_whatever_the_file_says() -> None:
     assert max(map(len, str(report).splitlines())) < 400
 
 
+def test_one_thing_has_no_plural_in_a_report() -> None:
+    report = Report()
+    for kind in ("blank", "nameless"):
+        report.leave_out(kind, "x")
+    report.note("in_no_list", "x")
+    report.note("crlf", "x", 1_200)
+    lines = [line.strip() for line in str(report).splitlines()]
+    assert lines[-6:] == [
+        "left out:",
+        "1 caption without a word, such as: x",
+        "1 caption naming no image, such as: x",
+        "noticed:",
+        "1,200 lines ending as on Windows, such as: x",
+        "1 image in no list of a split, such as: x",
+    ]
+
+
 def test_reports_know_their_kinds() -> None:
     with pytest.raises(KeyError):
         Report().note("sundry", "x")

@@ -44,7 +44,7 @@ def test_token_file_with_every_quirk() -> None:
         "shared_id": 1,
         "without_captions": 1,
     }
-    told = "2 captions of another form than their file's, such as: x.token.txt, line 10: d.jpg\\tno number"
+    told = "2 captions of another form than the file's, such as: x.token.txt, line 10: d.jpg\\tno number"
     assert told in str(report)
 
 
@@ -69,6 +69,14 @@ def test_lists_may_be_named_and_spell_names_without_ending() -> None:
         "flickr30k.token", "a.jpg#0\tA dog\nb.jpg#0\tA cat\n", splits={"dev": "memory://lists/mine.txt"}
     )
     assert [record.split for record in records] == ["val", "val"]
+    assert not report.noted
+
+
+@pytest.mark.parametrize("name", ["a", "C:\\photos\\a.jpg", "photos/a.jpg", "a.jpg"])
+def test_lists_may_spell_the_ending_that_the_captions_leave_out(name: str) -> None:
+    Storage().write("memory://lists/mine.txt", b"a.jpg\n")
+    records, report = read_back("own.csv", f"image,caption\n{name},A dog\n", splits={"dev": "memory://lists/mine.txt"})
+    assert [record.split for record in records] == ["val"]
     assert not report.noted
 
 
