@@ -101,7 +101,7 @@ def read_parquet(source: Source) -> Iterator[Item]:
             chosen = source.columns.choose(schema.names)
             if chosen is None:
                 raise source.error(f"its columns {schema.names} lack {source.columns.wanted()}")
-            pictures = not _is_text(schema.field(chosen.image).type)
+            pictures = not _is_name(schema.field(chosen.image).type)
             columns = [chosen.caption, chosen.split, chosen.caption_id, None if pictures else chosen.image]
             number = 0
             for batch in table.iter_batches(_BATCH, columns=list({name for name in columns if name is not None})):
@@ -167,7 +167,8 @@ def _by_name(
     return row
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _is_name(kind: pa.DataType) -> bool:
+    """Whether a column of images has their names: text, or numbers."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(number or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -93,6 +93,18 @@ def test_coco_with_every_quirk() -> None:
     }
 
 
+@pytest.mark.parametrize(("image_id", "annotation_id"), [(3.0, 3), (3, 3.0), (3, "3"), ("3", 3), ("003", "003")])
+def test_ids_are_one_however_they_are_written(image_id: object, annotation_id: object) -> None:
+    content = {
+        "images": [{"id": image_id, "file_name": "a.jpg"}],
+        "annotations": [{"id": 1, "image_id": annotation_id, "caption": "A dog"}],
+    }
+    records, report = read_back("own.json", json.dumps(content))
+    assert [(record.image, record.captions) for record in records] == [(f"{FOLDER}/a.jpg", ("A dog",))]
+    assert not report.left_out
+    assert not report.noted
+
+
 def test_karpathy() -> None:
     def image(name: str, split: str, *raw: str, **more: object) -> dict[str, Any]:
         sentences = [{"raw": text, "tokens": text.split(), "sentid": id(text)} for text in raw]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -104,6 +105,21 @@ def test_two_splits_for_one_image() -> None:
     records, report = read_back("splits.csv", text)
     assert [record.split for record in records] == ["train", "test"]
     assert report.noted == {"two_splits": 1}
+
+
+@pytest.mark.parametrize("name", ["n.csv", "n.jsonl", "n.parquet"])
+def test_names_without_endings_and_numbers_are_names(tmp_path: Path, name: str) -> None:
+    for file in ("17.jpg", "18", "red-bird.png"):
+        (tmp_path / file).touch()
+    names: list[Any] = [17, 18] if name == "n.parquet" else [17, "18", "red-bird"]  # a column has one type
+    data = {
+        "n.csv": "image,caption\n" + "".join(f"{each},A dog\n" for each in names),
+        "n.jsonl": "".join(json.dumps({"image": each, "caption": "A dog"}) + "\n" for each in names),
+    }.get(name) or parquet(image=names, caption=["A dog"] * len(names))
+    records, report = read_back(name, data, images=str(tmp_path))
+    expected = [f"{tmp_path}/17.jpg", f"{tmp_path}/18", f"{tmp_path}/red-bird.png"][: len(names)]
+    assert [record.image for record in records] == expected
+    assert not report.left_out
 
 
 def test_columns_that_are_not_there() -> None:
