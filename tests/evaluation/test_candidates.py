@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from captionkit import Captioner
-from captionkit.evaluation.candidates import make_captions, read_captions
+from captionkit.evaluation.candidates import make_captions, read_captions, read_results
 from captionkit.images import decode
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.table import SCHEMA, CaptionTable, Footer, to_parquet
@@ -111,3 +112,37 @@ def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
         read_captions(table, ["/photos/x/c.jpg", "/photos/y/c.jpg"])
     with pytest.raises(UsageError, match="no caption for any image"):
         read_captions(table, ["/photos/z.jpg"])
+
+
+def test_cocos_results_are_found_by_the_corpuss_ids(tmp_path: Path) -> None:
+    keys = {"/a.jpg": "1", "/b.jpg": "b", "/c.jpg": "3", "/d.jpg": "4"}
+    said = [(1, "by number"), ("b", "by text"), (3.0, "by float"), (99, "nobody asked")]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([{"image_id": key, "caption": caption} for key, caption in said]))
+    made = read_results(str(file), keys, Storage())
+    assert made is not None
+    assert made.captions == {"table": {"/a.jpg": "by number", "/b.jpg": "by text", "/c.jpg": "by float", "/d.jpg": ""}}
+    assert made.missing == {"/d.jpg": "not in the results"}
+    with pytest.raises(UsageError, match="no caption for any image of the corpus, such as '7'"):
+        read_results(str(file), {"/x.jpg": "7"}, Storage())
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[{"image_id": 1, "caption": "a"}, {"image_id": 2}]', "item 2: expected an object"),
+        ('[{"image_id": 1, "caption": 5}]', "item 1: expected an object"),
+        ('[{"caption": "a"}]', "item 1: expected an object"),
+        ('[{"image_id": 1, "caption": "a"}, 1]', "item 2: expected an object"),
+        ('[{"image_id": 1, "caption": "a"}, {"ima', "not whole JSON"),
+    ],
+)
+def test_results_of_another_form_say_where(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UsageError, match=complaint):
+        read_results(str(tmp_path / "results.json"), {"/a.jpg": "1"}, Storage())
+
+
+def test_what_is_no_json_array_is_no_results_file(tmp_path: Path) -> None:
+    (tmp_path / "table.json").write_text('{"image_id": 1, "caption": "a"}')
+    assert read_results(str(tmp_path / "table.json"), {"/a.jpg": "1"}, Storage()) is None
