@@ -12,17 +12,13 @@ Rows are read as they come, in memory that does not grow with the file.
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import csv
-import gzip
 import io
 import json
-import lzma
 import posixpath
 import re
 import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,10 +26,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import ijson  # type: ignore[import-untyped]
-import pyarrow as pa
 
 from captionkit.storage import Storage, UsageError, public
-from captionkit.storage.archives import begin
+from captionkit.storage.archives import ARCHIVE_ERRORS, begin, is_lfs_pointer, uncompressed
 
 DELIMITERS = (",", "\t", ";", "|")
 ADDRESS_COLUMNS = (
@@ -65,8 +60,6 @@ HEAD = 1 << 16
 ARRAY = re.compile(r'\s*\[\s*(?:[{"\]]|$)')
 """How a JSON array begins that can be a table or list; not how `[2014]/cat.jpg` does."""
 
-_LFS = b"version https://git-lfs.github.com/spec/"
-_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError, OSError, pa.ArrowException)
 
 Kind = Literal["json", "jsonl", "csv", "lines"]
 
@@ -98,11 +91,6 @@ class Row:
     """Whether it has a quote that is never closed: it is then read without regard to quotes, for itself."""
 
 
-def is_lfs_pointer(head: bytes) -> bool:
-    """Whether these first bytes are those of a Git LFS pointer, which stands in a repository for the file itself."""
-    return head.startswith(_LFS)
-
-
 @contextmanager
 def open_text(storage: Storage, uri: str) -> Iterator[Text]:
     """A text file to read front to back, unpacked and decoded.
@@ -112,7 +100,7 @@ def open_text(storage: Storage, uri: str) -> Iterator[Text]:
         TableError: a broken or unfit archive, or a Git LFS pointer.
     """
     with storage.open(uri) as packed:
-        head, packed = begin(packed, 6)
+        head, packed = begin(packed, 4)
         try:
             with _unpacked(packed, head, uri) as file:
                 first = file.peek(HEAD)[:HEAD] or file.peek(1)
@@ -127,7 +115,7 @@ def open_text(storage: Storage, uri: str) -> Iterator[Text]:
                     return
                 with io.BufferedReader(_Recoded(cast("BinaryIO", file), encoding), HEAD) as recoded:
                     yield Text(cast("BinaryIO", recoded), recoded.peek(HEAD), mark > 0)
-        except _BROKEN as error:
+        except ARCHIVE_ERRORS as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise TableError(f"{public(uri)}: the archive is broken: {error or 'it ends too early'}") from error
@@ -371,26 +359,14 @@ def _is_object(line: str) -> bool:
 
 
 def _unpacked(file: BinaryIO, head: bytes, uri: str) -> io.BufferedReader:
-    unpacked: Any
-    if head.startswith(b"\x1f\x8b"):
-        unpacked = gzip.GzipFile(fileobj=file)
-    elif head.startswith(b"BZh"):
-        unpacked = bz2.BZ2File(file)
-    elif head.startswith(b"\xfd7zXZ\x00"):
-        unpacked = lzma.LZMAFile(file)  # noqa: SIM115  (closed with the reader around it)
-    elif head.startswith(b"\x28\xb5\x2f\xfd"):
-        unpacked = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
-        return io.BufferedReader(_Readable(unpacked), HEAD)
-    elif head.startswith(b"PK\x03\x04"):
-        archive = zipfile.ZipFile(file)
-        names = [item.filename for item in archive.infolist() if not item.is_dir()]
-        if len(names) != 1:
-            shown = ", ".join(names[:5])
-            raise TableError(f"{public(uri)} holds {len(names)} files ({shown}); unpack the one you mean")
-        unpacked = archive.open(names[0])
-    else:
-        unpacked = _Readable(file)
-    return io.BufferedReader(unpacked, HEAD)
+    if head != b"PK\x03\x04":
+        return io.BufferedReader(_Readable(uncompressed(file)), HEAD)
+    archive = zipfile.ZipFile(file)
+    names = [item.filename for item in archive.infolist() if not item.is_dir()]
+    if len(names) != 1:
+        shown = ", ".join(names[:5])
+        raise TableError(f"{public(uri)} holds {len(names)} files ({shown}); unpack the one you mean")
+    return io.BufferedReader(cast("io.RawIOBase", archive.open(names[0])), HEAD)
 
 
 class _Readable(io.RawIOBase):

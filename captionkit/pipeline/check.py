@@ -27,8 +27,7 @@ from captionkit.pipeline.inputs import Inputs, Item
 from captionkit.pipeline.lease import holder
 from captionkit.pipeline.options import InputOptions
 from captionkit.pipeline.table import CaptionTable
-from captionkit.storage import Storage, StorageError, StorageOptions, UsageError, public
-from captionkit.storage.addresses import escape
+from captionkit.storage import Storage, StorageError, StorageOptions, UsageError, escape, public
 
 LISTED_BY = ("input", "format", "uri_column", "image_column", "stat_listed")
 """The options that decide what the inputs of a run are."""

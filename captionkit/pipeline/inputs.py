@@ -33,6 +33,7 @@ from captionkit.storage import (
     split_member,
 )
 from captionkit.storage.archives import seekable
+from captionkit.storage.members import holds_bytes
 
 _SUFFIXES = (
     ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
@@ -147,12 +148,13 @@ class Inputs:
         if uri.startswith(("http://", "https://")):
             shown = public(address)
             raise UsageError(f"--input {shown}: not found (a web server's folders cannot be listed; give a list)")
-        expanded = [one for one in islice(expand_braces(address), 2) if one != address]
-        if expanded and not storage.is_folder(uri):
+        in_braces = next(expand_braces(address)) != address
+        literal = not (in_braces or is_pattern(uri)) or storage.is_folder(uri)  # a name that exists is meant literally
+        if in_braces and not literal:
             for one in expand_braces(address):
                 yield from self._entries(one)
             return
-        if is_pattern(uri) and not storage.is_folder(uri):  # a name that exists is meant literally
+        if not literal:
             named = bool(_suffix(uri)) and not is_pattern(_suffix(uri))
             yield from ((entry, named) for entry in storage.glob(uri))
             return
@@ -397,7 +399,7 @@ def image_column(schema: pa.Schema, name: str | None) -> str | None:
     Raises:
         UsageError: several columns would do, or the one named does not.
     """
-    fitting = [column.name for column in schema if _holds_bytes(column.type)]
+    fitting = [column.name for column in schema if holds_bytes(column.type)]
     if name is not None:
         if name not in fitting:
             raise UsageError(
@@ -409,20 +411,6 @@ def image_column(schema: pa.Schema, name: str | None) -> str | None:
     if len(fitting) > 1:
         raise UsageError(f"several columns hold bytes ({', '.join(fitting)}); choose one with --image-column")
     return fitting[0] if fitting else None
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        return index >= 0 and _holds_bytes(kind.field(index).type)
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
 
 
 _BOOKKEEPING = frozenset(

@@ -15,8 +15,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from captionkit.storage import Storage, StorageError
-from captionkit.storage.addresses import escape
+from captionkit.storage import Storage, StorageError, escape
 from captionkit.storage.backends import Backend
 from captionkit.storage.errors import explain_write_error, explained
 from captionkit.storage.local import LocalBackend

@@ -130,6 +130,7 @@ def make_manifest(
         progress(manifest.listed + manifest.containers)
     writer.close()
     manifest.units, manifest.images = writer.units, writer.rows
+    manifest.passed_over = inputs.ignored
     return manifest
 
 

@@ -161,8 +161,7 @@ class CaptionJob:
             "replaced": manifest.replaced,
             "retried": retried,
         }
-        self.record.pass_over(inputs.ignored)
-        manifest.passed_over = inputs.ignored
+        self.record.pass_over(manifest.passed_over)
         say(_describe_manifest(manifest, inputs))
         return manifest
 

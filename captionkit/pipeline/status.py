@@ -8,8 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from captionkit.pipeline.record import RUNS
-from captionkit.storage import Storage, StorageError, UsageError
-from captionkit.storage.addresses import escape
+from captionkit.storage import Storage, StorageError, UsageError, escape
 
 SILENT_SECONDS = 180.0
 """A running job renews its record more often than this; one that does not is dead or cut off."""

@@ -26,8 +26,15 @@ import pyarrow.parquet as pq
 
 from captionkit.images import ERROR_KINDS as IMAGE_ERROR_KINDS
 from captionkit.pipeline.ids import Ids, IdSet
-from captionkit.storage import CONTAINER_NAME, STORAGE_ERROR_KINDS, Storage, StorageError, UsageError, split_member
-from captionkit.storage.addresses import escape
+from captionkit.storage import (
+    CONTAINER_NAME,
+    STORAGE_ERROR_KINDS,
+    Storage,
+    StorageError,
+    UsageError,
+    escape,
+    split_member,
+)
 
 CAPTIONED, FAILED = "captioned", "failed"
 MODEL_ERROR = "model_error"

@@ -10,6 +10,7 @@ closed set) or `UsageError` (what cannot work as written; `AddressError` where j
 from captionkit.storage.addresses import (
     CONTAINER_NAME,
     SHARD_SUFFIXES,
+    escape,
     expand_braces,
     is_pattern,
     join_member,
@@ -33,6 +34,7 @@ __all__ = [
     "StorageError",
     "StorageOptions",
     "UsageError",
+    "escape",
     "expand_braces",
     "is_pattern",
     "join_member",

@@ -42,7 +42,7 @@ _LONG_HEADERS = (
 )
 NAME_BYTES = 2**20
 """What the names and attributes of one member of a tar may take."""
-_LFS = b"version https://git-lfs"
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class Member(NamedTuple):
@@ -75,15 +75,14 @@ def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", copy)
 
 
-def uncompressed(stream: BinaryIO) -> BinaryIO:
-    """A stream without its compression (gzip, bzip2, xz, zstd), or the stream itself where it has none.
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether these first bytes are those of a Git LFS pointer, which stands in a repository for the file itself."""
+    return head.startswith(_LFS)
 
-    Raises:
-        tarfile.ReadError: it is a Git LFS pointer.
-    """
-    head, stream = begin(stream, len(_LFS))
-    if head == _LFS:
-        raise tarfile.ReadError("it is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`")
+
+def uncompressed(stream: BinaryIO) -> BinaryIO:
+    """A stream without its compression (gzip, bzip2, xz, zstd), or the stream itself where it has none."""
+    head, stream = begin(stream, 6)
     if head.startswith(b"\x1f\x8b"):
         return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
     if head.startswith(b"BZh"):
@@ -101,8 +100,10 @@ def members(stream: BinaryIO) -> Iterator[Member]:
     Raises:
         One of ARCHIVE_ERRORS, or ValueError, ArithmeticError, LookupError: the archive is damaged, or is none.
     """
-    head, stream = begin(stream, 4)
-    if head in (b"PK\x03\x04", b"PK\x05\x06"):
+    head, stream = begin(stream, len(_LFS))
+    if is_lfs_pointer(head):
+        raise tarfile.ReadError("it is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`")
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         with seekable(stream) as file:  # a zip's directory is at its end
             yield from _zip_members(file)
         return

@@ -34,7 +34,7 @@ def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str
     A picture is bytes, or a struct with `bytes` in it (as Hugging Face datasets have it). Of several such
     columns a usual name wins. Raises UsageError where none or no single one is left.
     """
-    holds: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
+    holds: list[str] = [field.name for field in schema if holds_bytes(field.type)]
     if column is not None:
         if column not in holds:
             raise UsageError(f"{redact(base)} has no column {column!r} of bytes; it has {', '.join(holds) or 'none'}")
@@ -47,9 +47,10 @@ def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str
     return holds[0]
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds images: bytes, or Hugging Face's struct with `bytes` in it."""
     if pa.types.is_struct(kind):
-        return any(_holds_bytes(field.type) for field in kind if field.name == "bytes")
+        return any(holds_bytes(field.type) for field in kind if field.name == "bytes")
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(
         pa.types.is_binary(kind)
