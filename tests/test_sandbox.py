@@ -322,13 +322,3 @@ def test_what_decoding_asks_room_for() -> None:
         decode(data, SMALL, Limits(), Room)
     whole = 480 * 320
     assert asked == [whole, 0, -1, whole, 0, -1, whole, 0, -1, whole // 16, 0, -1]
-
-
-def test_files_of_the_current_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("queue", "numpy", "json"):
-        (tmp_path / f"{name}.py").write_text("import os\nos._exit(3)\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend("")  # as in an interactive Python
-    with Sandbox(SMALL) as sandbox:
-        (outcome,) = sandbox.decode_many([encode(photo(40, 30), "JPEG")])
-    assert isinstance(outcome, Decoded)

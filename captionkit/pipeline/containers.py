@@ -92,10 +92,8 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
                     continue
                 file = member.open()
                 head = b"" if is_image(name) else file.read(min(member.size, HEAD))
-                if head and not looks_like_image(head):
+                if not is_image(name) and not looks_like_image(head):
                     others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
-                    continue
-                if not head and not is_image(name):
                     continue
                 if name in seen:
                     again += 1

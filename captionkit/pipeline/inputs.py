@@ -420,9 +420,10 @@ _BOOKKEEPING = frozenset(
 
 def is_bookkeeping(uri: str) -> bool:
     """Whether a file is what tools and people leave beside data: Spark's `_SUCCESS`, `_metadata` and `x_$folder$`,
-    Delta's log, a README. Only files without an image's suffix are."""
+    Delta's log, a README. An image or a shard by its suffix never is."""
     name = posixpath.basename(uri).lower()
-    if _suffix(uri) in IMAGE_SUFFIXES:
+    suffix = _suffix(uri)
+    if suffix in IMAGE_SUFFIXES or suffix in SHARD_SUFFIXES:
         return False
     return (
         name.startswith("_")

@@ -77,15 +77,3 @@ def test_few_cpus_do_not_hang(folder: Folder, tmp_path: Path, cpus: int) -> None
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "captioned 4, failed 0" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["queue", "numpy"])
-def test_files_beside_the_images_are_not_run(folder: Folder, tmp_path: Path, module: str) -> None:
-    folder.add("a.jpg", 1)
-    (folder.path / f"{module}.py").write_text("import os\nos._exit(3)\n")
-    job = Path(__file__).resolve().parents[2] / "jobs" / "caption.py"
-    command = [sys.executable, str(job), "--input", ".", "--output", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=folder.path, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "captioned 1, failed 0" in done.stdout + done.stderr

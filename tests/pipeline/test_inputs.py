@@ -318,17 +318,21 @@ def test_what_tools_leave_beside_images_is_passed_over_and_counted(folder: Folde
     folder.add("00000_stats.json", b"{}")
     folder.add("a.jpg", 1)
     folder.add("0a1b2c", 2)  # a key without a suffix is an image's
+    folder.add("_DSC1.JPG", 3)
+    folder.add("_extra.tar", b"a shard")
     for name in ("_SUCCESS", "b_$folder$", "README", "_delta_log/00000000000000000000.json"):
         folder.add(name, b"")
     parquet(folder, "_delta_log/1.checkpoint.parquet", path=["x"])
     parquet(folder, "_metadata", image=[b"x"])
     made = Inputs(InputOptions(input=(str(folder.path),)), Storage())
-    assert sorted(item.uri[len(str(folder.path)) + 1 :] for item in made.items()) == ["00000.tar", "0a1b2c", "a.jpg"]
+    assert sorted(item.uri[len(str(folder.path)) + 1 :] for item in made.items()) == [
+        "00000.tar", "0a1b2c", "_DSC1.JPG", "_extra.tar", "a.jpg",
+    ]  # fmt: skip
     assert made.ignored == {
         ".parquet": 2, ".json": 2, "_SUCCESS": 1, "b_$folder$": 1, "README": 1, "_metadata": 1,
     }  # fmt: skip
     assert passed_over(made.ignored).startswith("8 files: ")
-    assert uris(str(folder.path), format="webdataset") == [f"{folder.path}/00000.tar"]
+    assert uris(str(folder.path), format="webdataset") == [f"{folder.path}/00000.tar", f"{folder.path}/_extra.tar"]
 
 
 def test_a_parquet_file_that_is_named_is_held_to_more(folder: Folder) -> None:
