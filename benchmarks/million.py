@@ -15,7 +15,6 @@ measured is the pipeline. Pictures are tiny, and links to two hundred different 
 from __future__ import annotations
 
 import csv
-import json
 import multiprocessing
 import os
 import resource
@@ -176,6 +175,7 @@ def spilled() -> int:
 def make_table(output: Path, listing: Path, count: int) -> None:
     """A table of that many captioned rows, the list of their addresses, and the record of the run that made it."""
     from captionkit.pipeline.ids import image_id
+    from captionkit.pipeline.runs import to_document
     from captionkit.pipeline.table import SCHEMA, Footer, to_parquet
 
     (output / "_runs").mkdir(parents=True)
@@ -205,7 +205,7 @@ def make_table(output: Path, listing: Path, count: int) -> None:
     writer.close()
     record = {"run_id": "r", "status": "succeeded", "started_at": "2026", "options": {"input": [str(listing)]}}
     record["options"]["stat_listed"] = False  # type: ignore[index]
-    (output / "_runs" / "r.json").write_text(json.dumps(record))
+    (output / "_runs" / "r.parquet").write_bytes(to_document(record, SCHEMA))
 
 
 def join(output: Path, listing: Path) -> str:

@@ -26,8 +26,9 @@ from captionkit.pipeline.ids import image_id
 from captionkit.pipeline.inputs import Inputs, Item
 from captionkit.pipeline.lease import holder
 from captionkit.pipeline.options import InputOptions
+from captionkit.pipeline.runs import read_run_records
 from captionkit.pipeline.table import CaptionTable
-from captionkit.storage import Storage, StorageError, StorageOptions, UsageError, escape, public
+from captionkit.storage import Storage, StorageError, StorageOptions, UsageError, public
 
 LISTED_BY = ("input", "format", "uri_column", "image_column", "stat_listed")
 """The options that decide what the inputs of a run are."""
@@ -64,7 +65,7 @@ def check(
         table.files = [file for file in table.files if file.uri not in replaced]
     if (writer := holder(table.uri, storage)) is not None:
         report.note("writing", f"{writer.run_id} on host {writer.host} since {writer.started_at}")
-    runs = _runs(table)
+    runs = read_run_records(table.uri, storage)
     rows = Rows(table, report, every_column, progress)
     _check_models(table, report, rows.models, mixed=any(run["options"].get("mixed") for run in runs))
     rows.index()
@@ -177,25 +178,6 @@ def _holds_no_image(shard: str, storage: Storage) -> bool:
             return not any(member.isfile() and is_image(member.name) for member in tar)
     except (tarfile.TarError, EOFError, OSError, zlib.error, StorageError):
         return False  # a broken shard has a row that says so
-
-
-def _runs(table: CaptionTable) -> list[dict[str, Any]]:
-    """The run records beside the table, the newest first."""
-    found = []
-    try:
-        uris = [entry.uri for entry in table.storage.glob(escape(table.uri) + "/_runs/*.json")]
-    except StorageError as err:
-        if err.kind != "not_found":
-            raise
-        uris = []
-    for uri in uris:
-        try:
-            record = json.loads(table.storage.read(uri))
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("options"), dict) and record.get("run_id"):
-            found.append(record)
-    return sorted(found, key=lambda record: str(record.get("started_at")), reverse=True)
 
 
 def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -75,10 +75,11 @@ def compact(output: str, storage: Storage, *, target_rows: int = 500_000) -> Com
     """
     if target_rows < 1:
         raise UsageError(f"--target-rows {target_rows}: at least 1")
-    if not CaptionTable(output, storage).files:
+    before = CaptionTable(output, storage)
+    if not before.files:
         raise UsageError(f"{storage.normalize(output)} holds no caption table")
     run_id = f"{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
-    with Lease(output, storage, f"compact-{run_id}") as lease:
+    with Lease(output, storage, f"compact-{run_id}", schema=before.schema()) as lease:
         table = CaptionTable(output, storage)
         report = CompactReport(public(table.uri), files_before=len(table._listing()))
         report.recovered = len(recover(table))

@@ -11,6 +11,7 @@ import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from captionkit.pipeline.runs import from_document
 from captionkit.storage import Storage, StorageError, UsageError, public
 
 T = TypeVar("T")
@@ -19,15 +20,16 @@ T = TypeVar("T")
 def read_config(kind: type[T], uri: str) -> T:
     """Options from a config file; what it leaves out keeps its default, or is `tyro.MISSING` where there is none.
 
-    A run record is a config file too: its `options` repeat that run.
+    A run record is a config file too: its `options` repeat that run. So is what `captionkit status --json` prints.
 
     Raises:
         UsageError: the file is missing, is no YAML or JSON, names an unknown option or gives one a wrong value.
     """
     shown = public(uri)
     try:
-        values = yaml.safe_load(Storage().read(Storage().normalize(uri)))
-    except (StorageError, yaml.YAMLError) as err:
+        data = Storage().read(Storage().normalize(uri))
+        values = from_document(data) if data[:4] == b"PAR1" else yaml.safe_load(data)
+    except (StorageError, yaml.YAMLError, ValueError) as err:
         raise UsageError(f"--config {shown}: {err}") from err
     if isinstance(values, dict) and isinstance(values.get("options"), dict):
         values = values["options"]

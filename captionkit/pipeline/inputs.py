@@ -17,7 +17,8 @@ from captionkit.counting import counted
 from captionkit.inputs.tables import TableError, address_column, is_text, list_suffix, open_text
 from captionkit.pipeline.lists import AddressList, Row, address_column_of, shown
 from captionkit.pipeline.options import InputOptions
-from captionkit.pipeline.table import stored_name
+from captionkit.pipeline.runs import DOCUMENT
+from captionkit.pipeline.table import FOOTER, stored_name
 from captionkit.storage import (
     SHARD_SUFFIXES,
     AddressError,
@@ -51,8 +52,6 @@ REFUSED_SUFFIXES = {
 KEY_COLUMN = "__key__"
 """WebDataset's name for what the members of one sample share; can be carried."""
 STAT_CHUNK = 4096
-FOOTER = b"captionkit"
-"""The key of a caption table's own words in the metadata of its Parquet files."""
 _OWN = re.compile(r"(_runs|_lease)/|_probe-|(captions|compacted)-[^/]*\.parquet$")
 """What a run writes below its output folder."""
 
@@ -353,7 +352,8 @@ class Inputs:
                     raise
                 self.ignored[".parquet"] += 1
                 return
-            if column is None and FOOTER in (schema.metadata or {}) and not self._asked_for(entry.uri):
+            ours = not {FOOTER, DOCUMENT}.isdisjoint(schema.metadata or {})
+            if column is None and ours and not self._asked_for(entry.uri):
                 self.ignored["caption table"] += 1  # what captionkit has written is no list unless it is named
                 return
             if column is None and within_list:

@@ -26,8 +26,11 @@ import time
 from dataclasses import replace
 from types import TracebackType
 
+import pyarrow as pa
+
 from captionkit.pipeline import lease_files
 from captionkit.pipeline.lease_files import RENEW, TTL, Holder, LeaseFiles, Seen
+from captionkit.pipeline.table import SCHEMA
 from captionkit.storage import Storage, StorageError, UsageError
 
 
@@ -53,6 +56,7 @@ class Lease:
     Args:
         table_uri: The table's folder.
         run_id: What others are told about the holder.
+        schema: The table's columns, which its lease files have too. May be set anew once it is known.
         ttl: Seconds without a sign of life after which others may take over.
         renew: Seconds between two signs of life.
 
@@ -62,8 +66,16 @@ class Lease:
     """
 
     def __init__(
-        self, table_uri: str, storage: Storage, run_id: str, *, ttl: float = TTL, renew: float = RENEW
+        self,
+        table_uri: str,
+        storage: Storage,
+        run_id: str,
+        *,
+        schema: pa.Schema = SCHEMA,
+        ttl: float = TTL,
+        renew: float = RENEW,
     ) -> None:
+        self.schema = schema
         self._files = LeaseFiles(table_uri, storage)
         self._me = Holder.here(run_id, ttl, renew)
         self._number = 0
@@ -94,7 +106,7 @@ class Lease:
                     raise LeaseError(_refusal(self._files.table_uri, seen))
             self._number = seen.number + 1 if seen else 1
             self._me = replace(self._me, renewed=time.time())
-            if self._files.create(self._number, self._me.to_bytes()) and self._is_mine():
+            if self._files.create(self._number, self._me.to_bytes(self.schema)) and self._is_mine():
                 break
             # Somebody was quicker: look who.
         self._confirmed = begun
@@ -131,7 +143,7 @@ class Lease:
             with contextlib.suppress(StorageError):
                 if self._lost is None and self._is_mine():
                     self._me = replace(self._me, released=True)
-                    self._files.write(self._number, self._me.to_bytes())
+                    self._files.write(self._number, self._me.to_bytes(self.schema))
 
     def _keep(self) -> None:
         while not self._stop.wait(self._me.renew):
@@ -152,7 +164,7 @@ class Lease:
             overslept = begun - self._confirmed > self._me.ttl
             self._demand_mine(begun)
             self._me = replace(self._me, renewed=time.time(), renewals=self._me.renewals + 1)
-            self._files.write(self._number, self._me.to_bytes())
+            self._files.write(self._number, self._me.to_bytes(self.schema))
             if overslept:
                 # Somebody who had looked just before this renewal may be about to take over.
                 time.sleep(lease_files.SETTLE)

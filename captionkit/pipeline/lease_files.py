@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -15,6 +14,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+
+from captionkit.pipeline.runs import from_document, to_document
 from captionkit.storage import Storage, StorageError, escape
 from captionkit.storage.backends import Backend
 from captionkit.storage.errors import explain_write_error, explained
@@ -25,7 +27,7 @@ FOLDER = "_lease"
 TTL, RENEW = 90.0, 20.0
 SETTLE = 2.0
 """Seconds after which what was written without a condition is read back, by when everybody's writes have arrived."""
-_NAME = re.compile(r"/(\d{6,})\.json$")
+_NAME = re.compile(r"/(\d{6,})\.parquet$")
 _LOST_RACE = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
 
 
@@ -64,14 +66,15 @@ class Holder:
             renew,
         )
 
-    def to_bytes(self) -> bytes:
-        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+    def to_bytes(self, schema: pa.Schema) -> bytes:
+        """As a Parquet file of the table's columns without rows (see `runs`)."""
+        return to_document(asdict(self), schema)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Holder:
         """One that cannot be read is somebody's all the same: it is still being written, or of a later version."""
         try:
-            return cls(**json.loads(data))
+            return cls(**from_document(data))
         except (ValueError, TypeError):
             return cls("", "of an unknown run", "an unknown host", 0, "", None, "unknown", 0.0, TTL, RENEW)
 
@@ -109,11 +112,11 @@ class LeaseFiles:
         self._backend: Backend = storage._object(self.folder)[1]
 
     def uri(self, number: int) -> str:
-        return f"{self.folder}/{number:06d}.json"
+        return f"{self.folder}/{number:06d}.parquet"
 
     def numbers(self) -> list[int]:
         try:
-            found = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/*.json")]
+            found = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/*.parquet")]
         except StorageError as err:
             if err.kind == "not_found" and not err.hopeless:
                 return []

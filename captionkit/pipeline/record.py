@@ -1,4 +1,4 @@
-"""The run record: what a run was told, did, and took, as JSON beside the table."""
+"""The run record: what a run was told, did, and took, kept beside the table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ import pyarrow.compute as pc
 
 import captionkit
 from captionkit.pipeline.fetch import sum_retries
-from captionkit.pipeline.table import FAILED
+from captionkit.pipeline.runs import to_document
+from captionkit.pipeline.table import FAILED, SCHEMA
 from captionkit.storage import Storage, public, redact, retry_counts
 
-RUNS = "_runs"
-"""Folder in the output where records lie."""
 STEADY_SHARE = 0.1
 """A steady rate is told from rows that came over more than this share of the time until the first of them."""
 PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "s3fs")
@@ -131,14 +130,15 @@ class RunRecord:
         lines = [line for line in re.sub(r"\x1b\[[\d;]*m", "", str(error)).splitlines() if line.strip()]
         self.status, self.error = "broken", redact(f"{type(error).__name__}: {lines[-1].strip() if lines else ''}")
 
-    def write(self, storage: Storage, uri: str) -> None:
+    def write(self, storage: Storage, uri: str, schema: pa.Schema = SCHEMA) -> None:
+        """Write it beside a table of this schema: a Parquet file without rows, the record as JSON in its footer."""
         self.retries = dict(Counter(retry_counts()) - self._retried_before + self._retried_fetching)
         self.seconds["wall"] = round(time.monotonic() - self._began, 3)
         self.renewed_at = now()
         shown = asdict(self)
         for part in ("options", "model", "files"):
             shown[part] = _public(shown[part])
-        storage.write(uri, (json.dumps(shown, indent=2) + "\n").encode())
+        storage.write(uri, to_document(shown, schema))
 
 
 def _public(value: Any) -> Any:

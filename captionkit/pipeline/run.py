@@ -30,10 +30,11 @@ from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifes
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.progress import Meter, say
-from captionkit.pipeline.record import RUNS, RunRecord, now
+from captionkit.pipeline.record import RunRecord, now
 from captionkit.pipeline.refusals import check_carry, check_options, check_table
+from captionkit.pipeline.runs import RUNS
 from captionkit.pipeline.stopping import Stopped, stoppable
-from captionkit.pipeline.table import CaptionTable, Footer
+from captionkit.pipeline.table import SCHEMA, CaptionTable, Footer, schema_with
 from captionkit.pipeline.writer import TableWriter, stored_columns
 from captionkit.storage import Storage, StorageError
 
@@ -67,6 +68,7 @@ class CaptionJob:
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
         self.table = CaptionTable(options.table.output, self.storage)
         check_table(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
+        self.schema = SCHEMA
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
         self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
@@ -81,7 +83,7 @@ class CaptionJob:
 
     @property
     def record_uri(self) -> str:
-        return f"{self.base}.json"
+        return f"{self.base}.parquet"
 
     def run(self) -> RunRecord:
         """List, caption, write. Returns the run record, which also lies at `record_uri`.
@@ -96,7 +98,7 @@ class CaptionJob:
         try:
             Inputs(self.options.inputs, self.storage, output=self.table.uri).check()
             self._check_output()
-            with stoppable(), Lease(self.table.uri, self.storage, self.run_id) as self.lease:
+            with stoppable(), self._lease() as self.lease:
                 self._reopen()
                 manifest = self._list()
                 if manifest.units:
@@ -117,9 +119,12 @@ class CaptionJob:
             # A record of a run that found its input missing would only litter the output.
             if manifest is not None:
                 record.ended_at = now()
-                record.write(self.storage, self.record_uri)
+                record.write(self.storage, self.record_uri, self.schema)
                 delete_manifest(manifest.units, self.storage)
         return record
+
+    def _lease(self) -> Lease:
+        return Lease(self.table.uri, self.storage, self.run_id, schema=self.table.schema())
 
     def _check_output(self) -> None:
         """Whether anything can be written at all; a fault that passes is left to the lease, which has more patience."""
@@ -148,6 +153,7 @@ class CaptionJob:
             manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)
         self.carry = dict(inputs.carry_types)
         check_carry(self.table, self.carry)
+        self.schema = self.lease.schema = schema_with(self.carry)
         self.lease.check()
         replace_changed(manifest, self.table)
         self.record.spend("listing", time.monotonic() - start)
@@ -177,7 +183,7 @@ class CaptionJob:
                 gpus = resources.get("GPU", 0.0)
                 pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
-                record.write(self.storage, self.record_uri)
+                record.write(self.storage, self.record_uri, self.schema)
                 dataset = self._dataset(manifest, pool)
                 record.spend("starting", time.monotonic() - start)
                 self._consume(dataset, manifest)
@@ -242,7 +248,7 @@ class CaptionJob:
                     if len(writer.files) > written or time.monotonic() - renewed > RENEW_SECONDS:
                         record.files, renewed = writer.files, time.monotonic()
                         record.measure(first, first_rows)
-                        record.write(self.storage, self.record_uri)
+                        record.write(self.storage, self.record_uri, self.schema)
         finally:
             # Whatever ended this, captions that are there are kept.
             with _spending(record, "writing"):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from captionkit.pipeline.record import RUNS
-from captionkit.storage import Storage, StorageError, UsageError, escape
+from captionkit.pipeline.runs import read_run_records
+from captionkit.storage import Storage, UsageError
 
 SILENT_SECONDS = 180.0
 """A running job renews its record more often than this; one that does not is dead or cut off."""
@@ -61,22 +60,13 @@ def read_status(output: str, storage: Storage) -> list[Status]:
         UsageError: there is no run record.
         StorageError: it cannot be read.
     """
-    uri = storage.normalize(output)
-    folder = f"{uri.rstrip('/')}/{RUNS}/"
-    try:
-        entries = [entry.uri for entry in storage.glob(escape(folder) + "*.json")]
-    except StorageError as err:
-        if err.kind != "not_found":
-            raise
-        entries = []
     found = []
-    for entry in entries:
+    for record in read_run_records(storage.normalize(output), storage):
         try:
-            record = json.loads(storage.read(entry))
             last = datetime.fromisoformat(record.get("ended_at") or record["renewed_at"])
         except (ValueError, KeyError):
-            continue  # not a run record
+            continue  # of another version
         found.append(Status(record, (datetime.now(timezone.utc) - last).total_seconds()))
     if not found:
         raise UsageError(f"{output} holds no run record: no caption job has written there yet")
-    return sorted(found, key=lambda status: str(status.record["started_at"]), reverse=True)
+    return found

@@ -1,8 +1,9 @@
 """The caption table: its schema in one place, and the only code that reads, appends to or mends it.
 
 A table is a folder of Parquet files, readable as it is: ``pyarrow.parquet.read_table(OUTPUT)``,
-``duckdb: FROM 'OUTPUT/*.parquet'``, ``pandas.read_parquet(OUTPUT)``, ``spark.read.parquet(OUTPUT)``. What else lies
-there begins with an underscore, which those readers pass over.
+``duckdb: FROM 'OUTPUT/*.parquet'``, ``pandas.read_parquet(OUTPUT)``, ``spark.read.parquet(OUTPUT)``,
+``polars.scan_parquet(OUTPUT)``. What else lies there for good is Parquet without rows (`runs.to_document`) in folders
+whose names begin with an underscore: readers pass over it, or read it and find no row.
 
 Only the driver writes, one whole file at a time (`Storage.write` leaves a whole file or none), and a file is
 never appended to. So whatever dies, a row is in the table once or not at all, and a reader never meets half a file.
@@ -165,6 +166,13 @@ class CaptionTable:
 
     def __len__(self) -> int:
         return sum(file.rows for file in self.files)
+
+    def schema(self) -> pa.Schema:
+        """The columns of its files, the carried ones too; `SCHEMA` where there is no file yet."""
+        if not self.files:
+            return SCHEMA
+        with self.storage.open(self.files[0].uri) as stream:
+            return pq.read_schema(stream).remove_metadata()
 
     def batches(
         self, columns: Sequence[str] | None = None, files: Iterable[TableFile] | None = None

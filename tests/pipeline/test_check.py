@@ -54,7 +54,7 @@ def record(output: Path, *inputs: str | Path, run: str = "r", status: str = "suc
         OutputOptions(output=str(output), **options),
     )
     made = RunRecord(run, to_config(told), {}, status=status, started_at=f"2026-01-01T00:00:00-{run}")
-    made.write(STORAGE, f"{output}/_runs/{run}.json")
+    made.write(STORAGE, f"{output}/_runs/{run}.parquet")
 
 
 def problems(output: Path, **options: Any) -> dict[str, int]:
@@ -315,7 +315,7 @@ def test_on_s3_with_the_endpoint_that_the_run_was_told(bucket: str, s3: Any, mon
         OutputOptions(output=base),
         storage=StorageOptions(endpoint_url=s3.endpoint),
     )
-    RunRecord("r", to_config(told), {}).write(STORAGE, f"{base}/_runs/r.json")
+    RunRecord("r", to_config(told), {}).write(STORAGE, f"{base}/_runs/r.parquet")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     found = check(base, Storage(StorageOptions(endpoint_url=s3.endpoint)))
     assert (found.ok, found.listed) == (True, 1)

@@ -123,6 +123,10 @@ def test_a_table_that_is_written_to_is_left_alone(tmp_path: Path) -> None:
     assert read(tmp_path) == before
 
 
+def is_table_file(uri: str) -> bool:
+    return uri.endswith(".parquet") and "/_lease/" not in uri
+
+
 def test_a_lost_lease_stops_it_before_anything_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_files(tmp_path)
     names = files(tmp_path)
@@ -130,7 +134,7 @@ def test_a_lost_lease_stops_it_before_anything_is_deleted(tmp_path: Path, monkey
 
     def lose(self: Storage, uri: str, data: bytes) -> None:
         real(self, uri, data)
-        if uri.endswith(".parquet"):
+        if is_table_file(uri):
             for file in (tmp_path / "_lease").iterdir():
                 file.unlink()
 
@@ -146,7 +150,7 @@ def test_what_reads_back_wrong_deletes_nothing(tmp_path: Path, monkeypatch: pyte
     real = Storage.write
 
     def other(self: Storage, uri: str, data: bytes) -> None:
-        real(self, uri, (tmp_path / names[0]).read_bytes() if uri.endswith(".parquet") else data)
+        real(self, uri, (tmp_path / names[0]).read_bytes() if is_table_file(uri) else data)
 
     monkeypatch.setattr(Storage, "write", other)
     with pytest.raises(StorageError, match="reads back as something else"):
@@ -163,7 +167,7 @@ def _die(folder: str, step: int) -> None:
 
     def deadly(real: Callable[..., None]) -> Callable[..., None]:
         def act(self: Storage, uri: str, *data: bytes) -> None:
-            if uri.endswith(".parquet") and next(steps) == step:
+            if is_table_file(uri) and next(steps) == step:
                 os.kill(os.getpid(), signal.SIGKILL)
             real(self, uri, *data)
 

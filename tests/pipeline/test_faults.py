@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.manifest import make_manifest
 from captionkit.pipeline.options import InputOptions
+from captionkit.pipeline.runs import from_document
 from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import FAULTS, Storage, StorageOptions
 from tests.pipeline.conftest import Folder
@@ -41,8 +41,8 @@ def caption(proxy: FaultProxy, *args: str | Path) -> int:
 
 
 def record(output: Path) -> dict[str, Any]:
-    (file,) = (output / "_runs").glob("*.json")
-    found: dict[str, Any] = json.loads(file.read_text())
+    (file,) = (output / "_runs").glob("*.parquet")
+    found: dict[str, Any] = from_document(file.read_bytes())
     return found
 
 
@@ -72,8 +72,8 @@ def test_a_job_outlives_faults_and_a_server_that_goes_away_and_tells_what_it_met
     report = check(output, Storage(StorageOptions(endpoint_url=s3.endpoint)))
     assert report.ok, report.text()
     assert (report.rows, report.captioned) == (24, 24)
-    (found,) = Storage().glob(f"{output}/_runs/*.json")
-    retries = json.loads(Storage().read(found.uri))["retries"]
+    (found,) = Storage().glob(f"{output}/_runs/*.parquet")
+    retries = from_document(Storage().read(found.uri))["retries"]
     assert set(retries) <= {"slow_down", "server_error", "broken", "unreachable"} <= set(FAULTS)
     assert (retries["slow_down"], retries["server_error"]) == (7, 1)
     assert retries["broken"] + retries.get("unreachable", 0) > 2

@@ -282,7 +282,7 @@ def test_a_parquet_list_in_a_list_is_one_row(folder: Folder) -> None:
 
 def test_a_jobs_own_table_is_no_input(folder: Folder) -> None:
     a = folder.add("a.jpg", b"1")
-    for own in ("_runs/r.json", "_runs/r.manifest-0.arrow", "_lease/00000001", "captions-r-00000.parquet"):
+    for own in ("_runs/r.parquet", "_runs/r.manifest-0.arrow", "_lease/00000001", "captions-r-00000.parquet"):
         folder.add(own, b"not to be read")
     inputs = Inputs(InputOptions(input=(str(folder.path),)), Storage(), output=str(folder.path))
     assert [item.uri for item in inputs.items()] == [a]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -22,6 +21,7 @@ import ray
 from captionkit.cli import STOPPED
 from captionkit.model.captioner import Captioner
 from captionkit.pipeline.check import check
+from captionkit.pipeline.runs import from_document
 from captionkit.storage import Storage
 from tests.pipeline.conftest import Folder, tar_bytes
 
@@ -133,7 +133,7 @@ def test_a_run_is_stopped_and_whatever_goes_on_is_killed(
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     assert process.wait(100) == STOPPED
-    (record,) = [json.loads(file.read_text()) for file in (output / "_runs").glob("*.json")]
+    (record,) = [from_document(file.read_bytes()) for file in (output / "_runs").glob("*.parquet")]
     assert record["status"] == "stopped"
     assert rows > len(captions(output)) == record["counts"]["captioned"] + record["counts"]["failed"] > 0
     assert not list((output / "_runs").glob("*.arrow"))

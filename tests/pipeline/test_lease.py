@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -21,6 +20,8 @@ import pytest
 
 from captionkit.pipeline import lease_files
 from captionkit.pipeline.lease import Lease, LeaseError, LeaseLost, holder
+from captionkit.pipeline.runs import from_document, to_document
+from captionkit.pipeline.table import SCHEMA
 from captionkit.storage import Storage, StorageError, UsageError
 
 STORAGE = Storage()
@@ -89,7 +90,7 @@ def test_the_second_is_refused_in_words_and_let_in_after_the_first(tmp_path: Pat
     assert holder(str(tmp_path), STORAGE) is None
     take(tmp_path).release()
     take(tmp_path).release()
-    assert sorted(file.name for file in (tmp_path / "_lease").iterdir()) == ["000002.json", "000003.json"]
+    assert sorted(file.name for file in (tmp_path / "_lease").iterdir()) == ["000002.parquet", "000003.parquet"]
 
 
 def test_a_lease_with_nobody_in_it_is_nothing(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_of_sixteen_processes_one_wins(tmp_path: Path, before: str) -> None:
     assert len(winners) == 1
     assert all(f"run-{winners[0]} on host" in answer for answer in found.values() if answer != "won")
     left = sorted(file.name for file in (tmp_path / "_lease").iterdir())
-    assert left == ["000001.json", "000002.json"][: 1 if before == "nobody" else 2]  # and nothing half made
+    assert left == ["000001.parquet", "000002.parquet"][: 1 if before == "nobody" else 2]  # and nothing half made
 
 
 def test_a_killed_process_of_this_machine_locks_nobody_out(tmp_path: Path) -> None:
@@ -145,8 +146,8 @@ def test_a_killed_process_of_this_machine_locks_nobody_out(tmp_path: Path) -> No
 def test_a_process_number_used_again_is_not_taken_for_the_holder(tmp_path: Path) -> None:
     lease = take(tmp_path, "gone")
     file = next((tmp_path / "_lease").iterdir())
-    said = json.loads(file.read_text())
-    file.write_text(json.dumps(said | {"born": said["born"] - 1}))
+    written = from_document(file.read_bytes())
+    file.write_bytes(to_document(written | {"born": written["born"] - 1}, SCHEMA))
     take(tmp_path).release()
     with pytest.raises(LeaseLost):
         lease.check()
@@ -163,12 +164,12 @@ def test_a_killed_process_elsewhere_locks_out_for_its_lease_only(tmp_path: Path)
 def test_a_living_process_keeps_its_lease_past_the_expiry(tmp_path: Path) -> None:
     # Seconds enough for a busy machine to let it renew in between.
     with other_process(tmp_path, "elsewhere", ttl=5, renew=0.1):
-        first = json.loads((tmp_path / "_lease/000001.json").read_text())
+        first = from_document((tmp_path / "_lease/000001.parquet").read_bytes())
         end = time.monotonic() + 6
         while time.monotonic() < end:
             assert not can_take(tmp_path)
             time.sleep(0.05)
-        renewals = json.loads((tmp_path / "_lease/000001.json").read_text())["renewals"]
+        renewals = from_document((tmp_path / "_lease/000001.parquet").read_bytes())["renewals"]
         assert renewals > first["renewals"] + 1
 
 
@@ -218,7 +219,7 @@ def test_a_taker_in_the_pause_of_one_that_overslept_wins(tmp_path: Path, monkeyp
 
 def test_a_deleted_lease_is_lost(tmp_path: Path) -> None:
     lease = take(tmp_path)
-    (tmp_path / "_lease/000001.json").unlink()
+    (tmp_path / "_lease/000001.parquet").unlink()
     with pytest.raises(LeaseLost, match="deleted"):
         lease.check()
     lease.release()
@@ -244,7 +245,7 @@ def test_storage_that_is_away_for_a_moment_is_no_loss(tmp_path: Path, monkeypatc
 
 def test_a_lease_file_that_cannot_be_read_is_somebodys(tmp_path: Path) -> None:
     (tmp_path / "_lease").mkdir()
-    file = tmp_path / "_lease/000007.json"
+    file = tmp_path / "_lease/000007.parquet"
     file.write_text("")
     assert not can_take(tmp_path)
     old = time.time() - 2 * lease_files.TTL
@@ -259,7 +260,7 @@ def test_a_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "link", refuse)
     with Lease(str(tmp_path), STORAGE, "first"):
         assert not can_take(tmp_path)
-        assert [file.name for file in (tmp_path / "_lease").iterdir()] == ["000001.json"]
+        assert [file.name for file in (tmp_path / "_lease").iterdir()] == ["000001.parquet"]
     assert can_take(tmp_path)
 
 
@@ -323,7 +324,7 @@ def test_of_two_without_conditions_that_both_saw_none_the_later_stays(monkeypatc
 
     def overwritten(number: int, data: bytes) -> bool:
         made = create(number, data)
-        second._files.write(number, second._me.to_bytes())
+        second._files.write(number, second._me.to_bytes(SCHEMA))
         return made
 
     monkeypatch.setattr(first._files, "create", overwritten)

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 from collections import Counter
@@ -11,6 +10,7 @@ import pytest
 
 from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
 from captionkit.model.captioner import Captioner
+from captionkit.pipeline.runs import from_document
 from captionkit.pipeline.table import ERROR_KINDS, SCHEMA
 from tests.image_zoo import broken
 from tests.pipeline.conftest import Folder, jpeg, tar_bytes
@@ -27,7 +27,8 @@ def read(output: Path) -> list[dict[str, Any]]:
 
 
 def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text()) for file in sorted((output / "_runs").glob("*.json"), key=os.path.getmtime)]
+    files = sorted((output / "_runs").glob("*.parquet"), key=os.path.getmtime)
+    return [from_document(file.read_bytes()) for file in files]
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def table(made: tuple[Path, Path], output: Path) -> Path:
 
 def test_the_run_record_repeats_the_run(table: Path, tmp_path: Path) -> None:
     record = records(table)[-1]
-    file = next((table / "_runs").glob("*.json"))
+    file = next((table / "_runs").glob("*.parquet"))
     assert record["options"]["beam"] == 2
     assert record["status"] == "succeeded"
     assert record["model"]["fingerprint"] == Captioner.load().fingerprint

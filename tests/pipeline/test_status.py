@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from captionkit.cli import OK, main
+from captionkit.pipeline.runs import to_document
 from captionkit.pipeline.status import read_status
+from captionkit.pipeline.table import SCHEMA
 from captionkit.storage import Storage, UsageError
 
 
@@ -19,6 +21,7 @@ def record(run_id: str, **more: Any) -> dict[str, Any]:
     then = (datetime.now(timezone.utc) - ago).isoformat()
     return {
         "run_id": run_id,
+        "options": {},
         "status": "running",
         "started_at": then,
         "renewed_at": then,
@@ -35,7 +38,7 @@ def record(run_id: str, **more: Any) -> dict[str, Any]:
 def put(folder: Path, *records: dict[str, Any]) -> str:
     (folder / "_runs").mkdir(parents=True, exist_ok=True)
     for known in records:
-        (folder / "_runs" / f"{known['run_id']}.json").write_text(json.dumps(known))
+        (folder / "_runs" / f"{known['run_id']}.parquet").write_bytes(to_document(known, SCHEMA))
     return str(folder)
 
 
@@ -56,7 +59,7 @@ def test_one_that_has_not_been_heard_of_is_silent(tmp_path: Path) -> None:
 def test_the_latest_run_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = record("old", seconds_ago=900, status="broken", ended_at="2026-01-01T00:00:00+00:00", error="no bucket")
     output = put(tmp_path, old, record("new"))
-    (tmp_path / "_runs" / "notes.json").write_text("[]x")
+    (tmp_path / "_runs" / "notes.parquet").write_text("[]x")
     assert [status.record["run_id"] for status in read_status(output, Storage())] == ["new", "old"]
     assert main(["status", output, "--all", "--json"]) == OK
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from captionkit.pipeline.describe import TRANSIENT
 from captionkit.pipeline.ids import image_id
+from captionkit.pipeline.lease import Lease
+from captionkit.pipeline.record import RunRecord
 from captionkit.pipeline.table import SCHEMA, CaptionTable, Footer, schema_with
 from captionkit.pipeline.writer import TableWriter, stored_columns
 from captionkit.storage import Storage, UsageError
@@ -64,20 +66,36 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, parts
     assert len(table.ids()) == len(set(expected))
 
 
+def finished(folder: Path) -> Path:
+    """A table of three rows with all that a finished run leaves beside them."""
+    write(folder, rows(["/a.jpg"]), rows(["/b.jpg", "/c.jpg"]))
+    RunRecord("r", {"beam": 3}, {}, status="succeeded").write(Storage(), str(folder / "_runs/r.parquet"))
+    with Lease(str(folder), Storage(), "r"):
+        pass
+    beside = [file.suffix for file in folder.rglob("*") if file.is_file()]
+    assert beside == [".parquet"] * 4
+    return folder
+
+
 def test_every_reader_reads_it_as_it_is(tmp_path: Path) -> None:
-    write(tmp_path / "t", rows(["/a.jpg"]), rows(["/b.jpg", "/c.jpg"]))
-    (tmp_path / "t/_runs").mkdir()
-    (tmp_path / "t/_runs/r.json").write_text("{}")
-    table = pq.read_table(tmp_path / "t")
+    folder = finished(tmp_path / "t")
+    table = pq.read_table(folder)
     assert table.schema.names == SCHEMA.names
     assert table.schema.equals(SCHEMA)
-    assert len(pd.read_parquet(tmp_path / "t")) == 3
+    assert len(pd.read_parquet(folder)) == 3
     for pattern in ("*.parquet", "**/*.parquet"):
-        query = f"SELECT count(*), max(alternatives[1].caption) FROM '{tmp_path}/t/{pattern}'"
+        query = f"SELECT count(*), max(alternatives[1].caption) FROM '{folder}/{pattern}'"
         assert duckdb.sql(query).fetchall() == [(3, "another")]
-    assert pyarrow.dataset.dataset(tmp_path / "t").count_rows() == 3
-    # Of a folder alone Polars wants that nothing else lies in it, at any depth.
-    assert pl.scan_parquet(tmp_path / "t" / "*.parquet").select(pl.len()).collect().item() == 3
+    assert pyarrow.dataset.dataset(folder).count_rows() == 3
+    for spelling in (f"{folder}/", folder, f"{folder}/*.parquet", f"{folder}/**/*.parquet"):
+        assert pl.scan_parquet(spelling).select(pl.len()).collect().item() == 3
+    assert pl.read_parquet(f"{folder}/")["uri"].sort().to_list() == ["/a.jpg", "/b.jpg", "/c.jpg"]
+
+
+def test_the_run_record_can_be_queried(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "t")
+    query = f"SELECT decode(value)->>'$.options.beam' FROM parquet_kv_metadata('{folder}/_runs/*.parquet') "
+    assert duckdb.sql(query + "WHERE decode(key) = 'captionkit.document'").fetchall() == [("3",)]
 
 
 @pytest.mark.slow
@@ -85,11 +103,19 @@ def test_hugging_face_s_datasets_read_the_folder_as_it_is(tmp_path: Path, monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     datasets = pytest.importorskip("datasets")
-    write(tmp_path / "t", rows(["/a.jpg"]), rows(["/b.jpg", "/c.jpg"]))
-    (tmp_path / "t/_runs").mkdir()
-    (tmp_path / "t/_runs/r.json").write_text("{}")
-    found = datasets.load_dataset(str(tmp_path / "t"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert sorted(found["uri"]) == ["/a.jpg", "/b.jpg", "/c.jpg"]
+    folder = str(finished(tmp_path / "t"))
+    for address in ({"path": folder}, {"path": "parquet", "data_dir": folder}):
+        found = datasets.load_dataset(**address, split="train", cache_dir=str(tmp_path / "cache"))
+        assert sorted(found["uri"]) == ["/a.jpg", "/b.jpg", "/c.jpg"]
+
+
+@pytest.mark.slow
+def test_spark_reads_the_folder_as_it_is(tmp_path: Path) -> None:
+    """Where pyspark and a Java are installed; half a gigabyte, so not by default."""
+    spark = pytest.importorskip("pyspark.sql").SparkSession.builder.master("local[1]").getOrCreate()
+    folder = finished(tmp_path / "t")
+    assert sorted(row.uri for row in spark.read.parquet(str(folder)).collect()) == ["/a.jpg", "/b.jpg", "/c.jpg"]
+    spark.stop()
 
 
 def test_a_strange_parquet_file_is_refused(tmp_path: Path) -> None:
