@@ -80,12 +80,12 @@ def main(options: Options) -> None:
     server.start()
     os.environ |= {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
 
-    from captionkit.pipeline.inputs import Inputs
+    from captionkit.inputs.listing import Inputs
+    from captionkit.inputs.options import InputOptions
     from captionkit.pipeline.manifest import make_manifest
-    from captionkit.pipeline.options import InputOptions
-    from captionkit.pipeline.progress import Meter
-    from captionkit.pipeline.table import CaptionTable
+    from captionkit.progress import Meter
     from captionkit.storage import Storage, StorageOptions
+    from captionkit.table.table import CaptionTable
 
     storage = Storage(StorageOptions(endpoint_url=f"http://127.0.0.1:{ours.recv()}"))
     with tempfile.TemporaryDirectory() as folder:

@@ -21,9 +21,9 @@ import ray
 import tyro
 from ray.cluster_utils import Cluster
 
-from captionkit.cli_options import parse
+from captionkit.cli.options import parse
+from captionkit.pipeline.job import CaptionJob
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.pipeline.run import CaptionJob
 from captionkit.scenes import draw_folder
 
 PUSHED = re.compile(r'^ray_object_manager_bytes\{.*Type="PushedFromLocal\w+".*\} (\S+)$', re.MULTILINE)

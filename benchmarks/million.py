@@ -100,10 +100,12 @@ def make_pictures(folder: Path, count: int) -> None:
 def caption(folder: str, output: str, options: Options) -> Any:
     """The caption job with the stub in the captioner's place; its run record."""
     from captionkit.images import Preprocessing
-    from captionkit.pipeline import run
-    from captionkit.pipeline.describe import TRANSIENT, Describe
-    from captionkit.pipeline.options import CaptionOptions, ClusterOptions, InputOptions, OutputOptions
-    from captionkit.pipeline.table import schema_with
+    from captionkit.inputs.options import InputOptions
+    from captionkit.pipeline import job as run
+    from captionkit.pipeline.caption_actor import Describe
+    from captionkit.pipeline.columns import TRANSIENT
+    from captionkit.pipeline.options import CaptionOptions, ClusterOptions, OutputOptions
+    from captionkit.schema import schema_with
 
     preprocessing = Preprocessing(size=SIZE, resize=SIZE)
 
@@ -174,9 +176,10 @@ def spilled() -> int:
 
 def make_table(output: Path, listing: Path, count: int) -> None:
     """A table of that many captioned rows, the list of their addresses, and the record of the run that made it."""
-    from captionkit.pipeline.ids import image_id
-    from captionkit.pipeline.runs import to_document
-    from captionkit.pipeline.table import SCHEMA, Footer, to_parquet
+    from captionkit.inputs.ids import image_id
+    from captionkit.schema import SCHEMA
+    from captionkit.storage.documents import to_document
+    from captionkit.table.table import Footer, to_parquet
 
     (output / "_runs").mkdir(parents=True)
     writer = None
@@ -210,11 +213,11 @@ def make_table(output: Path, listing: Path, count: int) -> None:
 
 def join(output: Path, listing: Path) -> str:
     """Plan a run on inputs that the table holds all of."""
-    from captionkit.pipeline.inputs import Inputs
+    from captionkit.inputs.listing import Inputs
+    from captionkit.inputs.options import InputOptions
     from captionkit.pipeline.manifest import make_manifest, replace_changed
-    from captionkit.pipeline.options import InputOptions
-    from captionkit.pipeline.table import CaptionTable
     from captionkit.storage import Storage
+    from captionkit.table.table import CaptionTable
 
     table = CaptionTable(str(output), Storage())
     inputs = Inputs(InputOptions((str(listing),), stat_listed=False), Storage())
@@ -226,8 +229,8 @@ def join(output: Path, listing: Path) -> str:
 
 
 def prove(output: Path, _listing: Path) -> str:
-    from captionkit.pipeline.check import check
     from captionkit.storage import Storage
+    from captionkit.table.check import check
 
     report = check(str(output), Storage())
     assert report.ok, report.text()
@@ -236,8 +239,9 @@ def prove(output: Path, _listing: Path) -> str:
 
 def again(folder: str, output: str) -> str:
     """The run's command once more."""
-    from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
-    from captionkit.pipeline.run import CaptionJob
+    from captionkit.inputs.options import InputOptions
+    from captionkit.pipeline.job import CaptionJob
+    from captionkit.pipeline.options import CaptionOptions, OutputOptions
 
     record = CaptionJob(CaptionOptions(InputOptions((folder,)), OutputOptions(output))).run()
     assert record.rows == 0

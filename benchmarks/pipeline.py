@@ -67,9 +67,10 @@ def make_images(folder: Path, count: int, size: int) -> None:
 
 
 def run_job(options: Options) -> float:
+    from captionkit.inputs.options import InputOptions
     from captionkit.model.search.options import SearchOptions
-    from captionkit.pipeline.options import CaptionOptions, InputOptions, ModelOptions, OutputOptions
-    from captionkit.pipeline.run import CaptionJob
+    from captionkit.pipeline.job import CaptionJob
+    from captionkit.pipeline.options import CaptionOptions, ModelOptions, OutputOptions
 
     with tempfile.TemporaryDirectory() as output:
         record = CaptionJob(

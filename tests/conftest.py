@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests.servers import S3Server, file_server, s3_server
+from tests.support.archive import Folder, jpeg
+from tests.support.servers import S3Server, file_server, s3_server
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,16 @@ def ray_cluster(s3: S3Server) -> Iterator[None]:
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=300 * 2**20)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path / "archive")
+    made.path.mkdir()
+    return made
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[bytes]:
+    """Twelve small pictures."""
+    return [jpeg(seed) for seed in range(12)]

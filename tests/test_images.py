@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captionkit.images import ERROR_KINDS, Decoded, ImageError, Limits, Preprocessing, decode, prepare
-from tests.image_zoo import Broken, Odd, broken, encode, odd, oriented, photo
+from tests.support.image_zoo import Broken, Odd, broken, encode, odd, oriented, photo
 
 SMALL = Preprocessing(size=48, resize=56)
 IMAGENET = Preprocessing(size=224, resize=256)

@@ -9,10 +9,10 @@ import pytest
 
 from captionkit import Captioner
 from captionkit.cli import OK, main
-from captionkit.pipeline.table import CaptionTable
 from captionkit.scenes import draw, random_scene
 from captionkit.storage import Storage
-from tests.servers import S3Server
+from captionkit.table.table import CaptionTable
+from tests.support.servers import S3Server
 from tests.test_readme import PAGES, ROOT, _commands, _shell_lines
 
 IMAGES = 3

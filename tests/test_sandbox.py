@@ -21,8 +21,8 @@ from captionkit.images import Decoded, ImageError, Limits, Preprocessing, Sandbo
 from captionkit.images import sandbox as sandbox_module
 from captionkit.images.child import BYTES_PER_PIXEL, PixelBudget, memory_limit
 from captionkit.images.parent import CHANNELS, Child
-from tests import hostile_decoder as hostile
-from tests.image_zoo import broken, encode, odd, photo
+from tests.support import hostile_decoder as hostile
+from tests.support.image_zoo import broken, encode, odd, photo
 
 SMALL = Preprocessing(size=48, resize=56)
 # So little that a hog is at its end soon; enough for these pictures.
@@ -201,7 +201,7 @@ def test_floats_are_stretched_over_the_whole_picture() -> None:
 _ORPHAN = """
 import sys, threading, time
 from captionkit.images import Limits, Preprocessing, Sandbox
-from tests import hostile_decoder as hostile
+from tests.support import hostile_decoder as hostile
 sandbox = Sandbox(Preprocessing(size=8, resize=8), Limits(), 2, 600, hostile.NAME)
 sandbox.decode_many([b"no picture"])
 print(sandbox.pid, flush=True)

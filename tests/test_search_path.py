@@ -12,7 +12,7 @@ import pytest
 
 from captionkit.images import Decoded, Limits, Preprocessing, Sandbox, parent
 from captionkit.search_path import safe_environment, safe_search_path
-from tests.pipeline.conftest import jpeg
+from tests.support.archive import jpeg
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAP = "open({marker!r}, 'a').write('run')\n"

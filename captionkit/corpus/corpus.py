@@ -14,7 +14,8 @@ from captionkit.corpus.record import CorpusError, Record, Report, split_name
 from captionkit.corpus.source import Columns, Reader, Source
 from captionkit.corpus.spool import Gathered, Spool, spool
 from captionkit.corpus.tables import read_csv, read_json, read_jsonl, read_parquet
-from captionkit.storage import SHARD_SUFFIXES, Storage, UsageError, is_pattern, redact, split_member
+from captionkit.errors import UsageError
+from captionkit.storage import SHARD_SUFFIXES, Storage, is_pattern, redact, split_member
 
 READERS: dict[str, Reader] = {
     "flickr": read_tokens,

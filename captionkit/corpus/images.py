@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from captionkit.corpus.record import CorpusError
-from captionkit.storage import SHARD_SUFFIXES, Entry, Storage, UsageError, is_pattern, join_member, redact
+from captionkit.errors import UsageError
+from captionkit.storage import SHARD_SUFFIXES, Entry, Storage, is_pattern, join_member, redact
 from captionkit.storage.archives import ARCHIVE_ERRORS, names
 
 

@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from captionkit.corpus.record import id_text
+from captionkit.errors import UsageError
 from captionkit.images import ImageError, Limits, decode
 from captionkit.inputs.tables import ARRAY, array_rows, open_text
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
-from captionkit.pipeline.progress import Meter
-from captionkit.pipeline.table import CAPTIONED, CaptionTable
-from captionkit.storage import Storage, StorageError, UsageError, redact
+from captionkit.progress import Meter
+from captionkit.schema import CAPTIONED
+from captionkit.storage import Storage, StorageError, redact
+from captionkit.table.table import CaptionTable
 
 READERS = 8
 """Threads that fetch and decode."""

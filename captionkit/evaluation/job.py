@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import captionkit
 from captionkit.counting import counted
+from captionkit.errors import UsageError
 from captionkit.evaluation.candidates import Candidates, make_captions, read_captions, read_results
 from captionkit.evaluation.card import ScoreCard, Way
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions
@@ -14,9 +15,9 @@ from captionkit.evaluation.references import Judged, read_references
 from captionkit.metrics import Scorer, measure_usage
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
-from captionkit.pipeline.progress import say
-from captionkit.pipeline.table import CaptionTable
-from captionkit.storage import Storage, UsageError, redact
+from captionkit.progress import say
+from captionkit.storage import Storage, redact
+from captionkit.table.table import CaptionTable
 
 CARD_MARKDOWN, CARD_JSON, PAGE = "score_card.md", "score_card.json", "page.html"
 

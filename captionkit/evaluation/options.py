@@ -7,9 +7,10 @@ from typing import Literal
 
 import tyro
 
+from captionkit.errors import UsageError
 from captionkit.metrics import METRICS
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import StorageOptions, UsageError
+from captionkit.storage import StorageOptions
 
 
 @dataclass(frozen=True)

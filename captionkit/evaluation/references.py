@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from captionkit.corpus import read_corpus
+from captionkit.errors import UsageError
 from captionkit.evaluation.options import JudgedCorpusOptions
 from captionkit.metrics import known_captions
-from captionkit.storage import Storage, UsageError
+from captionkit.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from captionkit.errors import UsageError
 from captionkit.images import decode
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import AttentionDecoder
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import UsageError
 from captionkit.vocabulary import BOS
 
 COLUMNS = 5

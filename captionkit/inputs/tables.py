@@ -27,7 +27,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import ijson  # type: ignore[import-untyped]
 
-from captionkit.storage import Storage, UsageError, public
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, public
 from captionkit.storage.archives import ARCHIVE_ERRORS, begin, is_lfs_pointer, uncompressed
 
 DELIMITERS = (",", "\t", ";", "|")

@@ -24,11 +24,12 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from captionkit.errors import UsageError
 from captionkit.images import Preprocessing
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
-from captionkit.storage import Storage, StorageError, UsageError, redact
+from captionkit.storage import Storage, StorageError, redact
 from captionkit.vocabulary import PAD, Vocabulary, VocabularyError
 
 FORMAT = 1

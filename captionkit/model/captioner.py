@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from captionkit.errors import UsageError
 from captionkit.images import ImageError, Limits, Preprocessing, decode, prepare
 from captionkit.model.bundle import BundleError, Files, check_fit, fingerprint, pack, read_files, unpack, write_files
 from captionkit.model.consensus import LIKELIHOOD, Consensus
@@ -24,7 +25,7 @@ from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.search.entry import search
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import Storage, StorageError, UsageError, redact
+from captionkit.storage import Storage, StorageError, redact
 from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, tokenize
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image

@@ -2,7 +2,7 @@
 
 import torch
 
-from captionkit.storage import UsageError
+from captionkit.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Number formats of the network, by name."""

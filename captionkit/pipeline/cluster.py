@@ -17,12 +17,13 @@ from ray.exceptions import RayTaskError
 from ray.job_config import JobConfig
 
 import captionkit
+from captionkit.errors import UsageError
 from captionkit.pipeline.options import ClusterOptions
-from captionkit.pipeline.progress import say
 from captionkit.pipeline.ray_address import await_head, check_ray, named_cluster, temporary_folder
 from captionkit.pipeline.worker_lines import quieten
+from captionkit.progress import say
 from captionkit.search_path import safe_environment
-from captionkit.storage import StorageError, UsageError
+from captionkit.storage import StorageError
 
 Connection = Literal["found", "joined", "started"]
 """How this process came to Ray: it was connected before, joined a cluster, or started a Ray of its own."""

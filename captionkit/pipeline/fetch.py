@@ -29,16 +29,15 @@ from ray.data.datasource import ReadTask
 from captionkit.images import (
     DECODE_SECONDS,
     DECODER,
-    ERROR_KINDS,
     ImageError,
     Limits,
     Preprocessing,
     Sandbox,
     shared_sandbox,
 )
-from captionkit.pipeline.containers import Broken, Source, read_row_group, read_tar
-from captionkit.pipeline.ids import Ids
-from captionkit.pipeline.inputs import Item
+from captionkit.inputs.containers import Broken, ContainerOptions, Source, read_image, read_row_group, read_tar
+from captionkit.inputs.ids import Ids
+from captionkit.pipeline.columns import PIXELS, RETRIES
 from captionkit.pipeline.manifest import Unit, read_unit
 from captionkit.storage import FAULTS, AddressError, Storage, StorageError, StorageOptions, retry_counts
 
@@ -47,28 +46,6 @@ CHUNK = 64
 
 CHUNK_BYTES = 64 * 2**20
 """Encoded bytes of a chunk aimed at: where images are large, chunks have fewer rows (one a thread at least)."""
-
-RETRIES = pa.field("retries", pa.struct([(fault, pa.int32()) for fault in FAULTS]))
-"""How often reads were tried again since the table before, by fault; in a table's first row, null in all others."""
-
-PIXELS = [
-    pa.field("uri", pa.string()),
-    pa.field("image_id", pa.int64()),
-    pa.field("pixels", pa.binary()),  # size × size × 3 uint8, RGB, row by row; null in a failed row
-    pa.field("width", pa.int32()),
-    pa.field("height", pa.int32()),
-    pa.field("error_kind", pa.string()),
-    pa.field("error", pa.string()),
-    pa.field("total", pa.int64()),  # rows of the row's container, where known by now
-    pa.field("again", pa.int32()),  # members left out, one before having their name; in a shard's last row
-    pa.field("passed_over", pa.string()),  # JSON: members that are no images by suffix; in a shard's last row
-    pa.field("version", pa.string()),
-    pa.field("bytes", pa.int64()),
-    pa.field("fetch_s", pa.float32()),
-    pa.field("decode_s", pa.float32()),  # of processor time
-    RETRIES,
-]
-"""What travels from fetch to captioner; carried columns follow."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +64,10 @@ class FetchOptions:
     """Time limit of one image's decoding."""
     decoder: str = DECODER
     """What decodes, as "module:function"."""
+
+    @property
+    def containers(self) -> ContainerOptions:
+        return ContainerOptions(self.limits, self.image_column, self.carry)
 
 
 class UnitSource(Datasource):  # type: ignore[misc]  # Ray publishes no types
@@ -126,7 +107,7 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
                 row["uri"],
                 row["image_id"],
                 row["version"],
-                partial(_read, storage, row["address"] or row["uri"], row["size"], options.limits),
+                partial(read_image, storage, row["address"] or row["uri"], row["size"], options.limits),
                 carried={name: row[name] for name in names},
             )
             for row in rows
@@ -134,7 +115,7 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
     else:
         done: Ids = np.empty(0, np.int64) if options.done is None else ray.get(options.done)
         read = read_tar if rows[0]["kind"] == "tar" else read_row_group
-        sources = read(rows[0], storage, options, done)
+        sources = read(rows[0], storage, options.containers, done)
     # Ray gives a worker process one task at a time: the next one finds this child running.
     sandbox = shared_sandbox(
         options.preprocessing,
@@ -185,35 +166,9 @@ class _RetriesSince:
         return pa.array([since or None, *[None] * (length - 1)], RETRIES.type)
 
 
-def encoded_images(item: Item, options: FetchOptions) -> Iterator[bytes]:
-    """An input's images as they are stored, one by one: for a look at what there is.
-
-    Raises:
-        ImageError: too large to be read, or its container has broken.
-        StorageError: it cannot be read.
-    """
-    storage = Storage(options.storage)
-    if item.kind == "image":
-        yield _read(storage, item.uri, item.size, options.limits)
-        return
-    row: dict[str, Any] = {"uri": item.name, "version": item.version, "address": item.uri, "total": None}
-    row |= {"row_group": 0 if item.row_groups else None, "first_row": 0, "rows": next(iter(item.row_groups), 0)}
-    for source in (read_tar if item.kind == "tar" else read_row_group)(row, storage, options, np.empty(0, np.int64)):
-        if isinstance(source, Broken):
-            raise (ImageError if source.kind in ERROR_KINDS else StorageError)(source.kind, source.error)
-        yield source.get()
-
-
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _read(storage: Storage, uri: str, size: int | None, limits: Limits) -> bytes:
-    """An image's bytes; one that is listed as too large is not read to find that out."""
-    if size is not None and size > limits.max_bytes:
-        raise ImageError("too_many_bytes", f"{size:,} bytes, and {limits.max_bytes:,} are allowed")
-    return storage.read(uri)
 
 
 def _fetch(item: Source | Broken) -> tuple[dict[str, Any], bytes | None]:

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from cryptography.fernet import Fernet
 
-from captionkit.pipeline.ids import Ids, IdSet, image_id
-from captionkit.pipeline.inputs import Inputs, Item
-from captionkit.pipeline.table import HAS_MEMBER, CaptionTable, TableFile, container_of
+from captionkit.inputs.ids import Ids, IdSet, image_id
+from captionkit.inputs.listing import Inputs, Item
+from captionkit.schema import HAS_MEMBER
 from captionkit.storage import Storage, StorageOptions
+from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
 UNITS_PER_FILE = 32

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from captionkit.pipeline.fetch import sum_retries
-from captionkit.pipeline.table import CAPTIONED
+from captionkit.schema import CAPTIONED
 
 BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 STAGES = ("fetch", "decode", "caption")

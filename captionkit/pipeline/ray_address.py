@@ -9,8 +9,8 @@ import sys
 import tempfile
 import time
 
-from captionkit.pipeline.progress import say
-from captionkit.storage import UsageError
+from captionkit.errors import UsageError
+from captionkit.progress import say
 
 HEAD_SECONDS = 30.0
 """How long a head that does not answer is waited for; one that has just been started needs some seconds."""

@@ -17,7 +17,7 @@ from captionkit.storage.addresses import (
     spelled,
     split_member,
 )
-from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, AddressError, StorageError, UsageError
+from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, AddressError, StorageError
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.retrying import retry_counts
 from captionkit.storage.secrecy import public, redact
@@ -33,7 +33,6 @@ __all__ = [
     "Storage",
     "StorageError",
     "StorageOptions",
-    "UsageError",
     "escape",
     "expand_braces",
     "is_pattern",

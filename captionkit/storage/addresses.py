@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from captionkit.storage.errors import AddressError, UsageError, redact
+from captionkit.errors import UsageError
+from captionkit.storage.errors import AddressError, redact
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 _CHAIN = re.compile(r"[a-z][a-z0-9+.\-]*::([a-z0-9+.\-]+://|/)")

@@ -8,9 +8,10 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from captionkit.errors import UsageError
 from captionkit.storage.secrecy import public, redact
 
-__all__ = ["FAULTS", "STORAGE_ERROR_KINDS", "AddressError", "StorageError", "UsageError", "redact"]
+__all__ = ["FAULTS", "STORAGE_ERROR_KINDS", "AddressError", "StorageError", "redact"]
 
 STORAGE_ERROR_KINDS: tuple[str, ...] = (
     "not_found",
@@ -25,10 +26,6 @@ STORAGE_ERROR_KINDS: tuple[str, ...] = (
 FAULTS: tuple[str, ...] = ("slow_down", "server_error", "timeout", "unreachable", "broken")
 """What passes by itself, and so is tried again: the server is busy, the server failed, no answer in time, no
 connection, and a connection that broke, in the middle of an answer perhaps."""
-
-
-class UsageError(ValueError):
-    """An option or address that cannot work as it is written, with what to write instead."""
 
 
 class AddressError(UsageError):

@@ -12,11 +12,11 @@ import fsspec
 from fsspec.registry import known_implementations
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
+from captionkit.errors import UsageError
 from captionkit.storage.addresses import Pattern, is_hidden
 from captionkit.storage.errors import (
     AddressError,
     Explain,
-    UsageError,
     explain_os_error,
     explain_write_error,
     explained,

@@ -12,10 +12,10 @@ from urllib.parse import urljoin
 from fsspec.asyn import sync
 
 from captionkit._version import __version__
+from captionkit.errors import UsageError
 from captionkit.storage.addresses import Pattern
 from captionkit.storage.errors import (
     StorageError,
-    UsageError,
     explain_os_error,
     explained,
     failure,

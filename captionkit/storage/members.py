@@ -7,8 +7,9 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.errors import UsageError
 from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
-from captionkit.storage.errors import AddressError, Cause, StorageError, UsageError, failure, redact
+from captionkit.storage.errors import AddressError, Cause, StorageError, failure, redact
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "img", "image_bytes", "bytes", "content", "data")
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captionkit.storage.errors import UsageError, redact
+from captionkit.errors import UsageError
+from captionkit.storage.errors import redact
 
 _SCHEME_NAME = re.compile(r"[a-z][a-z0-9+.\-]*")
 

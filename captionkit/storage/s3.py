@@ -15,8 +15,9 @@ from typing import Any, BinaryIO, TypeVar
 from fsspec.asyn import sync
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
+from captionkit.errors import UsageError
 from captionkit.storage.addresses import Pattern, is_hidden, split_scheme
-from captionkit.storage.errors import AddressError, StorageError, UsageError, explained, failure, redact
+from captionkit.storage.errors import AddressError, StorageError, explained, failure, redact
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.ranges import Body, Changed, RangeFile, buffered, changed, cut_short
 from captionkit.storage.retrying import Retries

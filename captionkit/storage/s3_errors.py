@@ -6,9 +6,9 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from captionkit.errors import UsageError
 from captionkit.storage.errors import (
     StorageError,
-    UsageError,
     explain_os_error,
     failure,
     fault_of,

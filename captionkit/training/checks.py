@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from captionkit.errors import UsageError
 from captionkit.model.decoders import DECODERS
-from captionkit.storage import UsageError
 from captionkit.training.options import NetworkOptions, TrainOptions
 from captionkit.training.stages import stages
 

@@ -27,19 +27,19 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
 from captionkit.images import Limits
+from captionkit.inputs.listing import Inputs, Item
+from captionkit.inputs.options import InputOptions
 from captionkit.model.encoders import Encoder, build_encoder
+from captionkit.pipeline.caption_actor import pixels_of
 from captionkit.pipeline.cluster import Pool
-from captionkit.pipeline.describe import pixels_of
 from captionkit.pipeline.fetch import FetchOptions
-from captionkit.pipeline.flow import flow
-from captionkit.pipeline.inputs import Inputs, Item
-from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.manifest import delete_manifest, make_manifest, replace_changed
-from captionkit.pipeline.options import InputOptions
-from captionkit.pipeline.progress import Meter, say
-from captionkit.pipeline.table import CaptionTable, Footer
-from captionkit.pipeline.writer import TableWriter
+from captionkit.pipeline.stream import flow
+from captionkit.progress import Meter, say
 from captionkit.storage import Storage, StorageOptions, split_member
+from captionkit.table.lease import Lease
+from captionkit.table.table import CaptionTable, Footer
+from captionkit.table.writer import TableWriter
 from captionkit.training.ingest import Rows, ingest
 
 STORED = ["uri", "image_id", "values", "error_kind", "error"]

@@ -18,21 +18,22 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 
 import captionkit
+from captionkit.config import to_config
 from captionkit.corpus.glove import read_glove
 from captionkit.counting import counted
+from captionkit.errors import UsageError
 from captionkit.model.bundle import read_weights
 from captionkit.model.captioner import Captioner
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import DECODERS, Decoder, build_decoder
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
 from captionkit.pipeline.cluster import connect, node_cpus, plan_pool, require_gpus
-from captionkit.pipeline.config import to_config
-from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.options import ClusterOptions
-from captionkit.pipeline.progress import say
 from captionkit.pipeline.ray_address import check_ray
-from captionkit.pipeline.record import now, versions
-from captionkit.storage import Storage, StorageError, UsageError, public
+from captionkit.pipeline.run_record import now, versions
+from captionkit.progress import say
+from captionkit.storage import Storage, StorageError, public
+from captionkit.table.lease import Lease
 from captionkit.training.checkpoints import HISTORY, History, load_average
 from captionkit.training.checks import NOT_DRAWN, check, check_same, lasting
 from captionkit.training.corpus import Captions, TrainingCorpus, examples, read_training_corpus

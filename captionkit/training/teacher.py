@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from captionkit.errors import UsageError
 from captionkit.metrics.cider import CiderD
-from captionkit.pipeline.table import CaptionTable
-from captionkit.storage import Storage, UsageError, public, redact
+from captionkit.storage import Storage, public, redact
+from captionkit.table.table import CaptionTable
 from captionkit.training.corpus import Captions
 from captionkit.vocabulary import tokenize
 

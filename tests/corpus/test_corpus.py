@@ -12,7 +12,8 @@ import pytest
 
 from captionkit.corpus import CorpusError, read_corpus
 from captionkit.corpus.record import Report
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError
 from tests.corpus.reading import captions, check_account, read_back
 
 CSV = "image,caption\na.jpg,A dog\n"

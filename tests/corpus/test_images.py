@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from captionkit.corpus import CorpusError, list_images, read_corpus
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError
 from captionkit.storage.archives import names
 from tests.corpus.reading import read_back
 

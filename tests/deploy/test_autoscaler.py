@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage
+from captionkit.table.table import CaptionTable
 from tests.deploy.fake_cluster import ROOT, FakeCluster, NoSpotCapacity, fake_cluster
-from tests.pipeline.conftest import Folder
+from tests.support.archive import Folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

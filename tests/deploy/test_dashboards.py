@@ -22,8 +22,8 @@ from ray.dashboard.modules.metrics.grafana_dashboard_factory import (
     generate_default_grafana_dashboard,
 )
 
-from tests.pipeline.conftest import Folder
-from tests.ray_head import Head, ray_head
+from tests.support.archive import Folder
+from tests.support.ray_head import Head, ray_head
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"

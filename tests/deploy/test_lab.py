@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.deploy.lab import ROOT, STATE, Lab, ec2_lab, missing, plain_lab
-from tests.pipeline.conftest import jpeg
+from tests.support.archive import jpeg
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.skipif(bool(missing()), reason=str(missing()))]
 
@@ -89,7 +89,7 @@ for number in range(IMAGES):
 """
 
 COUNT = """
-from captionkit.pipeline.table import CaptionTable
+from captionkit.table.table import CaptionTable
 from captionkit.storage import Storage
 rows = list(CaptionTable(ADDRESS, Storage()).rows())
 print("rows", len(rows), "different", len({row["uri"] for row in rows}), "statuses", {row["status"] for row in rows})

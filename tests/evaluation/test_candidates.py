@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 
 from captionkit import Captioner
+from captionkit.errors import UsageError
 from captionkit.evaluation.candidates import make_captions, read_captions, read_results
 from captionkit.images import decode
 from captionkit.model.search.options import SearchOptions
-from captionkit.pipeline.table import SCHEMA, CaptionTable, Footer, to_parquet
-from captionkit.storage import Storage, UsageError
+from captionkit.schema import SCHEMA
+from captionkit.storage import Storage
+from captionkit.table.table import CaptionTable, Footer, to_parquet
 
 WAYS = {"greedy": SearchOptions(beam=1), "beam 4": SearchOptions(beam=4, max_length=12)}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tyro
 
+from captionkit.errors import UsageError
 from captionkit.evaluation.job import decodings, evaluate
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions, JudgedCorpusOptions, ResultOptions
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import UsageError
 from tests.evaluation.test_candidates import write_table
 
 pytest.importorskip("pycocoevalcap", reason="the reference implementation is an extra")

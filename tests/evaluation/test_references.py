@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from captionkit.errors import UsageError
 from captionkit.evaluation.options import JudgedCorpusOptions
 from captionkit.evaluation.references import read_references
-from captionkit.storage import Storage, UsageError
+from captionkit.storage import Storage
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, features
 
-from tests.image_zoo import broken, encode, odd, photo
+from tests.support.image_zoo import broken, encode, odd, photo
 
 SMALL_FILE = 60_000
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from captionkit import Captioner
 from captionkit.cli import main
+from captionkit.errors import UsageError
 from captionkit.gallery.attention import Attention, attention, attention_picture
 from captionkit.model.decoders import build_decoder
 from captionkit.model.encoders import build_encoder, default_preprocessing
 from captionkit.model.search.options import SearchOptions
 from captionkit.scenes import draw, random_scene
-from captionkit.storage import UsageError
 from captionkit.vocabulary import Vocabulary
 
 

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from captionkit.images import ImageError, Preprocessing, decode
-from tests.image_zoo import encode, photo
+from tests.support.image_zoo import encode, photo
 
 WHOLE = Preprocessing(size=64, resize=64, mode="squash", interpolation="nearest")
 RGB = np.asarray(photo(64, 64, seed=3))

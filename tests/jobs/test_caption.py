@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage
-from tests.pipeline.conftest import jpeg
-from tests.ray_head import BIN, Head, ray_head
-from tests.servers import S3Server
+from captionkit.table.table import CaptionTable
+from tests.support.archive import jpeg
+from tests.support.ray_head import BIN, Head, ray_head
+from tests.support.servers import S3Server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from captionkit.errors import UsageError
 from captionkit.model.bundle import (
     DESCRIPTION,
     FILES,
@@ -25,7 +26,7 @@ from captionkit.model.bundle import (
     unpack,
 )
 from captionkit.model.captioner import Captioner
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError
 from captionkit.vocabulary import Vocabulary
 
 

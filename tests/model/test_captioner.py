@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from captionkit.errors import UsageError
 from captionkit.images import decode
 from captionkit.model.bundle import BundleError
 from captionkit.model.captioner import Captioner, Hypothesis
 from captionkit.model.decoders import ShowTell
 from captionkit.model.encoders import build_encoder
 from captionkit.model.search import SearchOptions
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, StorageError
 from captionkit.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.model.conftest import encoded, picture
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from captionkit.errors import UsageError
 from captionkit.images import decode
 from captionkit.model.bundle import WEIGHTS, BundleError, unpack
 from captionkit.model.captioner import Captioner
 from captionkit.model.consensus import FARTHEST, RIDGE, SHARPNESS, Consensus
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import UsageError
 from tests.model.conftest import encoded
 
 CAPTIONS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=4)

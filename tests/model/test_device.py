@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from captionkit.errors import UsageError
 from captionkit.model.device import pick_device, pick_dtype
-from captionkit.storage import UsageError
 
 CPU = torch.device("cpu")
 

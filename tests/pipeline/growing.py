@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import ray
 
-from captionkit.cli_options import parse
-from captionkit.pipeline import run
-from captionkit.pipeline.describe import TRANSIENT, Describe, DescribeOptions
+from captionkit.cli.options import parse
+from captionkit.pipeline import job as run
+from captionkit.pipeline.caption_actor import Describe, DescribeOptions
+from captionkit.pipeline.columns import TRANSIENT
+from captionkit.pipeline.job import CaptionJob
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.pipeline.run import CaptionJob
-from captionkit.pipeline.table import schema_with
+from captionkit.schema import schema_with
 from tests.deploy.nodes import STORE, Watch, nodes
 
 QUICK = "quick"

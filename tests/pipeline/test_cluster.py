@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captionkit.errors import UsageError
 from captionkit.pipeline.cluster import plan_pool, require_gpus
 from captionkit.pipeline.options import ClusterOptions
-from captionkit.storage import UsageError
-from tests.pipeline.conftest import Folder
+from tests.support.archive import Folder
 
 NODES = st.lists(st.sampled_from([1, 2, 3, 4, 7, 8, 64, 96]), min_size=1, max_size=5)
 

@@ -13,19 +13,19 @@ import pytest
 
 from captionkit.cli import BROKEN, OK, USAGE, main
 from captionkit.images import Limits, Preprocessing
-from captionkit.pipeline.check import check
+from captionkit.inputs.listing import Inputs
+from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
-from captionkit.pipeline.inputs import Inputs
-from captionkit.pipeline.lease import Lease
 from captionkit.pipeline.manifest import make_manifest
-from captionkit.pipeline.options import InputOptions
-from captionkit.pipeline.runs import from_document
-from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import FAULTS, Storage, StorageOptions
-from tests.pipeline.conftest import Folder
-from tests.proxy import FaultProxy, fault_proxy
-from tests.servers import S3Server
+from captionkit.storage.documents import from_document
+from captionkit.table.check import check
+from captionkit.table.lease import Lease
+from captionkit.table.table import CaptionTable
 from tests.storage.disk import small_disk
+from tests.support.archive import Folder
+from tests.support.proxy import FaultProxy, fault_proxy
+from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.images import Limits, Preprocessing, decode
+from captionkit.inputs.listing import Inputs
+from captionkit.inputs.options import InputOptions
 from captionkit.pipeline import fetch as fetch_module
+from captionkit.pipeline.caption_actor import pixels_of
 from captionkit.pipeline.cluster import Pool
-from captionkit.pipeline.describe import pixels_of
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
-from captionkit.pipeline.flow import flow
-from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.manifest import make_manifest
-from captionkit.pipeline.options import InputOptions
-from captionkit.pipeline.table import CaptionTable
+from captionkit.pipeline.stream import flow
 from captionkit.storage import Storage, StorageOptions
-from tests import hostile_decoder as hostile
-from tests.pipeline.conftest import Folder, jpeg, tar_bytes
+from captionkit.table.table import CaptionTable
+from tests.support import hostile_decoder as hostile
+from tests.support.archive import Folder, jpeg, tar_bytes
 
 SIZE = 32
 SMALL = Preprocessing(size=SIZE, resize=SIZE)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage
+from captionkit.table.table import CaptionTable
 from tests.deploy import nodes
-from tests.pipeline.conftest import Folder
+from tests.support.archive import Folder
 
 
 @pytest.mark.slow

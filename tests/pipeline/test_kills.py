@@ -20,10 +20,10 @@ import ray
 
 from captionkit.cli import STOPPED
 from captionkit.model.captioner import Captioner
-from captionkit.pipeline.check import check
-from captionkit.pipeline.runs import from_document
 from captionkit.storage import Storage
-from tests.pipeline.conftest import Folder, tar_bytes
+from captionkit.storage.documents import from_document
+from captionkit.table.check import check
+from tests.support.archive import Folder, tar_bytes
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

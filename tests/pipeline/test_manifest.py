@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from captionkit.pipeline.ids import image_id
-from captionkit.pipeline.inputs import Inputs
+from captionkit.inputs.ids import image_id
+from captionkit.inputs.listing import Inputs
+from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.manifest import (
     Manifest,
     delete_manifest,
@@ -14,11 +15,10 @@ from captionkit.pipeline.manifest import (
     replace_changed,
     rows_per_unit,
 )
-from captionkit.pipeline.options import InputOptions
-from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage
-from tests.pipeline.conftest import Folder, tar_bytes
-from tests.pipeline.test_table import rows, write
+from captionkit.table.table import CaptionTable
+from tests.support.archive import Folder, tar_bytes
+from tests.support.table_rows import rows, write
 
 STORAGE = Storage()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from captionkit.errors import UsageError
 from captionkit.pipeline.ray_address import await_head, check_ray, named_cluster
-from captionkit.storage import UsageError
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 
 @pytest.fixture(autouse=True)

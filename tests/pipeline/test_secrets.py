@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.cli import BROKEN, OK, main
-from captionkit.pipeline.check import check
-from captionkit.pipeline.ids import image_id
-from captionkit.pipeline.inputs import Inputs
+from captionkit.inputs.ids import image_id
+from captionkit.inputs.listing import Inputs
+from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.manifest import Manifest, make_manifest, read_unit
-from captionkit.pipeline.options import InputOptions
-from captionkit.pipeline.table import CaptionTable
 from captionkit.storage import Storage
-from tests.pipeline.conftest import tar_bytes
+from captionkit.table.check import check
+from captionkit.table.table import CaptionTable
+from tests.support.archive import tar_bytes
 
 STORAGE = Storage()
 MARK = "Zq9Zq9Zq9"  # begins every secret; long, since an encrypted manifest says any three letters now and then

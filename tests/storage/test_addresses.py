@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from captionkit.storage import SHARD_SUFFIXES, Storage, UsageError, expand_braces, is_pattern, join_member, split_member
+from captionkit.errors import UsageError
+from captionkit.storage import SHARD_SUFFIXES, Storage, expand_braces, is_pattern, join_member, split_member
 from captionkit.storage.addresses import Pattern, join, normalize
 
 

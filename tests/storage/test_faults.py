@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from captionkit.storage import Storage, StorageError, StorageOptions, retry_counts, retrying
-from tests.proxy import FaultProxy, fault_proxy
-from tests.servers import S3Server
+from tests.support.proxy import FaultProxy, fault_proxy
+from tests.support.servers import S3Server
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
@@ -349,7 +349,7 @@ def test_hosts_that_do_not_exist() -> None:
 @pytest.fixture
 def signed(filled: tuple[Storage, str], proxy: FaultProxy, s3: S3Server) -> tuple[Storage, str]:
     """A web address, signed, of an object of 1 MiB, through the proxy."""
-    from tests.servers import _client
+    from tests.support.servers import _client
 
     client = _client(proxy.endpoint, s3.key, s3.secret)
     where = {"Bucket": filled[1].removeprefix("s3://"), "Key": "big.bin"}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
-from tests.servers import free_port
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError, StorageOptions
+from tests.support.servers import free_port
 
 STORAGE = Storage()
 Web = tuple[Path, str]

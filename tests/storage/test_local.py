@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError
 from tests.storage.disk import small_disk
 
 STORAGE = Storage()

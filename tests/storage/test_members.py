@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError
 
 STORAGE = Storage()
 

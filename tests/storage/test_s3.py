@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionkit.storage import Storage, StorageError, StorageOptions, UsageError
-from tests.servers import S3Server
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError, StorageOptions
+from tests.support.servers import S3Server
 
 STORAGE = Storage()
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from captionkit.storage import Storage, StorageError, StorageOptions, UsageError, public, redact
-from tests.servers import free_port
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError, StorageOptions, public, redact
+from tests.support.servers import free_port
 
 # Recognisable, and long enough not to stand anywhere by chance.
 SECRETS = st.text(string.ascii_letters + string.digits + "/+=-_.~", min_size=10, max_size=30).map(lambda s: f"Zq9{s}")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from captionkit.storage import Entry, Storage, StorageError, StorageOptions, UsageError
+from captionkit.errors import UsageError
+from captionkit.storage import Entry, Storage, StorageError, StorageOptions
 
 STORAGE = Storage()
 

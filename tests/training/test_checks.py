@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from captionkit.storage import UsageError
+from captionkit.errors import UsageError
 from captionkit.training.checks import check, check_same, lasting
 from captionkit.training.job import TrainJob
 from captionkit.training.options import (

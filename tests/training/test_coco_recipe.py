@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captionkit import Captioner
-from captionkit.cli_options import parse
+from captionkit.cli.options import parse
 from captionkit.training.job import TrainJob
 from captionkit.training.options import TrainOptions
 from tests.corpus.test_coco import coco_folder

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.storage import Storage, UsageError
+from captionkit.errors import UsageError
+from captionkit.storage import Storage
 from captionkit.training.corpus import TrainingCorpus, read_training_corpus
 from captionkit.training.options import CorpusOptions
 

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 
+from captionkit.errors import UsageError
+from captionkit.inputs.options import InputOptions
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
-from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
-from captionkit.pipeline.run import CaptionJob
+from captionkit.pipeline.job import CaptionJob
+from captionkit.pipeline.options import CaptionOptions, OutputOptions
 from captionkit.scenes import draw_folder
-from captionkit.storage import UsageError
 from captionkit.training.job import TrainJob
 from captionkit.training.options import (
     CorpusOptions,

@@ -7,8 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from captionkit.pipeline.table import SCHEMA, Footer, to_parquet
-from captionkit.storage import Storage, UsageError
+from captionkit.errors import UsageError
+from captionkit.schema import SCHEMA
+from captionkit.storage import Storage
+from captionkit.table.table import Footer, to_parquet
 from captionkit.training.teacher import read_taught
 
 PEOPLE = [

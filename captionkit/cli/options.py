@@ -1,0 +1,86 @@
+"""Options from the command line, over those of a config file, over the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import tyro
+
+from captionkit.config import read_config
+from captionkit.errors import UsageError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], command: str, args: Sequence[str]) -> T:
+    """Options from the command line, over those of `--config` where the command knows it, over the defaults.
+
+    Raises:
+        UsageError: an option out of range, or a config file that cannot be used. What is wrong in form ends the
+            program with exit code 2, as command lines do.
+    """
+    default: dict[str, Any] = {}
+    config = _config_argument(args)
+    if config is not None and "config" in getattr(kind, "__dataclass_fields__", {}):
+        default["default"] = read_config(kind, config)
+    try:
+        parsed: T = tyro.cli(
+            kind,
+            prog=f"captionkit {command}",
+            args=_gathered(args, _options_of_several_values(kind)),
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+            **default,
+        )
+        return parsed
+    except ValueError as err:  # raised by an options class that checks itself
+        raise UsageError(str(err)) from err
+
+
+def _options_of_several_values(kind: type) -> set[str]:
+    """Options that take several values, as they are typed: `--input`."""
+    found: set[str] = set()
+    for name, hint in get_type_hints(kind).items():
+        hints = [hint, *get_args(hint)]
+        if any(get_origin(one) is tuple for one in hints):
+            found |= {f"--{name.replace('_', '-')}", f"--{name}"}
+        for one in hints:
+            if isinstance(one, type) and is_dataclass(one):
+                found |= _options_of_several_values(one)
+    return found
+
+
+def _gathered(args: Sequence[str], several: set[str]) -> list[str]:
+    """The arguments with all values of an option that is given more than once behind its first mention.
+
+    The parser would take the last mention alone: `--input one/ --input two/` would lose a folder without a word.
+    """
+    values: dict[str, list[str]] = {}
+    order: list[str | list[str]] = []
+    current: list[str] | None = None
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if flag in several:
+            name = flag.replace("_", "-")
+            if name not in values:
+                values[name] = []
+                order += [flag, values[name]]
+            current = values[name]
+            if equals:
+                current.append(value)
+        elif arg.startswith("--") or current is None:
+            current = None
+            order.append(arg)
+        else:
+            current.append(arg)
+    return [one for part in order for one in ([part] if isinstance(part, str) else part)]
+
+
+def _config_argument(args: Sequence[str]) -> str | None:
+    for index, arg in enumerate(args):
+        if arg == "--config" and index + 1 < len(args):
+            return args[index + 1]
+        if arg.startswith("--config="):
+            return arg.partition("=")[2]
+    return None

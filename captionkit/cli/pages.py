@@ -1,0 +1,114 @@
+"""Commands that draw: pages of tables, where a captioner looked, scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tyro
+
+from captionkit.cli.exit_codes import OK
+from captionkit.cli.options import parse
+from captionkit.counting import counted
+from captionkit.errors import UsageError
+from captionkit.gallery import write_gallery
+from captionkit.model.search.options import SearchOptions
+from captionkit.progress import Meter, say
+from captionkit.scenes import draw_folder
+from captionkit.storage import Storage, StorageOptions
+from captionkit.table.table import CaptionTable
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Draw where a captioner looked for each word of an image's caption."""
+
+    model: tyro.conf.Positional[str]
+    """Bundle of a captioner that attends: soft_attention or top_down."""
+    image: tyro.conf.Positional[str]
+    """Address of the image."""
+    picture: str = "attention.png"
+    """Address of the picture to write."""
+    search: tyro.conf.OmitArgPrefixes[SearchOptions] = field(default_factory=SearchOptions)
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+
+    table: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    page: str = "captions.html"
+    """Address of the page to write."""
+    limit: int = 200
+    """Pictures on the page; of a larger table a spread sample, the same every time."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class ScenesOptions:
+    """Draw scenes into a folder, as many as you like; their captions in captions.jsonl beside them."""
+
+    output: str
+    """Folder to draw into."""
+    count: int = 100
+    """How many."""
+    seed: int = 20_000_000
+    """Seed of the first; each next one is one more."""
+    size: int = 320
+    """Side of the pictures in pixels."""
+
+
+def attention(args: Sequence[str]) -> int:
+    """Draw where a captioner looked for each word of a caption."""
+    options = parse(AttentionOptions, "attention", args)
+    from captionkit.gallery.attention import attention as attend  # brings torch along, which --help can do without
+    from captionkit.gallery.attention import attention_picture
+    from captionkit.images import ImageError
+    from captionkit.model.captioner import Captioner
+
+    storage = Storage(options.storage)
+    captioner = Captioner.load(options.model, storage=storage)
+    try:
+        found = attend(captioner, storage.read(storage.normalize(options.image)), options.search)
+    except ImageError as err:
+        raise UsageError(f"{options.image}: {err}") from err
+    storage.write(storage.normalize(options.picture), attention_picture(found))
+    say(f"caption: {found.caption}")
+    say(f"picture: {options.picture}")
+    return OK
+
+
+def gallery(args: Sequence[str]) -> int:
+    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+    options = parse(GalleryOptions, "gallery", args)
+    show_gallery(options.table, options.page, options.limit, Storage(options.storage))
+    say(f"page: {options.page}")
+    return OK
+
+
+def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
+    """Make the page of a table."""
+    table = CaptionTable(uri, storage)
+    if not table.files:
+        raise UsageError(f"{table.uri} holds no caption table")
+    title = table.uri.rstrip("/").rpartition("/")[2]
+    summary = {"table": table.uri, **summary}
+    write_gallery(table.rows(), storage.read, page, title=title, summary=summary, limit=limit, write=storage.write)
+
+
+def scenes(args: Sequence[str]) -> int:
+    """Draw scenes into a folder, as many as you like."""
+    options = parse(ScenesOptions, "scenes", args)
+    draw_scenes(options.output, options.count, options.seed, options.size)
+    say(f"{counted(options.count, 'scene')} in {options.output}")
+    return OK
+
+
+def draw_scenes(folder: str, count: int, seed: int, size: int = 320) -> None:
+    """Draw scenes into a folder, with progress."""
+    with Meter("drawing", "scenes", count) as meter:
+        for number, _ in enumerate(draw_folder(folder, count, seed, size), 1):
+            meter.update(number)

@@ -1,0 +1,134 @@
+"""Commands about tables and runs: before, meanwhile, and the morning after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import tyro
+
+from captionkit.cli.exit_codes import BROKEN, OK
+from captionkit.cli.options import parse
+from captionkit.progress import Meter
+from captionkit.storage import Storage, StorageOptions
+
+if TYPE_CHECKING:
+    from captionkit.plan.options import PlanOptions
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Prove a caption table: every input has its row, none has two, every file can be read, one model made it."""
+
+    output: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    coverage: bool = True
+    """List the inputs anew and hold the table against them."""
+    every_column: bool = False
+    """Read all columns, to be sure that all are readable."""
+    json: bool = False
+    """JSON, for programs."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class FailuresOptions:
+    """Group what failed, with reasons, places and examples."""
+
+    output: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    examples: int = 5
+    """Examples of each kind."""
+    json: bool = False
+    """JSON, for programs."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class CompactOptions:
+    """Put small table files together into large ones, without ever losing a row. Best when nobody reads."""
+
+    output: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    target_rows: int = 500_000
+    """Rows of a file."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+@dataclass(frozen=True)
+class StatusOptions:
+    """Say how far a caption job is, from anywhere: what its run record tells."""
+
+    output: tyro.conf.Positional[str]
+    """Address of the caption table."""
+    all: bool = False
+    """All runs, not only the latest."""
+    json: bool = False
+    """JSON lines, for programs."""
+    storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
+
+
+def status(args: Sequence[str]) -> int:
+    """Say how far a caption job is, from anywhere: what its run record tells."""
+    options = parse(StatusOptions, "status", args)
+    from captionkit.table.status import read_status
+
+    runs = read_status(options.output, Storage(options.storage))
+    for run in runs[: None if options.all else 1]:
+        print(json.dumps(run.record | {"state": run.state, "age_seconds": round(run.age)}) if options.json else run)
+    return OK
+
+
+def plan(args: Sequence[str]) -> int:
+    """Say how long an archive will take and what it will cost, before anything is spent."""
+    from captionkit.plan.options import PlanOptions
+
+    return show_plan(parse(PlanOptions, "plan", args))
+
+
+def show_plan(options: PlanOptions) -> int:
+    """Make a plan and print it; the exit code. A caption job's `--dry-run` ends here too."""
+    from captionkit.plan.plan import make_plan
+
+    with Meter("listing", "inputs") as meter:
+        found = make_plan(options, meter.update)
+    print(json.dumps(found.to_json()) if options.budget.json else found)
+    return OK
+
+
+def check(args: Sequence[str]) -> int:
+    """Prove a caption table: every input has its row, none has two, every file can be read, one model made it."""
+    options = parse(CheckOptions, "check", args)
+    from captionkit.table.check import check as look
+
+    with Meter("checking", "rows") as meter:
+        report = look(
+            options.output,
+            Storage(options.storage),
+            coverage=options.coverage,
+            every_column=options.every_column,
+            progress=meter.update,
+        )
+    print(json.dumps(report.to_json()) if options.json else report.text())
+    return OK if report.ok else BROKEN
+
+
+def failures(args: Sequence[str]) -> int:
+    """Group what failed, with reasons, places and examples."""
+    options = parse(FailuresOptions, "failures", args)
+    from captionkit.table.failures import failures as group
+
+    found = group(options.output, Storage(options.storage), examples=options.examples)
+    print(json.dumps(found.to_json()) if options.json else found.text())
+    return OK
+
+
+def compact(args: Sequence[str]) -> int:
+    """Put small table files together into large ones, without ever losing a row."""
+    options = parse(CompactOptions, "compact", args)
+    from captionkit.table.compact import compact as merge
+
+    print(merge(options.output, Storage(options.storage), target_rows=options.target_rows).text())
+    return OK

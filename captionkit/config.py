@@ -1,0 +1,77 @@
+"""Options from and to config files: the command line's own names, flat, in YAML or JSON."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from captionkit.errors import UsageError
+from captionkit.storage import Storage, StorageError, public
+from captionkit.storage.documents import from_document
+
+T = TypeVar("T")
+
+
+def read_config(kind: type[T], uri: str) -> T:
+    """Options from a config file; what it leaves out keeps its default, or is `tyro.MISSING` where there is none.
+
+    A run record is a config file too: its `options` repeat that run. So is what `captionkit status --json` prints.
+
+    Raises:
+        UsageError: the file is missing, is no YAML or JSON, names an unknown option or gives one a wrong value.
+    """
+    shown = public(uri)
+    try:
+        data = Storage().read(Storage().normalize(uri))
+        values = from_document(data) if data[:4] == b"PAR1" else yaml.safe_load(data)
+    except (StorageError, yaml.YAMLError, ValueError) as err:
+        raise UsageError(f"--config {shown}: {err}") from err
+    if isinstance(values, dict) and isinstance(values.get("options"), dict):
+        values = values["options"]
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {shown}: expected names and values of options, as in `beam: 5`")
+    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+    known = [field.name for group in _groups(kind).values() for field in fields(group)]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            raise UsageError(f"--config {shown}: no option is called `{name}`" + (f"; `{close[0]}`?" if close else ""))
+    try:
+        return kind(**{name: _group(group, values) for name, group in _groups(kind).items()})
+    except (ValidationError, ValueError) as err:
+        raise UsageError(f"--config {shown}: {err}") from err
+
+
+def to_config(options: Any) -> dict[str, Any]:
+    """Options as a flat mapping that `read_config` takes back."""
+    flat: dict[str, Any] = {}
+    for name in _groups(type(options)):
+        flat |= asdict(getattr(options, name))
+    return flat
+
+
+def _groups(kind: type[Any]) -> dict[str, type[Any]]:
+    hints = get_type_hints(kind)
+    return {
+        field.name: hints[field.name] for field in fields(kind) if hasattr(hints[field.name], "__dataclass_fields__")
+    }
+
+
+def _group(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name in values:
+            try:
+                given[field.name] = TypeAdapter(hints[field.name]).validate_python(values[field.name])
+            except ValidationError as err:
+                raise ValueError(f"{field.name}: {err.errors()[0]['msg']}") from err
+        elif field.default is MISSING and field.default_factory is MISSING:
+            given[field.name] = tyro.MISSING
+    return kind(**given)

@@ -1,0 +1,269 @@
+"""Images inside shards and Parquet files: read front to back, without those whose rows stand already."""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captionkit.counting import counted
+from captionkit.errors import UsageError
+from captionkit.images.formats import identify
+from captionkit.images.types import ERROR_KINDS, ImageError, Limits
+from captionkit.inputs.ids import Ids, image_id
+from captionkit.inputs.listing import IMAGE_SUFFIXES, KEY_COLUMN, Item, image_column, passed_over
+from captionkit.schema import source_name, stored_name
+from captionkit.storage import AddressError, Storage, StorageError, join_member, redact
+from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
+
+BREAKS = (
+    StorageError,
+    *ARCHIVE_ERRORS,
+    ValueError,  # tarfile's, of numbers and names that are none; and UsageError
+    ArithmeticError,
+    LookupError,
+)
+"""What reading a container from a stranger may raise."""
+BATCH = 64
+"""Rows of a Parquet file held at once."""
+HEAD = 4096
+"""Bytes by which a member is told whose name is no image's."""
+
+
+@dataclass(frozen=True)
+class ContainerOptions:
+    """How containers are read."""
+
+    limits: Limits
+    image_column: str | None = None
+    """The column of image bytes in Parquet files; None for the one that `image_column` chooses."""
+    carry: tuple[tuple[str, pa.DataType], ...] = ()
+    """Carried columns as the table calls them, and their types."""
+
+
+class Source(NamedTuple):
+    """One image on its way: where it is from, and how to get its bytes."""
+
+    uri: str
+    image_id: int
+    version: str
+    get: Callable[[], bytes]
+    total: int | None = None
+    again: int = 0
+    """Members that came again, in a shard's last row."""
+    carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
+    """Members that are no images, by suffix, in a shard's last row."""
+
+
+class Broken(NamedTuple):
+    """What is lost of a container that broke: the row of a shard itself, or of one image of a Parquet file."""
+
+    uri: str
+    image_id: int
+    version: str
+    kind: str
+    error: str
+    total: int
+    again: int = 0
+    passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
+
+
+def _in(done: Ids, number: int) -> bool:
+    at = int(np.searchsorted(done, number))
+    return at < len(done) and int(done[at]) == number
+
+
+def read_tar(row: dict[str, Any], storage: Storage, options: ContainerOptions, done: Ids) -> Iterator[Source | Broken]:
+    """The images of a tar shard that are not done, read once from front to back.
+
+    The last one knows how many rows the shard has, done ones included, and how many members came again: of several of
+    one name the first counts.
+    """
+    shard, version = row["uri"], row["version"]
+    keyed = any(name == KEY_COLUMN for name, _ in options.carry)
+    count = again = 0
+    last: Source | None = None
+    seen: set[str] = set()
+    others: Counter[str] = Counter()
+    try:
+        with storage.open(row["address"] or shard) as stream:
+            for member in members(stream):
+                name = member.name
+                if is_hidden_name(name):
+                    continue
+                file = member.open()
+                head = b"" if is_image(name) else file.read(min(member.size, HEAD))
+                if not is_image(name) and not looks_like_image(head):
+                    others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
+                    continue
+                if name in seen:
+                    again += 1
+                    continue
+                seen.add(name)
+                uri = join_member(shard, name)
+                number = image_id(uri, version)
+                if not _in(done, number):
+                    data = head + _body(file, member.size, options.limits.max_bytes, len(head))
+                    if last is not None:
+                        yield last
+                    carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
+                    last = Source(uri, number, version, partial(bytes, data), carried=carried)
+                count += 1
+        if not count:
+            what = f": {passed_over(others)}" if others else ""
+            reason = f"there is no image in this shard{what}"
+            yield Broken(shard, image_id(shard, version), version, "not_an_image", reason, 1, 0, others)
+            return
+    except BREAKS as err:
+        kind = _kind(err)
+        if last is not None:
+            yield last
+        reason = f"the shard broke after {counted(count, 'image')}: {_said(err)}"
+        yield Broken(shard, image_id(shard, version), version, kind, reason, count + 1, again, others)
+    else:
+        if last is not None:
+            yield last._replace(total=count, again=again, passed_over=others)
+
+
+def _body(file: BinaryIO, size: int, limit: int, start: int) -> bytes:
+    """A member's bytes from `start` on; of one over the limit, one byte more than that: it tells the decoder so."""
+    wanted = min(size, limit + 1) - start
+    data = file.read(wanted)
+    if len(data) < wanted:
+        raise tarfile.ReadError("unexpected end of data")
+    return data
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether bytes begin as an image's do, one that is read or one that is not."""
+    try:
+        identify(head)
+    except ImageError as err:
+        return err.kind != "not_an_image"
+    return True
+
+
+def is_hidden_name(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
+
+
+def is_image(name: str) -> bool:
+    """Whether a member's name has an image's suffix."""
+    base = name.rpartition("/")[2]
+    return base.lower()[base.rfind(".") :] in IMAGE_SUFFIXES
+
+
+def beside(file: str, path: str) -> str:
+    """The address that a path in a file means: its own, or one relative to the file's folder."""
+    absolute = "://" in path or path.startswith("/")
+    return path if absolute else f"{posixpath.dirname(file.partition('?')[0] if '://' in file else file)}/{path}"
+
+
+def _sample_key(name: str) -> str:
+    """WebDataset's key of a member: its path up to the first dot of its file name."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def read_row_group(
+    row: dict[str, Any], storage: Storage, options: ContainerOptions, done: Ids
+) -> Iterator[Source | Broken]:
+    """The images of one row group of a Parquet file that are not done.
+
+    How many there are was found out when the file was listed: where it breaks, each one left is a row of its own. A
+    file that could not even be opened then (it has no row group) is one row.
+    """
+    file, version = row["uri"], row["version"]
+    first, group = row["first_row"] or 0, row["row_group"]
+    count = 0
+    try:
+        with storage.open(row["address"] or file) as opened, seekable(opened) as stream:
+            parquet = pq.ParquetFile(stream)
+            column = image_column(parquet.schema_arrow, options.image_column)
+            names = [name for name in map(source_name, dict(options.carry)) if name in parquet.schema_arrow.names]
+            groups = [group] if group is not None else []
+            for batch in parquet.iter_batches(BATCH, row_groups=groups, columns=[column, *names]):
+                images = batch.column(batch.schema.get_field_index(column))
+                paths: Any = [None] * len(batch)
+                if pa.types.is_struct(images.type):
+                    if images.type.get_field_index("path") >= 0:
+                        paths = images.field("path")
+                    images = images.field("bytes")
+                extras = batch.select(names).rename_columns([stored_name(name) for name in names])
+                carried = extras.to_pylist() if names else [{}] * len(batch)
+                for image, path, extra in zip(images, paths, carried, strict=True):
+                    uri = join_member(file, str(first + count))
+                    count += 1
+                    key = image_id(uri, version)
+                    if not _in(done, key):
+                        data = partial(bytes, image.as_py() or b"")
+                        where = None if path is None or image.is_valid else path.as_py()
+                        if where:  # Hugging Face's images that were never embedded: a path, and no bytes
+                            data = partial(storage.read, beside(file, where))
+                        yield Source(uri, key, version, data, row["total"], carried=extra)
+    except BREAKS as err:
+        kind = _kind(err)
+        if group is None:
+            reason = f"not a readable Parquet file: {_said(err)}"
+            yield Broken(file, image_id(file, version), version, kind, reason, 1)
+            return
+        reason = f"the file broke at row {first + count}: {_said(err)}"
+        for number in range(first + count, first + row["rows"]):
+            uri = join_member(file, str(number))
+            key = image_id(uri, version)
+            if not _in(done, key):
+                yield Broken(uri, key, version, kind, reason, row["total"])
+
+
+def _kind(error: Exception) -> str:
+    """The kind of failure that a break is; raised again where it is no single container's."""
+    if isinstance(error, StorageError) and error.hopeless:
+        raise error
+    if isinstance(error, (StorageError, AddressError)):
+        return error.kind
+    if isinstance(error, UsageError):
+        raise error
+    return "truncated"
+
+
+def _said(error: Exception) -> str:
+    return redact(" ".join(str(error).split()))[:300]
+
+
+def encoded_images(item: Item, storage: Storage, options: ContainerOptions) -> Iterator[bytes]:
+    """An input's images as they are stored, one by one: for a look at what there is.
+
+    Raises:
+        ImageError: too large to be read, or its container has broken.
+        StorageError: it cannot be read.
+    """
+    if item.kind == "image":
+        yield read_image(storage, item.uri, item.size, options.limits)
+        return
+    row: dict[str, Any] = {"uri": item.name, "version": item.version, "address": item.uri, "total": None}
+    row |= {"row_group": 0 if item.row_groups else None, "first_row": 0, "rows": next(iter(item.row_groups), 0)}
+    for source in (read_tar if item.kind == "tar" else read_row_group)(row, storage, options, np.empty(0, np.int64)):
+        if isinstance(source, Broken):
+            raise (ImageError if source.kind in ERROR_KINDS else StorageError)(source.kind, source.error)
+        yield source.get()
+
+
+def read_image(storage: Storage, uri: str, size: int | None, limits: Limits) -> bytes:
+    """An image's bytes; one that is listed as too large is not read to find that out.
+
+    Raises:
+        ImageError: it is larger than `limits` allow.
+        StorageError: it cannot be read.
+    """
+    if size is not None and size > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{size:,} bytes, and {limits.max_bytes:,} are allowed")
+    return storage.read(uri)

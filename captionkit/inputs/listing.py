@@ -1,0 +1,460 @@
+"""What `--input` may name, told apart, and streamed as items: one per image, shard or Parquet file of images."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captionkit.counting import counted
+from captionkit.errors import UsageError
+from captionkit.inputs.address_lists import AddressList, Row, address_column_of, shown
+from captionkit.inputs.options import InputOptions
+from captionkit.inputs.tables import TableError, address_column, is_text, list_suffix, open_text
+from captionkit.schema import FOOTER, stored_name
+from captionkit.storage import (
+    SHARD_SUFFIXES,
+    AddressError,
+    Entry,
+    Storage,
+    StorageError,
+    expand_braces,
+    is_pattern,
+    join_member,
+    public,
+    spelled,
+    split_member,
+)
+from captionkit.storage.archives import seekable
+from captionkit.storage.documents import DOCUMENT
+from captionkit.storage.members import holds_bytes
+
+_SUFFIXES = (
+    ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
+    ".j2c .jpc .jpf .jpx .jph .jhc .avif .avifs .heic .heif .mpo .dib .pcx .sgi .psd .jxl"
+)
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
+REFUSED_SUFFIXES = {
+    ".7z": "a 7-Zip archive",
+    ".rar": "a RAR archive",
+    ".arrow": "an Arrow file",
+    ".feather": "an Arrow file",
+    ".lance": "a Lance file",
+}
+"""What holds images and is not read; named as an input it is refused."""
+KEY_COLUMN = "__key__"
+"""WebDataset's name for what the members of one sample share; can be carried."""
+STAT_CHUNK = 4096
+_OWN = re.compile(r"(_runs|_lease)/|_probe-|(captions|compacted)-[^/]*\.parquet$")
+"""What a run writes below its output folder."""
+
+
+class Item(NamedTuple):
+    """One line of the manifest before it is numbered: an image, or a container of images."""
+
+    uri: str
+    """The address to read, with its credentials if it has any. Never to be stored or shown: see `name`."""
+    version: str
+    size: int | None
+    kind: Literal["image", "tar", "parquet"] = "image"
+    row_groups: tuple[int, ...] = ()
+    """Rows of each row group of a Parquet file."""
+    carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    broken: bool = False
+    """A Parquet file that cannot be opened."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table: its address without passwords and signatures, so that an address that was
+        signed again is the same image."""
+        return public(self.uri)
+
+
+@dataclass
+class Inputs:
+    """The inputs of a job, streamed by `items`; what was met on the way is counted.
+
+    Raises (from `items`):
+        UsageError: an input that does not exist, holds nothing, or cannot be understood.
+        StorageError: storage that cannot be read.
+    """
+
+    options: InputOptions
+    storage: Storage
+    carry_types: dict[str, pa.DataType] = field(default_factory=dict)
+    """Arrow types of the carried columns, as far as met."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Files passed over in prefixes, by suffix."""
+    blank: int = 0
+    """Rows of lists without an address."""
+    output: str | None = None
+    """The caption table that is written: its own files, which may lie below an input, are no inputs."""
+    notes: list[str] = field(default_factory=list)
+    """What the log should say of lists."""
+
+    def items(self) -> Iterator[Item]:
+        if not self.options.input:
+            raise UsageError("--input names nothing")
+        for address in self.options.input:
+            yield from self._address(address)
+        missing = [name for name in self.options.carry if stored_name(name) not in self.carry_types]
+        if missing:
+            raise UsageError(f"--carry {' '.join(missing)}: no input has a column of that name")
+
+    def check(self) -> None:
+        """Look for the first item of each address, so that wrong ones are found before anything is written.
+
+        Raises:
+            UsageError, StorageError: as `items` does.
+        """
+        trial = Inputs(self.options, self.storage, output=self.output)
+        for address in self.options.input:
+            next(trial._address(address))
+
+    def _address(self, address: str) -> Iterator[Item]:
+        found = 0
+        before = self.ignored.copy()
+        for entry, named in self._entries(address):
+            if self._is_own(entry.uri):
+                continue
+            for item in self._entry(entry, named):
+                found += 1
+                yield item
+        if not found:
+            seen = self.ignored - before
+            what = f"passed over {passed_over(seen)}" if seen else "nothing"
+            hint = " Use --format images to take every file for an image." if seen else ""
+            raise UsageError(f"--input {public(address)}: no images found there ({what}).{hint}")
+
+    def _entries(self, address: str) -> Iterator[tuple[Entry, bool]]:
+        """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""
+        storage = self.storage
+        uri = storage.normalize(address)
+        if not address.endswith("/"):
+            try:
+                yield storage.stat(uri), True
+                return
+            except StorageError as err:
+                if err.kind != "not_found":
+                    raise
+        if uri.startswith(("http://", "https://")):
+            shown = public(address)
+            raise UsageError(f"--input {shown}: not found (a web server's folders cannot be listed; give a list)")
+        in_braces = next(expand_braces(address)) != address
+        literal = not (in_braces or is_pattern(uri)) or storage.is_folder(uri)  # a name that exists is meant literally
+        if in_braces and not literal:
+            for one in expand_braces(address):
+                yield from self._entries(one)
+            return
+        if not literal:
+            named = bool(_suffix(uri)) and not is_pattern(_suffix(uri))
+            yield from ((entry, named) for entry in storage.glob(uri))
+            return
+        try:
+            for entry in storage.list(uri):
+                yield entry, False
+        except StorageError as err:
+            if err.kind == "not_found":
+                what = str(err) if err.hopeless else "no such file or folder"
+                raise UsageError(f"--input {public(address)}: {what}") from err
+            raise
+
+    def _entry(self, entry: Entry, named: bool) -> Iterable[Item]:
+        suffix = _suffix(entry.uri)
+        form = self.options.format
+        if form == "images":
+            return [Item(entry.uri, entry.version, entry.size)]
+        # What merely lies in a folder is not held to what a named file is held to.
+        if not named and (is_bookkeeping(entry.uri) or not self._may_be(suffix, entry.uri)):
+            self.ignored[suffix or posixpath.basename(entry.uri)] += 1
+            return []
+        if form == "webdataset" or (form == "auto" and suffix in SHARD_SUFFIXES):
+            return self._tar(entry.uri, entry.version, entry.size)
+        if suffix == ".parquet" or form == "parquet":
+            return self._parquet(entry, named)
+        if named and suffix in REFUSED_SUFFIXES:
+            raise UsageError(
+                f"--input {public(entry.uri)} is {REFUSED_SUFFIXES[suffix]}, which captionkit does not read: unpack "
+                "it, or write it as Parquet or as tar shards"
+            )
+        if (content := self._list_form(entry.uri, named, suffix)) == "parquet":
+            return self._parquet(entry, named)
+        if content == "text":
+            return self._listed(entry.uri, self._list_rows(entry.uri))
+        return [Item(entry.uri, entry.version, entry.size)]
+
+    def _may_be(self, suffix: str, uri: str) -> bool:
+        """Whether a file found in a folder is one of `--format`'s. Names without a suffix are often images named by a
+        hash."""
+        if self.options.format == "webdataset":
+            return suffix in SHARD_SUFFIXES
+        if self.options.format == "parquet":
+            return suffix == ".parquet"
+        if self.options.format == "list":
+            return suffix in ("", ".parquet") or bool(list_suffix(uri))
+        return suffix in IMAGE_SUFFIXES or suffix in SHARD_SUFFIXES or suffix in ("", ".parquet")
+
+    def _tar(self, uri: str, version: str, size: int | None) -> Iterator[Item]:
+        try:
+            join_member(public(uri), "0.jpg")
+        except UsageError:  # found here, before Ray starts: its members could have no address
+            if self.options.format == "webdataset" or self._asked_for(uri):
+                raise
+            yield Item(uri, version, size)  # an archive may hold what it likes: one row, which will say why
+            return
+        if KEY_COLUMN in self.options.carry:
+            self._carry(KEY_COLUMN, pa.string(), uri)
+        yield Item(uri, version, size, "tar")
+
+    def _asked_for(self, uri: str) -> bool:
+        """Whether the user named this very address, rather than a folder, pattern or list that has it."""
+        return any(self.storage.normalize(address) == uri for address in self.options.input)
+
+    def _is_own(self, uri: str) -> bool:
+        """Whether this is a file of the caption table that is written, or of its run records or lease."""
+        if self.output is None:
+            return False
+        root = self.storage.normalize(self.output).rstrip("/") + "/"
+        if not uri.startswith(root):
+            return False
+        name = uri[len(root) :]
+        return _OWN.match(name) is not None
+
+    def _list_form(self, uri: str, named: bool, suffix: str) -> Literal["text", "parquet"] | None:
+        """What form of list a file is, None if none. A file that is named itself is looked into, whatever its suffix
+        says, unless that is an image's."""
+        asked = self._asked_for(uri) if named else False
+        if self.options.format == "list" or (asked and suffix not in IMAGE_SUFFIXES):
+            with self.storage.open(uri) as stream:
+                magic = stream.read(6)
+            if magic.startswith(b"PAR1"):
+                return "parquet"
+            if magic == b"ARROW1":
+                raise UsageError(f"{public(uri)} is an Arrow file; write it as Parquet or CSV")
+        if self.options.format == "list" or (named and list_suffix(uri)):
+            return "text"
+        if not asked or suffix in IMAGE_SUFFIXES:
+            return None
+        try:
+            with open_text(self.storage, uri) as text:
+                return "text" if is_text(text.head) else None
+        except TableError:
+            return None
+
+    def _carry(self, name: str, kind: pa.DataType, where: str) -> None:
+        name = stored_name(name)
+        known = self.carry_types.setdefault(name, kind)
+        if known != kind:
+            where = public(where)
+            raise UsageError(f"--carry {name}: the column is {kind} in {where} and {known} in an input before it")
+
+    # Lists of addresses
+
+    def _list_rows(self, uri: str) -> Iterator[Row]:
+        def columns() -> None:
+            for name in self.options.carry:
+                self._carry(name, pa.string(), uri)
+
+        yield from AddressList(uri, self.options, columns, self._note).rows(self.storage)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[Item]:
+        """Items of listed addresses; relative ones are relative to the list's own folder."""
+        folder = posixpath.dirname(_without_query(where))
+        rows = iter(rows)
+        while chunk := list(islice(rows, STAT_CHUNK)):
+            named = [(uri, carried) for uri, carried in chunk if uri]
+            self.blank += len(chunk) - len(named)
+            uris = [self._absolute(folder, uri) for uri, _ in named]
+            # A member's version is its shard's; asking per member would ask for the same shard again and again.
+            ask = self.options.stat_listed and not any(split_member(uri)[1] for uri in uris)
+            entries = self.storage.stat_many(uris) if ask else (Entry(uri, None, "") for uri in uris)
+            for entry, (spelling, carried) in zip(entries, named, strict=True):
+                yield from self._listed_entry(entry, spelling, carried, folder, ask)
+
+    def _listed_entry(
+        self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool
+    ) -> Iterator[Item]:
+        """The items of one row. An address that exists is meant literally; one that does not may be spelled as on
+        Windows, or be a folder or a pattern."""
+        if asked and not entry.version and entry.size is None:
+            if "\\" in spelling:
+                (slashed,) = self.storage.stat_many([self._absolute(folder, spelling.replace("\\", "/"))])
+                entry = slashed if slashed.version or slashed.size is not None else entry
+            found = False
+            for below in self._below(entry.uri, spelling) if not entry.version else ():
+                if _suffix(below.uri) in IMAGE_SUFFIXES or _suffix(below.uri) in (*SHARD_SUFFIXES, ".parquet"):
+                    found = True
+                    yield from self._container_or_image(below, carried)
+                elif not self._is_own(below.uri):
+                    self.ignored[_suffix(below.uri)] += 1
+            if found:
+                return
+        yield from self._container_or_image(entry, carried)
+
+    def _below(self, uri: str, spelling: str) -> Iterator[Entry]:
+        """What a row's folder or pattern stands for; nothing where it stands for nothing."""
+        if uri.startswith(("http://", "https://")):
+            return
+        try:
+            if is_pattern(uri):
+                yield from self.storage.glob(uri)
+            elif (spelling.endswith("/") or not _suffix(uri)) and self.storage.is_folder(uri):
+                yield from self.storage.list(uri)
+        except (StorageError, UsageError) as err:
+            if isinstance(err, StorageError) and err.hopeless:
+                raise
+
+    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[Item]:
+        suffix = _suffix(entry.uri)
+        if suffix in SHARD_SUFFIXES:
+            yield from self._tar(entry.uri, entry.version, entry.size)
+        elif suffix == ".parquet" and (entry.version or not self.options.stat_listed):
+            yield from self._parquet(entry, named=True, within_list=True)
+        else:
+            yield Item(entry.uri, entry.version, entry.size, carried=carried)
+
+    def _absolute(self, folder: str, uri: str) -> str:
+        whole = "://" in uri or uri.startswith(("/", "~/", "file:/"))
+        address = uri if whole else f"{folder}/{uri}"
+        try:
+            return self.storage.normalize(address)
+        except AddressError:
+            return spelled(address)  # an input all the same: its row will say why
+
+    # Parquet: a list, or images
+
+    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Item]:
+        with self.storage.open(entry.uri) as opened, seekable(opened) as stream:
+            try:
+                file = pq.ParquetFile(stream)
+            except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
+                if self._asked_for(entry.uri) or self.options.format == "list":
+                    raise UsageError(f"{public(entry.uri)} is not a readable Parquet file: {err}") from err
+                yield Item(entry.uri, entry.version, entry.size, "parquet", broken=True)
+                return
+            schema = file.schema_arrow
+            names = schema.names
+            try:
+                column = None if self.options.format == "list" else image_column(schema, self.options.image_column)
+            except UsageError:
+                if named:
+                    raise
+                self.ignored[".parquet"] += 1
+                return
+            ours = not {FOOTER, DOCUMENT}.isdisjoint(schema.metadata or {})
+            if column is None and ours and not self._asked_for(entry.uri):
+                self.ignored["caption table"] += 1  # what captionkit has written is no list unless it is named
+                return
+            if column is None and within_list:
+                yield Item(entry.uri, entry.version, entry.size)  # a list in a list: a row that will say what it is
+                return
+            address = address_column(_text_columns(schema), self.options.uri_column)[0]
+            if not named and address != self.options.uri_column:
+                address = None  # beside shards lies their metadata, with a column `url`
+            if column is None and (self.options.format == "parquet" or address is None):
+                if not named:
+                    self.ignored[".parquet"] += 1
+                    return
+                raise UsageError(
+                    f"{public(entry.uri)} has neither a column `{self.options.uri_column}` of addresses (--uri-column) "
+                    f"nor one of image bytes (--image-column); its columns: "
+                    f"{', '.join(f'{each.name} ({each.type})' for each in schema)}"
+                )
+            for name in self.options.carry:
+                if name in names:
+                    self._carry(name, schema.field(name).type, entry.uri)
+            if column is not None:
+                join_member(public(entry.uri), "0")
+                groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+                yield Item(entry.uri, entry.version, entry.size, "parquet", tuple(groups))
+                return
+            name = address_column_of(entry.uri, _text_columns(schema), self.options, self._note)
+            yield from self._listed(entry.uri, self._parquet_rows(file, name, names))
+
+    def _parquet_rows(self, file: pq.ParquetFile, column: str, names: list[str]) -> Iterator[Row]:
+        carry = [name for name in self.options.carry if name in names]
+        for batch in file.iter_batches(columns=list(dict.fromkeys([column, *carry]))):
+            uris = batch.column(batch.schema.get_field_index(column)).to_pylist()
+            carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
+            for uri, values in zip(uris, carried, strict=True):
+                yield uri, shown(values, column)
+
+
+def image_column(schema: pa.Schema, name: str | None) -> str | None:
+    """The column of image bytes in a Parquet schema: the one named, else `image`, else the only binary one.
+
+    Binary columns and Hugging Face's ``struct<bytes: binary, path: string>`` count. None where there is none.
+
+    Raises:
+        UsageError: several columns would do, or the one named does not.
+    """
+    fitting = [column.name for column in schema if holds_bytes(column.type)]
+    if name is not None:
+        if name not in fitting:
+            raise UsageError(
+                f"--image-column {name}: no such column of bytes; there is: {', '.join(fitting) or 'none'}"
+            )
+        return name
+    if "image" in fitting:
+        return "image"
+    if len(fitting) > 1:
+        raise UsageError(f"several columns hold bytes ({', '.join(fitting)}); choose one with --image-column")
+    return fitting[0] if fitting else None
+
+
+_BOOKKEEPING = frozenset(
+    ["readme", "license", "licence", "copying", "notice", "authors", "changelog", "makefile", "dockerfile"]
+)
+
+
+def is_bookkeeping(uri: str) -> bool:
+    """Whether a file is what tools and people leave beside data: Spark's `_SUCCESS`, `_metadata` and `x_$folder$`,
+    Delta's log, a README. An image or a shard by its suffix never is."""
+    name = posixpath.basename(uri).lower()
+    suffix = _suffix(uri)
+    if suffix in IMAGE_SUFFIXES or suffix in SHARD_SUFFIXES:
+        return False
+    return (
+        name.startswith("_")
+        or name.endswith("_$folder$")
+        or name in _BOOKKEEPING
+        or "/_delta_log/" in uri
+        or "/_temporary/" in uri
+    )
+
+
+def passed_over(files: Counter[str]) -> str:
+    """`3 files: 2 × .txt, 1 × .json`, the most common first."""
+    kinds = ", ".join(f"{n:,} × {suffix}" for suffix, n in files.most_common())
+    return f"{counted(files.total(), 'file')}: {kinds}"
+
+
+def _text_columns(schema: pa.Schema) -> list[str]:
+    found = []
+    for column in schema:
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            found.append(column.name)
+    return found
+
+
+def _without_query(uri: str) -> str:
+    return uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri
+
+
+def _suffix(uri: str) -> str:
+    """The suffix of an address, lower case, with its dot; of `.tar.gz` both; of a URL without its query."""
+    name = posixpath.basename(_without_query(uri)).lower()
+    stem, suffix = posixpath.splitext(name)
+    return f".tar{suffix}" if stem.endswith(".tar") and f".tar{suffix}" in SHARD_SUFFIXES else suffix

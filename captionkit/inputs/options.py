@@ -1,0 +1,44 @@
+"""What `--input` and its companions say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from captionkit.images import Limits
+
+Format = Literal["auto", "images", "list", "webdataset", "parquet"]
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What to caption."""
+
+    input: tuple[str, ...]
+    """Addresses of images: a prefix, a glob, an image, a list (lines, CSV, TSV, JSON, JSON lines, Parquet, told
+    by content), tar shards, Parquet with image bytes; local, s3://, https:// or any scheme whose fsspec package is
+    installed."""
+    format: Format = "auto"
+    """What the inputs are, where it should not be told from names and contents."""
+    uri_column: str = "uri"
+    """The column of a list that holds the addresses. By itself `uri`, else a usual name such as `url`, `path` or
+    `file_name`; where several would do, the log says which was taken."""
+    image_column: str | None = None
+    """The column of Parquet inputs that holds image bytes, or Hugging Face's struct of bytes and path. By itself:
+    `image`, or the only such column."""
+    carry: tuple[str, ...] = ()
+    """Columns of lists and Parquet inputs to carry into the caption table. One whose name the table has itself is
+    stored with `input_` before it: input_caption."""
+    stat_listed: bool = True
+    """Ask for size and date of every address in a list, so that a rerun notices changed images. Off, a listed
+    address counts as done once it is in the table."""
+    max_megapixels: float = 250.0
+    """Images of more megapixels than this become failed rows; told from the header, before any pixel is read."""
+    max_megabytes: float = 256.0
+    """The same for the size of the encoded image, in MB."""
+    decode_seconds: float = 30.0
+    """The longest that decoding one image may take; a slower one becomes a failed row."""
+
+    def limits(self) -> Limits:
+        """What an image may be: bytes and pixels."""
+        return Limits(max_bytes=int(self.max_megabytes * 1e6), max_pixels=int(self.max_megapixels * 1e6))

@@ -1,0 +1,153 @@
+"""The captioner actors: rows of pixels in, rows of the caption table out."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.columns import TRANSIENT
+from captionkit.pipeline.options import WordOptions
+from captionkit.schema import CAPTIONED, FAILED, MODEL_ERROR, schema_with
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from captionkit.model.captioner import Captioner, Hypothesis
+
+MADE = ("caption", "score", "alternatives", "caption_s", "batch")
+"""What captioning adds to a row that has pixels."""
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """All that a captioner actor needs to know."""
+
+    search: SearchOptions
+    words: WordOptions
+    dtype: str
+    device: str
+    threads: int
+    run_id: str
+    carry: tuple[tuple[str, pa.DataType], ...]
+
+
+class Describe:
+    """One captioner actor, built by Ray Data once and called with batches.
+
+    Args:
+        bundle: Reference to the bundle's files. The driver has read them once; a thousand actors starting up
+            get them through Ray's object store instead of asking the bucket a thousand times.
+    """
+
+    def __init__(self, bundle: ray.ObjectRef, options: DescribeOptions) -> None:
+        import torch
+
+        from captionkit.model.captioner import Captioner
+
+        torch.set_num_threads(options.threads)
+        self.captioner = Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
+        self.options = options
+        self.part: int | None = None  # images at once, where memory held no whole batch
+        self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        start = time.perf_counter()
+        pixels = pixels_of(batch.column("pixels"), self.captioner.preprocessing.size)
+        each, self.part = describe_in_parts(self.captioner, pixels, self.options.search, self.options.words, self.part)
+        part = min(self.part or len(pixels), len(pixels))
+        seconds = (time.perf_counter() - start) / max(1, len(pixels))
+        made: dict[str, list[Any]] = {name: [None] * len(batch) for name in MADE}
+        kinds, errors = batch["error_kind"].to_pylist(), batch["error"].to_pylist()
+        fine = [at for at, kind in enumerate(kinds) if kind is None]
+        for at, hypotheses in zip(fine, each, strict=True):
+            made["caption_s"][at], made["batch"][at] = seconds, part
+            if not hypotheses:
+                kinds[at], errors[at] = MODEL_ERROR, "out of memory over this one image"
+            elif (best := hypotheses[0]).text:
+                made["caption"][at], made["score"][at] = best.text, best.score
+                made["alternatives"][at] = [{"caption": other.text, "score": other.score} for other in hypotheses[1:]]
+            else:
+                kinds[at], errors[at] = MODEL_ERROR, "the captioner said nothing"
+        made |= {"error_kind": kinds, "error": errors}
+        made["status"] = [CAPTIONED if kind is None else FAILED for kind in kinds]
+        same = {
+            "model": self.captioner.fingerprint,
+            "run_id": self.options.run_id,
+            "captioned_at": datetime.now(timezone.utc),
+        }
+        columns = [
+            pa.array(made[name], kind)
+            if name in made
+            else pa.repeat(pa.scalar(same[name], kind), len(batch))
+            if name in same
+            else batch[name]
+            for name, kind in zip(self.schema.names, self.schema.types, strict=True)
+        ]
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+
+def describe_in_parts(
+    captioner: Captioner, pixels: NDArray[np.uint8], search: SearchOptions, words: WordOptions, part: int | None
+) -> tuple[list[list[Hypothesis]], int | None]:
+    """Captions of each picture, with the batch halved as often as memory does not suffice.
+
+    Args:
+        part: Pictures at once; None for all.
+
+    Returns:
+        For each picture its captions (none where memory does not suffice for it even alone), and the part that held.
+    """
+    found: list[list[Hypothesis]] = []
+    while len(found) < len(pixels):
+        some = pixels[len(found) :][:part]
+        try:
+            found += captioner.describe(some, search, banned=words.banned, prefix=words.prefix)
+        except (MemoryError, RuntimeError) as err:
+            if not _is_out_of_memory(err):
+                raise
+            _free_memory()
+            if len(some) == 1:
+                found.append([])
+            else:
+                part = len(some) // 2
+    return found, part
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError of a GPU is a RuntimeError; of a CPU torch has none of its own, and oneDNN does not say why
+    # it could not set up a convolution.
+    said = str(error)
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "could not create a primitive")
+    )
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()  # the failed batch hangs in the error's frames
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def pixels_of(column: pa.ChunkedArray, size: int) -> NDArray[np.uint8]:
+    """The pictures of a column of pixels, null ones left out: (n, size, size, 3) uint8.
+
+    Without a copy where the batch lies in one block of Ray's shared memory and none failed.
+    """
+    views = []
+    for chunk in column.drop_null().chunks:
+        if len(chunk):
+            _, offsets, data = chunk.buffers()
+            bounds = np.frombuffer(offsets, np.int32)[chunk.offset :]
+            views.append(np.frombuffer(data, np.uint8)[bounds[0] : bounds[len(chunk)]])
+    flat = views[0] if len(views) == 1 else np.concatenate([*views, np.empty(0, np.uint8)])
+    return flat.reshape(-1, size, size, 3)

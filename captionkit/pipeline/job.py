@@ -1,0 +1,303 @@
+"""The caption job from beginning to end."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+
+import ray
+
+from captionkit.config import to_config
+from captionkit.counting import counted
+from captionkit.inputs.listing import Inputs, passed_over
+from captionkit.model.bundle import BundleError, read_files
+from captionkit.model.captioner import Captioner
+from captionkit.pipeline.caption_actor import Describe, DescribeOptions
+from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
+from captionkit.pipeline.fetch import FetchOptions
+from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
+from captionkit.pipeline.metrics import RunMetrics
+from captionkit.pipeline.options import CaptionOptions
+from captionkit.pipeline.preflight import check_carry, check_options, check_table
+from captionkit.pipeline.run_record import RunRecord, now
+from captionkit.pipeline.signals import Stopped, stoppable
+from captionkit.pipeline.stream import flow
+from captionkit.progress import Meter, say
+from captionkit.schema import SCHEMA, schema_with
+from captionkit.storage import Storage, StorageError
+from captionkit.table.compact import recover
+from captionkit.table.failures import failed_rows
+from captionkit.table.lease import Lease
+from captionkit.table.runs import RUNS
+from captionkit.table.table import CaptionTable, Footer
+from captionkit.table.writer import TableWriter, stored_columns
+
+RENEW_SECONDS = 30.0
+"""Time between two writings of a living run's record."""
+
+
+class CaptionJob:
+    """Caption what the options name. `run` does it; what is wrong with the options comes out of the constructor.
+
+    Raises (from the constructor):
+        UsageError: an option is out of range, the bundle cannot be used, or the table is another model's.
+        BundleError: the captioner cannot be loaded.
+        StorageError: the output cannot be read.
+    """
+
+    def __init__(self, options: CaptionOptions) -> None:
+        check_options(options)
+        self.options = options
+        # Which schemes are allowed is asked of what the data name, not of what the user does.
+        self.storage = Storage(options.storage).trusting()
+        self.files = read_files(options.captioner.model, self.storage)
+        try:
+            captioner = Captioner.from_files(self.files, device="cpu", dtype="float32")
+        except BundleError as err:
+            raise BundleError(f"--model {options.captioner.model}: {err}") from err
+        self.preprocessing = captioner.preprocessing
+        self.fingerprint = captioner.fingerprint
+        captioner.check(options.search, options.words.banned, options.words.prefix)
+        # As JSON has it, since it is held against what the table's files say.
+        self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
+        self.table = CaptionTable(options.table.output, self.storage)
+        check_table(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
+        self.schema = SCHEMA
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        self.run_id = f"{stamp}-{secrets.token_hex(3)}"
+        self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
+        self.record = RunRecord(
+            self.run_id,
+            # Addresses in full, so that the record means the same wherever it is read.
+            to_config(options) | {"input": [self.storage.normalize(uri) for uri in options.inputs.input]},
+            {"fingerprint": self.fingerprint, "uri": options.captioner.model, "note": captioner.note},
+        )
+        if captioner.note:
+            say(f"captioner {self.fingerprint}: {captioner.note}")
+
+    @property
+    def record_uri(self) -> str:
+        return f"{self.base}.parquet"
+
+    def run(self) -> RunRecord:
+        """List, caption, write. Returns the run record, which also lies at `record_uri`.
+
+        Raises:
+            UsageError: an input does not exist or holds no image, or another run is writing to the table (before Ray
+            starts).
+            StorageError: storage fails in a way that would fail every row alike.
+            Stopped: after what was captioned by then is written.
+        """
+        record, manifest = self.record, None
+        try:
+            Inputs(self.options.inputs, self.storage, output=self.table.uri).check()
+            self._check_output()
+            with stoppable(), self._lease() as self.lease:
+                self._reopen()
+                manifest = self._list()
+                if manifest.units:
+                    self._caption(manifest)
+        except Stopped:
+            record.status = "stopped"
+            raise
+        except BaseException as err:
+            found = raised_by_task(err)
+            record.broke(found)
+            if found is err:
+                raise
+            raise found from None
+        else:
+            share = record.counts["failed"] / max(1, record.rows)
+            record.status = "too_many_failed" if share > self.options.table.max_failed else "succeeded"
+        finally:
+            # A record of a run that found its input missing would only litter the output.
+            if manifest is not None:
+                record.ended_at = now()
+                record.write(self.storage, self.record_uri, self.schema)
+                delete_manifest(manifest.units, self.storage)
+        return record
+
+    def _lease(self) -> Lease:
+        return Lease(self.table.uri, self.storage, self.run_id, schema=self.table.schema())
+
+    def _check_output(self) -> None:
+        """Whether anything can be written at all; a fault that passes is left to the lease, which has more patience."""
+        try:
+            self.storage.check_writable(self.table.uri)
+        except StorageError as err:
+            if not err.fault:
+                raise
+
+    def _reopen(self) -> None:
+        """Look at the table again, now that no other run can write to it: one may have ended since."""
+        self.table = CaptionTable(self.table.uri, self.storage)
+        if recover(self.table):  # a compaction that died left rows twice
+            self.table = CaptionTable(self.table.uri, self.storage)
+        check_table(self.table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+
+    def _list(self) -> Manifest:
+        start = time.monotonic()
+        inputs = Inputs(self.options.inputs, self.storage, output=self.table.uri)
+        retried = 0
+        if self.options.table.retry_failed:
+            # Taken out, they are missing, and come again like all that is.
+            self.lease.check()
+            retried = self.table.drop(failed_rows(self.table))
+        with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
+            manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)
+        self.carry = dict(inputs.carry_types)
+        check_carry(self.table, self.carry)
+        self.schema = self.lease.schema = schema_with(self.carry)
+        self.lease.check()
+        replace_changed(manifest, self.table)
+        self.record.spend("listing", time.monotonic() - start)
+        self.record.counts |= {
+            "listed": manifest.listed,
+            "containers": manifest.containers,
+            "duplicates": manifest.duplicates,
+            "blank": inputs.blank,
+            "done_before": manifest.done,
+            "containers_done_before": manifest.finished_containers,
+            "replaced": manifest.replaced,
+            "retried": retried,
+        }
+        self.record.pass_over(manifest.passed_over)
+        say(_describe_manifest(manifest, inputs))
+        return manifest
+
+    def _caption(self, manifest: Manifest) -> None:
+        options, record = self.options, self.record
+        start = time.monotonic()
+        connection = connect(options.cluster)
+        try:
+            # Once more: Ray has put a handler of its own for SIGTERM in the place of ours.
+            with stoppable():
+                resources = ray.cluster_resources()
+                record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
+                gpus = resources.get("GPU", 0.0)
+                pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
+                require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
+                record.write(self.storage, self.record_uri, self.schema)
+                dataset = self._dataset(manifest, pool)
+                record.spend("starting", time.monotonic() - start)
+                self._consume(dataset, manifest)
+        finally:
+            if connection != "found":
+                ray.shutdown()
+
+    def _dataset(self, manifest: Manifest, pool: Pool) -> ray.data.Dataset:
+        options = self.options
+        inputs = options.inputs
+        fetch = FetchOptions(
+            storage=options.storage,
+            preprocessing=self.preprocessing,
+            limits=inputs.limits(),
+            threads=options.cluster.fetch_threads,
+            image_column=inputs.image_column,
+            decode_seconds=inputs.decode_seconds,
+            carry=tuple(self.carry.items()),
+            done=ray.put(self.table.ids_within(manifest.partial)) if manifest.partial else None,
+        )
+        describe = DescribeOptions(
+            search=options.search,
+            words=options.words,
+            dtype=options.captioner.dtype,
+            device=pool.device,
+            threads=pool.threads,
+            run_id=self.run_id,
+            carry=fetch.carry,
+        )
+        batch_size = options.captioner.images_at_once(pool.gpus > 0)
+        return flow(manifest.units, fetch, pool, Describe, (ray.put(self.files), describe), batch_size)
+
+    def _consume(self, dataset: ray.data.Dataset, manifest: Manifest) -> None:
+        options, record = self.options.table, self.record
+        footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in self.carry.items()})
+        writer = TableWriter(
+            self.table,
+            self.run_id,
+            footer,
+            stored_columns(self.carry),
+            flush_rows=options.flush_rows,
+            flush_seconds=options.flush_minutes * 60,
+            before_write=self.lease.check,
+        )
+        record.total = total = None if manifest.unknown else manifest.images
+        metrics = RunMetrics(self.run_id)
+        start = first = renewed = time.monotonic()
+        first_rows = 0
+        try:
+            with Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter:
+                for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    record.add(rows)
+                    metrics.add(rows)
+                    if not first_rows:
+                        first, first_rows = time.monotonic(), len(rows)
+                        record.spend("waiting", first - start)
+                    written = len(writer.files)
+                    with _spending(record, "writing"):
+                        writer.add(rows)
+                    meter.update(record.rows, _failed_note(record))
+                    metrics.level(None if total is None else total - record.rows, writer.unwritten)
+                    if len(writer.files) > written or time.monotonic() - renewed > RENEW_SECONDS:
+                        record.files, renewed = writer.files, time.monotonic()
+                        record.measure(first, first_rows)
+                        record.write(self.storage, self.record_uri, self.schema)
+        finally:
+            # Whatever ended this, captions that are there are kept.
+            with _spending(record, "writing"):
+                writer.flush()
+            record.files = writer.files
+            record.spend("captioning", time.monotonic() - start)
+            record.measure(first, first_rows)
+        again = record.counts["duplicates"] - manifest.duplicates
+        if again:
+            say(f"{again:,} members of shards have the name of one before them (one row each)")
+        in_shards = Counter(record.passed_over) - manifest.passed_over
+        if in_shards:
+            say(f"passed over in shards {passed_over(in_shards)}")
+
+
+@contextmanager
+def _spending(record: RunRecord, stage: str) -> Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        record.spend(stage, time.monotonic() - start)
+
+
+def _failed_note(record: RunRecord) -> str:
+    return f"{record.counts['failed']:,} failed" if record.counts["failed"] else ""
+
+
+def _describe_manifest(manifest: Manifest, inputs: Inputs) -> str:
+    parts = [f"{counted(manifest.images, 'image')} to caption"]
+    if manifest.unknown:
+        parts = [f"{counted(manifest.images, 'image')} and {counted(manifest.unknown, 'tar shard')} to caption"]
+    done = manifest.done, manifest.finished_containers
+    if any(done):
+        parts.append(
+            "already in the table: "
+            + " and ".join(
+                counted(n, *what)
+                for n, what in zip(done, (("image",), ("shard or file", "shards or files")), strict=True)
+                if n
+            )
+        )
+    if manifest.replaced:
+        parts.append(f"{counted(manifest.replaced, 'row')} replaced, as the image has changed since")
+    if manifest.duplicates:
+        parts.append(f"{counted(manifest.duplicates, 'address', 'addresses')} listed again (one row each)")
+    if inputs.blank:
+        parts.append(f"{counted(inputs.blank, 'list row')} without an address")
+    parts += inputs.notes
+    if inputs.ignored:
+        parts.append(f"passed over {passed_over(inputs.ignored)}")
+    return "; ".join(parts)

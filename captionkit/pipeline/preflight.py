@@ -1,0 +1,81 @@
+"""What a run refuses before it begins: options that make no sense, and tables that are not its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from captionkit.errors import UsageError
+from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.options import CaptionOptions
+from captionkit.pipeline.ray_address import check_ray
+from captionkit.schema import schema_with
+from captionkit.table.table import CaptionTable
+
+
+def check_options(options: CaptionOptions) -> None:
+    """What the types cannot say of the options."""
+    try:
+        low, high = options.cluster.actor_range()
+    except ValueError:
+        low, high = 0, 0
+    batch, gpus = options.captioner.batch_size, options.cluster.gpus_per_actor
+    for fine, complaint in (
+        (
+            1 <= low <= high,
+            f"--actors {options.cluster.actors}: expected MIN:MAX with 1 <= MIN <= MAX, as in 1:8",
+        ),
+        (batch is None or batch >= 1, f"--batch-size {batch}: at least 1"),
+        (
+            gpus is None or gpus == 0 or 0 < gpus <= 1 or gpus == int(gpus) > 0,
+            f"--gpus-per-actor {gpus}: 0, a fraction of one, or a whole number",
+        ),
+        (0 <= options.table.max_failed <= 1, f"--max-failed {options.table.max_failed}: a share from 0 to 1"),
+        (options.cluster.fetch_threads >= 1, "--fetch-threads: at least 1"),
+        (
+            options.table.flush_minutes > 0 and options.table.flush_rows >= 1,
+            "--flush-minutes and --flush-rows: more than 0",
+        ),
+        (
+            min(options.inputs.max_megapixels, options.inputs.max_megabytes, options.inputs.decode_seconds) > 0,
+            "--max-megapixels, --max-megabytes and --decode-seconds: more than 0",
+        ),
+    ):
+        if not fine:
+            raise UsageError(complaint)
+    check_ray(options.cluster.address)
+
+
+def check_table(table: CaptionTable, model: str, search: dict[str, Any], *, mixed: bool) -> None:
+    """Refuse to mix captions of several makers in one table, unless asked to."""
+    if mixed:
+        return
+    for file in table.files:
+        if file.footer.model != model:
+            raise UsageError(
+                f"the table at {table.uri} was captioned by {file.footer.model}, and --model is {model}. Give another "
+                "--output, or --mixed to have both in one table (its rows stay, each names its model)."
+            )
+        before = asdict(SearchOptions()) | file.footer.search  # an older captionkit had fewer options
+        if before != search:
+            changed = sorted(name for name in search if before.get(name) != search[name])
+            was = ", ".join(f"{name}={before.get(name)}" for name in changed)
+            asked = ", ".join(f"{name}={search[name]}" for name in changed)
+            raise UsageError(
+                f"the table at {table.uri} was captioned with {was}, and this run asks for {asked}. Give another "
+                "--output, or --mixed to have both in one table."
+            )
+
+
+def check_carry(table: CaptionTable, carry: dict[str, pa.DataType]) -> None:
+    """Refuse other columns than the table has."""
+    schema_with(carry)
+    asked = {name: str(kind) for name, kind in carry.items()}
+    for file in table.files:
+        if file.footer.carry != asked:
+            raise UsageError(
+                f"the table at {table.uri} carries the columns {file.footer.carry or 'none'}, and this run "
+                f"{asked or 'none'}: one table has one schema. Give the same --carry, or another --output."
+            )

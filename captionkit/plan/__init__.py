@@ -1,0 +1,1 @@
+"""Hours and dollars before they are spent: `captionkit plan`, and a job's `--dry-run`."""

@@ -1,0 +1,171 @@
+"""What `captionkit plan` looks at: all of the listing, a sample of the images, a few batches of captions."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captionkit.errors import UsageError
+from captionkit.images import ImageError, decode
+from captionkit.inputs.containers import ContainerOptions, encoded_images
+from captionkit.inputs.listing import Inputs, Item
+from captionkit.model.captioner import Captioner
+from captionkit.plan.options import PlanOptions
+from captionkit.storage import AddressError, Storage, StorageError, split_member
+
+
+@dataclass
+class Archive:
+    """What listing found."""
+
+    images: int = 0
+    """Images, those in shards estimated from the sample."""
+    shards: int = 0
+    shard_bytes: int = 0
+    listed_bytes: int = 0
+    """Of those images whose size the listing gives."""
+    sized: int = 0
+    """Number of those."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Images and containers by suffix."""
+
+
+@dataclass
+class Sample:
+    """What the sample took. Seconds are of one core, but for `wait`."""
+
+    images: int = 0
+    unread: int = 0
+    """Of those, images without a byte to decode."""
+    failed: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    wait_seconds: float = 0.0
+    """Of one read after another; a fetch task has many in flight."""
+    decode_seconds: float = 0.0
+    pixels: list[int] = field(default_factory=list)
+    caption_seconds: float = 0.0
+    captioned: int = 0
+    device: str = "cpu"
+    gpu: str = ""
+    """The GPU's name."""
+    threads: int = 1
+
+    @property
+    def decode_rate(self) -> float:
+        """Images a second that one core fetches and decodes. Those that could not be read took no time, and do not
+        count."""
+        return (self.images - self.unread) / max(1e-9, self.decode_seconds)
+
+    @property
+    def caption_rate(self) -> float:
+        """Images a second: of the GPU, or of one core."""
+        rate = self.captioned / max(1e-9, self.caption_seconds)
+        return rate if self.device == "cuda" else rate / self.threads
+
+
+def list_archive(options: PlanOptions, storage: Storage, progress: Callable[[int], None]) -> tuple[Archive, list[Item]]:
+    """Count everything; keep an even sample of it (Vitter's algorithm R)."""
+    archive, chosen, random = Archive(), list[Item](), Random(0)
+    inputs = Inputs(options.inputs, storage)
+    for number, item in enumerate(inputs.items()):
+        archive.kinds[_suffix(item.uri)] += 1
+        if item.kind == "tar":
+            archive.shards += 1
+            archive.shard_bytes += item.size or 0
+        else:
+            archive.images += sum(item.row_groups) if item.kind == "parquet" else 1
+        if item.kind == "image" and item.size is not None:
+            archive.listed_bytes += item.size
+            archive.sized += 1
+        if len(chosen) < options.budget.sample:
+            chosen.append(item)
+        elif (place := int(random.random() * (number + 1))) < len(chosen):
+            chosen[place] = item
+        if number % 8192 == 0:
+            progress(number)
+    random.shuffle(chosen)
+    return archive, chosen
+
+
+def measure(
+    options: PlanOptions, storage: Storage, captioner: Captioner, archive: Archive, chosen: list[Item]
+) -> Sample:
+    sample = Sample(device=captioner.device.type)
+    limits = options.inputs.limits()
+    pictures: list[NDArray[np.uint8]] = []
+    inside = members = 0
+    start = time.perf_counter()
+    containers = ContainerOptions(limits, options.inputs.image_column)
+    for in_container, data in islice(
+        _bytes(storage, containers, chosen, options.budget.sample, sample), options.budget.sample
+    ):
+        sample.wait_seconds += time.perf_counter() - start
+        sample.images += 1
+        sample.bytes += len(data)
+        # A tar's member takes a header and whole blocks, of 512 bytes each.
+        inside += in_container * 512 * (1 - -len(data) // 512)
+        members += in_container
+        began = time.thread_time()
+        try:
+            image = decode(data, captioner.preprocessing, limits)
+            pictures.append(image.pixels)
+            sample.pixels.append(image.width * image.height)
+        except ImageError as err:
+            sample.failed[err.kind] += 1
+        sample.decode_seconds += time.thread_time() - began
+        start = time.perf_counter()
+    if archive.shards and members:
+        # What else a shard holds (texts) makes this an upper bound.
+        archive.images += round(archive.shard_bytes / (inside / members))
+    if not pictures:
+        kinds = ", ".join(f"{count:,} × {kind}" for kind, count in sample.failed.most_common())
+        raise UsageError(f"nothing can be planned: no image of the sample could be decoded ({kinds or 'it is empty'})")
+    _caption(options, captioner, pictures, sample)
+    return sample
+
+
+def _bytes(
+    storage: Storage, containers: ContainerOptions, chosen: list[Item], wanted: int, sample: Sample
+) -> Iterator[tuple[bool, bytes]]:
+    """Encoded images of the sample, and whether they lie in a tar shard; a few of each container."""
+    each = max(8, wanted // max(1, len(chosen)))
+    for item in chosen:
+        try:
+            for data in islice(encoded_images(item, storage, containers), each):
+                yield item.kind == "tar", data
+        except (StorageError, ImageError, AddressError) as err:
+            if isinstance(err, StorageError) and err.hopeless:
+                raise
+            sample.images += 1
+            sample.unread += 1
+            sample.failed[err.kind] += 1
+
+
+def _caption(options: PlanOptions, captioner: Captioner, pictures: list[NDArray[np.uint8]], sample: Sample) -> None:
+    import torch
+
+    sample.threads = torch.get_num_threads()
+    sample.gpu = torch.cuda.get_device_name() if sample.device == "cuda" else ""
+    size = options.captioner.images_at_once(sample.device == "cuda")
+    batch = np.stack((pictures * (size // len(pictures) + 1))[:size])
+
+    def once() -> float:
+        start = time.perf_counter()
+        captioner.describe(batch, options.search, banned=options.words.banned, prefix=options.words.prefix)
+        return time.perf_counter() - start
+
+    once()  # the first call allocates and compiles
+    rounds = [once() for _ in range(3)]
+    sample.caption_seconds, sample.captioned = min(rounds), size
+
+
+def _suffix(uri: str) -> str:
+    name = split_member(uri)[0].rpartition("/")[2].partition("?")[0].lower()
+    return name[name.rfind(".") :] if "." in name else ""

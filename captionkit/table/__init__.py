@@ -1,0 +1,1 @@
+"""The caption table: all that reads, writes, checks or mends it. No Ray, no torch."""

@@ -1,0 +1,207 @@
+"""Proof of the promise on a finished table: every input has exactly one row.
+
+Of the table: every file is readable Parquet of the schema, what its footer counts is in it, each row is a caption or a
+failure with its reason, no address has two, and one model said it all. Of its inputs: they are listed anew, as the run
+records name them, and each is looked for. Memory: some 50 bytes a row of the table, nothing for the inputs.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from captionkit.errors import UsageError
+from captionkit.inputs.containers import is_image
+from captionkit.inputs.ids import image_id
+from captionkit.inputs.listing import Inputs, Item
+from captionkit.inputs.options import InputOptions
+from captionkit.storage import Storage, StorageError, StorageOptions, public
+from captionkit.table.check_index import Rows
+from captionkit.table.check_report import CheckReport
+from captionkit.table.compact import leftovers
+from captionkit.table.lease import holder
+from captionkit.table.runs import read_run_records
+from captionkit.table.table import CaptionTable
+
+LISTED_BY = ("input", "format", "uri_column", "image_column", "stat_listed")
+"""The options that decide what the inputs of a run are."""
+
+
+def check(
+    output: str,
+    storage: Storage,
+    *,
+    coverage: bool = True,
+    every_column: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> CheckReport:
+    """Check a table, and that it covers its inputs.
+
+    Args:
+        coverage: List the inputs anew: those of the newest run, and of earlier ones that had come to their end.
+        every_column: Read all columns, to be sure that all are readable; else those that the promise is about.
+        progress: Called with the number of rows read, then of inputs listed.
+
+    Raises:
+        UsageError: there is no table.
+        StorageError: storage fails.
+    """
+    table = _Table(output, storage)
+    report = CheckReport(public(table.uri))
+    if not table.files and not table.unreadable:
+        raise UsageError(f"{table.uri} holds no caption table")
+    for uri, reason in table.unreadable.items():
+        report.problem("unreadable", f"{uri}: {reason}")
+    for merged, replaced in leftovers(table).items():
+        for uri in replaced:
+            report.problem("replaced", f"{uri} (by {merged})")
+        table.files = [file for file in table.files if file.uri not in replaced]
+    if (writer := holder(table.uri, storage)) is not None:
+        report.note("writing", f"{writer.run_id} on host {writer.host} since {writer.started_at}")
+    runs = read_run_records(table.uri, storage)
+    rows = Rows(table, report, every_column, progress)
+    _check_models(table, report, rows.models, mixed=any(run["options"].get("mixed") for run in runs))
+    rows.index()
+    if coverage:
+        _Coverage(rows, report, progress).check(runs)
+    return report
+
+
+class _Table(CaptionTable):
+    """A table that opens although some of its files do not."""
+
+    def __init__(self, uri: str, storage: Storage) -> None:
+        self.uri, self.storage = storage.normalize(uri), storage
+        self.files, self.unreadable = [], {}
+        for file in self._listing():
+            try:
+                self.files.append(self._look(file))
+            except (UsageError, OSError, ValueError, TypeError, KeyError) as err:
+                self.unreadable[file] = str(err)
+
+
+def _check_models(table: CaptionTable, report: CheckReport, found: Counter[str], *, mixed: bool) -> None:
+    report.models = sorted(set(found) | {file.footer.model for file in table.files})
+    makers = {json.dumps([file.footer.model, file.footer.search], sort_keys=True) for file in table.files}
+    kinds = report.models if len(report.models) > 1 else sorted(makers)
+    if len(kinds) > 1 and not mixed:
+        report.problem("models", *kinds, count=len(kinds))
+
+
+class _Coverage:
+    """Looks for each input's row."""
+
+    def __init__(self, rows: Rows, report: CheckReport, progress: Callable[[int], None]) -> None:
+        self.rows, self.report, self.progress = rows, report, progress
+        self.listed: set[int] = set()
+        """Indices of the containers that are among the inputs."""
+
+    def check(self, runs: list[dict[str, Any]]) -> None:
+        report, whole = self.report, True
+        if not runs:
+            report.problem("coverage", f"there is no run record in {self.rows.table.uri}/_runs that would name them")
+            return
+        report.listed = 0
+        for number, run in enumerate(_distinct(runs)):
+            try:
+                inputs = _inputs(run, self.rows.table)
+                self._items(inputs)
+                if inputs.blank:
+                    report.note("blank", f"in the inputs of run {run['run_id']}", count=inputs.blank)
+            except (UsageError, StorageError) as err:
+                whole = False
+                # The archive of an earlier night may be gone, and its rows in good order.
+                tell = report.note if number else report.problem
+                denied = isinstance(err, StorageError) and err.kind == "permission"
+                hint = " (run records keep no passwords; of web addresses, ~/.netrc may)" if denied else ""
+                tell("coverage", f"those of run {run['run_id']}: {err}{hint}")
+        extra = ~self.rows.in_input
+        extra &= ~np.isin(self.rows.containers, np.array(sorted(self.listed), np.int32))
+        if whole and extra.any():
+            found = np.flatnonzero(extra)
+            report.note("extra", *self.rows.addresses(found), count=len(found))
+
+    def _items(self, inputs: Inputs) -> None:
+        chunk: list[Item] = []
+        for item in inputs.items():
+            chunk.append(item)
+            if len(chunk) == 8192:
+                self._chunk(chunk)
+                chunk = []
+        self._chunk(chunk)
+
+    def _chunk(self, chunk: list[Item]) -> None:
+        names = [item.name for item in chunk]
+        places = self.rows.find(names)
+        for item, name, at in zip(chunk, names, places.tolist(), strict=True):
+            if at >= 0:
+                self.rows.in_input[at] = True
+            if item.kind != "image":
+                self._container(item, name)
+            elif at < 0:
+                self.report.problem("missing", name)
+            elif int(self.rows.ids[at]) != image_id(name, item.version):
+                self.report.note("changed", name)
+        self.report.listed = (self.report.listed or 0) + len(chunk)
+        self.progress(self.report.listed)
+
+    def _container(self, item: Item, name: str) -> None:
+        """A shard or a Parquet file of images: whether all of its rows are there."""
+        self.listed.add(self.rows.names.get(name, -2))
+        parts = self.rows.parts.get(name, [])
+        current = [part for part in parts if part[0] == item.version]
+        if parts and not current:
+            self.report.note("changed", name)
+            return
+        there = sum(rows for _, rows, _ in current)
+        totals = [total for _, _, total in current if total is not None]
+        total = max([*totals, sum(item.row_groups)]) if item.kind == "parquet" else max(totals, default=None)
+        if total is not None and there >= total:
+            return
+        if not parts and item.kind == "tar" and _holds_no_image(item.uri, self.rows.table.storage):
+            return
+        of = f"of {total:,} rows" if total is not None else "rows, and its end was not reached"
+        self.report.problem("unfinished", f"{name}: {there:,} {of}")
+
+
+def _holds_no_image(shard: str, storage: Storage) -> bool:
+    """Whether a shard of which the table has no row has none to give; read up to its first image."""
+    try:
+        with storage.open(shard) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            return not any(member.isfile() and is_image(member.name) for member in tar)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, StorageError):
+        return False  # a broken shard has a row that says so
+
+
+def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest run, and those earlier ones that came to their end; of those that had the same inputs, one."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, run in enumerate(runs):
+        if not number or run.get("status") in ("succeeded", "too_many_failed"):
+            inputs = {name: run["options"].get(name) for name in LISTED_BY}
+            found.setdefault(json.dumps(inputs, sort_keys=True), run)
+    return list(found.values())
+
+
+def _inputs(run: dict[str, Any], table: CaptionTable) -> Inputs:
+    """What a run was to caption, from where it found it unless other storage is asked for."""
+    storage = table.storage
+    if storage.options == StorageOptions():
+        storage = Storage(_options(StorageOptions, run))
+    return Inputs(_options(InputOptions, run), storage, output=table.uri)
+
+
+def _options(kind: Any, run: dict[str, Any]) -> Any:
+    known = {each.name for each in fields(kind)}
+    try:
+        return TypeAdapter(kind).validate_python({name: run["options"][name] for name in known & set(run["options"])})
+    except ValidationError as err:
+        raise UsageError(f"the run record does not say what was captioned: {err.errors()[0]['msg']}") from err

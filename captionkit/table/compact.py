@@ -1,0 +1,275 @@
+"""Small table files into large ones, and double rows into one, without ever losing a row.
+
+On a plain folder several files cannot be swapped for one at a single moment. The order here is the one in which no
+row is ever missing:
+
+1. The merged file is written whole. Its footer names the files it replaces, under the key `REPLACES`.
+2. It is read back: every id of those files must be in it.
+3. Those files are deleted.
+
+A death before the end of 1 changes nothing. One between 1 and 3 leaves rows twice, for readers that know nothing of
+footers; `leftovers` recognises the replaced files and `recover` deletes them, which every run and every `compact` does
+first, once it has the table's lease. A reader that lists the folder between 1 and 3 meets rows twice too, and one that
+listed it before 3 and opens a file after it is told that the file is gone: compact when nobody reads.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captionkit.counting import counted
+from captionkit.errors import UsageError
+from captionkit.inputs.ids import Ids, image_id
+from captionkit.schema import CAPTIONED
+from captionkit.storage import Storage, StorageError, public
+from captionkit.table.lease import Lease
+from captionkit.table.table import CaptionTable, Container, Footer, TableFile, container_of, to_parquet
+
+REPLACES = b"captionkit.replaces"
+PREFIX = "compacted-"
+"""What the names of merged files begin with, so that only these are asked what they replace."""
+
+
+@dataclass
+class CompactReport:
+    """What `compact` did."""
+
+    table: str
+    files_before: int = 0
+    files_after: int = 0
+    rows: int = 0
+    """Rows of the table, which are the same after as before but for double ones."""
+    merged: int = 0
+    """Files that were put together with others."""
+    doubles: int = 0
+    """Rows taken out since the same address had another one."""
+    recovered: int = 0
+    """Files deleted that an earlier `compact`, which died, had put together already."""
+
+    def text(self) -> str:
+        files, rows = counted(self.files_before, "file"), counted(self.rows, "row")
+        lines = [f"{self.table}: {files} before, {self.files_after:,} now, {rows}"]
+        if self.recovered:
+            lines.append(f"finished a compaction that had died: {self.recovered:,} replaced files deleted")
+        if self.doubles:
+            lines.append(f"took out {counted(self.doubles, 'row')} of addresses that had another one")
+        return "\n".join(lines)
+
+
+def compact(output: str, storage: Storage, *, target_rows: int = 500_000) -> CompactReport:
+    """Merge a table's files of less than half of `target_rows` into ones of up to `target_rows`.
+
+    Files of different models, search options or carried columns stay apart. Holds one merged file in memory.
+
+    Raises:
+        UsageError: there is no table, or (`LeaseError`) a run is writing to it.
+        StorageError: storage fails, or (`LeaseLost`) another run has taken over. The same command goes on from there.
+    """
+    if target_rows < 1:
+        raise UsageError(f"--target-rows {target_rows}: at least 1")
+    before = CaptionTable(output, storage)
+    if not before.files:
+        raise UsageError(f"{storage.normalize(output)} holds no caption table")
+    run_id = f"{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
+    with Lease(output, storage, f"compact-{run_id}", schema=before.schema()) as lease:
+        table = CaptionTable(output, storage)
+        report = CompactReport(public(table.uri), files_before=len(table._listing()))
+        report.recovered = len(recover(table))
+        lease.check()
+        report.doubles = drop_doubles(table)
+        for number, group in enumerate(plan(table.files, target_rows)):
+            lease.check()
+            uri = f"{table.uri}/{PREFIX}{run_id}-{number:05d}.parquet"
+            merged = _merge(table, uri, group)
+            lease.check()
+            for file in group:
+                storage.delete(file.uri)
+            gone = {file.uri for file in group}
+            table.files = [file for file in table.files if file.uri not in gone] + [merged]
+            report.merged += len(group)
+        report.files_after, report.rows = len(table.files), len(table)
+    return report
+
+
+def plan(files: Iterable[TableFile], target_rows: int) -> Iterator[list[TableFile]]:
+    """Groups of small files to put together: in order of their names, alike in footer, of at most `target_rows`.
+
+    No group holds two versions of one container, since a footer counts the rows of one version only.
+    """
+    kinds: dict[str, list[TableFile]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: file.uri):
+        if file.rows < target_rows / 2:
+            footer = file.footer
+            kinds[json.dumps([footer.model, footer.search, footer.carry], sort_keys=True)].append(file)
+    for alike in kinds.values():
+        group: list[TableFile] = []
+        versions: dict[str, str] = {}
+        for file in alike:
+            has = {key: container.version for key, container in file.footer.containers.items()}
+            full = sum(each.rows for each in group) + file.rows > target_rows
+            if full or any(versions.get(key, version) != version for key, version in has.items()):
+                if len(group) > 1:
+                    yield group
+                group, versions = [], {}
+            group.append(file)
+            versions |= has
+        if len(group) > 1:
+            yield group
+
+
+@dataclass(frozen=True)
+class _MergedFooter(Footer):
+    replaces: tuple[str, ...] = ()
+
+    def to_metadata(self) -> dict[bytes, bytes]:
+        plain = Footer(self.model, self.search, self.carry, self.containers)
+        return plain.to_metadata() | {REPLACES: json.dumps(self.replaces).encode()}
+
+
+def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFile:
+    """Write the merged file of a group, and read it back."""
+    rows = pa.concat_tables([_read(table, file.uri).replace_schema_metadata(None) for file in group])
+    containers: dict[str, Container] = {}
+    for file in group:
+        for key, part in file.footer.containers.items():
+            whole = containers.setdefault(key, Container(part.version))
+            whole.rows += part.rows
+            whole.total = max((total for total in (whole.total, part.total) if total is not None), default=None)
+    first = group[0].footer
+    names = tuple(_name(file.uri) for file in group)
+    table.storage.write(uri, to_parquet(rows, _MergedFooter(first.model, first.search, first.carry, containers, names)))
+    written = np.sort(_ids(table, uri))
+    if not np.array_equal(written, np.sort(rows.column("image_id").to_numpy())):
+        raise StorageError("write_error", f"{uri}: what was written reads back as something else; nothing was deleted")
+    return table._look(uri)
+
+
+def leftovers(table: CaptionTable) -> dict[str, list[str]]:
+    """Files that were put together with others but are still there, by the merged file: what a death leaves."""
+    there = {_name(uri): uri for uri in table._listing()}
+    found: dict[str, list[str]] = {}
+    for name, uri in there.items():
+        if not name.startswith(PREFIX):
+            continue
+        with table.storage.open(uri) as stream:
+            try:
+                metadata = pq.read_metadata(stream).metadata or {}
+            except (pa.ArrowInvalid, OSError):
+                continue  # whoever opens the table says so
+        left = [there[old] for old in json.loads(metadata.get(REPLACES, b"[]")) if old in there]
+        if left:
+            found[uri] = left
+    return found
+
+
+def recover(table: CaptionTable) -> list[str]:
+    """Delete what a `compact` that died has left, having made sure that no row goes with it; the deleted files.
+
+    To be called by whoever holds the table's lease, before the table's rows are read.
+
+    Raises:
+        UsageError: a merged file lacks rows of what it replaces. Nothing of these is deleted.
+    """
+    deleted: list[str] = []
+    for merged, replaced in leftovers(table).items():
+        present = _ids(table, merged)
+        for uri in replaced:
+            missing = int((~np.isin(_ids(table, uri), present)).sum())
+            if missing:
+                raise UsageError(
+                    f"{merged} says that it replaces {uri}, but lacks {missing:,} of its rows. Somebody has changed "
+                    "one of them; move one out of the folder, and run `captionkit check`."
+                )
+        for uri in replaced:
+            table.storage.delete(uri)
+            deleted.append(uri)
+    table.files = [file for file in table.files if file.uri not in set(deleted)]
+    return deleted
+
+
+class _Row(NamedTuple):
+    file: TableFile
+    at: int
+    image_id: int
+    captioned: bool
+    when: datetime
+
+
+def drop_doubles(table: CaptionTable) -> int:
+    """Leave each address one row; the number of rows taken out.
+
+    Of several the newest version stays, of that one a caption rather than a failure, then the newest. Doubles come
+    from a run that lost its lease while a file was on its way. Takes 24 bytes of memory a row of the table.
+    """
+    files = list(table.files)
+    hashes = [_hashes(table, file) for file in files]
+    values, counts = np.unique(np.concatenate([*hashes, np.empty(0, np.int64)]), return_counts=True)
+    doubled = values[counts > 1]
+    if not len(doubled):
+        return 0
+    rows: dict[int, list[_Row]] = defaultdict(list)
+    for file, keys in zip(files, hashes, strict=True):
+        places = np.flatnonzero(np.isin(keys, doubled))
+        if not len(places):
+            continue
+        found = _read(table, file.uri, ["image_id", "status", "captioned_at"]).take(pa.array(places))
+        for at, key, row in zip(places.tolist(), keys[places].tolist(), found.to_pylist(), strict=True):
+            rows[key].append(_Row(file, at, row["image_id"], row["status"] == CAPTIONED, row["captioned_at"]))
+    out: dict[str, list[int]] = defaultdict(list)
+    for same in rows.values():
+        version = max(same, key=lambda row: row.when).image_id
+        kept = max(same, key=lambda row: (row.image_id == version, row.captioned, row.when))
+        for row in same:
+            if row is not kept:
+                out[row.file.uri].append(row.at)
+    for file in files:
+        if file.uri in out:
+            _take_out(table, file, out[file.uri])
+    return sum(map(len, out.values()))
+
+
+def _take_out(table: CaptionTable, file: TableFile, places: list[int]) -> None:
+    """Replace a file, in one atomic write, by one without the rows at these places."""
+    rows = _read(table, file.uri)
+    gone = np.zeros(len(rows), np.bool_)
+    gone[places] = True
+    kept = rows.filter(pa.array(~gone))
+    if not len(kept):
+        table.storage.delete(file.uri)
+        table.files.remove(file)
+        return
+    lost = Counter(container_of(uri) for uri in rows.filter(pa.array(gone)).column("uri").to_pylist())
+    for key, container in file.footer.containers.items():
+        container.rows -= lost[key]
+    table.storage.write(file.uri, to_parquet(kept, file.footer))
+    table.files[table.files.index(file)] = TableFile(file.uri, len(kept), file.footer)
+
+
+def _hashes(table: CaptionTable, file: TableFile) -> Ids:
+    """A hash of each row's address, in order: (rows,) int64."""
+    uris = (uri for _, batch in table.batches(["uri"], [file]) for uri in batch.column(0).to_pylist())
+    return np.fromiter((image_id(uri, "") for uri in uris), np.int64, file.rows)
+
+
+def _ids(table: CaptionTable, uri: str) -> Ids:
+    found: Ids = _read(table, uri, ["image_id"]).column(0).to_numpy()
+    return found
+
+
+def _read(table: CaptionTable, uri: str, columns: list[str] | None = None) -> Any:
+    with table.storage.open(uri) as stream:
+        return pq.read_table(stream, columns=columns)
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]

@@ -1,0 +1,35 @@
+"""Run records where they lie: documents in ``OUTPUT/_runs/``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captionkit.storage import Storage, StorageError, escape
+from captionkit.storage.documents import from_document
+
+RUNS = "_runs"
+"""Folder in the output where records lie."""
+
+
+def read_run_records(table_uri: str, storage: Storage) -> list[dict[str, Any]]:
+    """The run records beside a table, the newest first; what is no run record is left out.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    folder = table_uri.rstrip("/") + f"/{RUNS}"
+    try:
+        uris = [entry.uri for entry in storage.glob(escape(folder) + "/*.parquet")]
+    except StorageError as err:
+        if err.kind != "not_found":
+            raise
+        return []
+    found = []
+    for uri in uris:
+        try:
+            record = from_document(storage.read(uri))
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("options"), dict) and record.get("run_id"):
+            found.append(record)
+    return sorted(found, key=lambda record: str(record.get("started_at")), reverse=True)

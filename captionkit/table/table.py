@@ -1,0 +1,192 @@
+"""The caption table (its columns: `captionkit.schema`), and the only code that reads, appends to or mends it.
+
+A table is a folder of Parquet files, readable as it is: ``pyarrow.parquet.read_table(OUTPUT)``,
+``duckdb: FROM 'OUTPUT/*.parquet'``, ``pandas.read_parquet(OUTPUT)``, ``spark.read.parquet(OUTPUT)``,
+``polars.scan_parquet(OUTPUT)``. What else lies there for good is Parquet without rows (`runs.to_document`) in folders
+whose names begin with an underscore: readers pass over it, or read it and find no row.
+
+Only the driver writes, one whole file at a time (`Storage.write` leaves a whole file or none), and a file is
+never appended to. So whatever dies, a row is in the table once or not at all, and a reader never meets half a file.
+
+Each file's footer says what wrote it, under the key `FOOTER`: model, search options, carried columns, and which
+containers (tar shards, Parquet files of images) it holds how many rows of. A rerun learns from the footers alone what
+is finished; no other record has a say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captionkit.errors import UsageError
+from captionkit.inputs.ids import Ids, IdSet
+from captionkit.schema import FOOTER, SCHEMA
+from captionkit.storage import Storage, StorageError, escape, split_member
+
+
+@dataclass
+class Container:
+    """What one table file knows of one container: a tar shard, or a Parquet file of images."""
+
+    version: str
+    rows: int = 0
+    """Rows of it in this file."""
+    total: int | None = None
+    """Rows of it in all, in whichever files; known once it was read to its end."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a table file says about itself."""
+
+    model: str
+    search: dict[str, Any]
+    carry: dict[str, str]
+    """Carried columns and their Arrow types."""
+    containers: dict[str, Container] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[bytes, bytes]:
+        return {FOOTER: json.dumps(asdict(self)).encode()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[bytes, bytes] | None, uri: str) -> Footer:
+        if not metadata or FOOTER not in metadata:
+            raise UsageError(
+                f"{uri} is a Parquet file that captionkit did not write. "
+                "Give --output a folder of its own, or move that file elsewhere."
+            )
+        raw = json.loads(metadata[FOOTER])
+        raw["containers"] = {key: Container(**value) for key, value in raw["containers"].items()}
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class TableFile:
+    uri: str
+    rows: int
+    footer: Footer
+
+
+class CaptionTable:
+    """A caption table at an address, as it stands when opened.
+
+    Raises (from the constructor):
+        UsageError: the folder holds Parquet files of another maker.
+        StorageError: it cannot be read.
+    """
+
+    def __init__(self, uri: str, storage: Storage) -> None:
+        self.uri = storage.normalize(uri)
+        self.storage = storage
+        self.files = [self._look(file) for file in self._listing()]
+
+    def _listing(self) -> list[str]:
+        prefix = self.uri.rstrip("/") + "/"
+        try:
+            entries = list(self.storage.glob(escape(prefix) + "*.parquet"))
+        except StorageError as err:
+            if err.kind == "not_found":
+                return []
+            raise
+        return sorted(entry.uri for entry in entries)
+
+    def _look(self, uri: str) -> TableFile:
+        with self.storage.open(uri) as stream:
+            try:
+                metadata = pq.read_metadata(stream)
+            except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
+                raise UsageError(f"{uri} in the output folder is not a readable Parquet file: {err}") from err
+        return TableFile(uri, metadata.num_rows, Footer.from_metadata(metadata.metadata, uri))
+
+    def __len__(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    def schema(self) -> pa.Schema:
+        """The columns of its files, the carried ones too; `SCHEMA` where there is no file yet."""
+        if not self.files:
+            return SCHEMA
+        with self.storage.open(self.files[0].uri) as stream:
+            return pq.read_schema(stream).remove_metadata()
+
+    def batches(
+        self, columns: Sequence[str] | None = None, files: Iterable[TableFile] | None = None
+    ) -> Iterator[tuple[TableFile, pa.RecordBatch]]:
+        """The rows in batches of bounded size, each with the file that it lies in."""
+        for file in self.files if files is None else files:
+            with self.storage.open(file.uri) as stream:
+                for batch in pq.ParquetFile(stream).iter_batches(columns=columns):
+                    yield file, batch
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        for _, batch in self.batches(columns):
+            yield from batch.to_pylist()
+
+    def ids(self) -> IdSet:
+        """Every ``image_id`` in the table."""
+        return IdSet(batch.column(0).to_numpy() for _, batch in self.batches(["image_id"]))
+
+    def ids_within(self, containers: Iterable[str]) -> Ids:
+        """The ids of the rows in those files that hold any row of these containers, sorted: (n,) int64."""
+        wanted = set(containers)
+        files = [file for file in self.files if not wanted.isdisjoint(file.footer.containers)]
+        chunks = [batch.column(0).to_numpy() for _, batch in self.batches(["image_id"], files)]
+        return np.unique(np.concatenate(chunks)) if chunks else np.empty(0, np.int64)
+
+    def finished(self, key: str, version: str) -> bool:
+        """Whether every row of a container, as it is now, stands in the table."""
+        parts = [file.footer.containers[key] for file in self.files if key in file.footer.containers]
+        parts = [part for part in parts if part.version == version]
+        return sum(part.rows for part in parts) in {part.total for part in parts}
+
+    def drop(self, stale: Iterable[tuple[TableFile, pa.Array]]) -> int:
+        """Take the given rows out; the number taken. Each file is replaced whole, in one atomic write.
+
+        Args:
+            stale: Pairs of a file and the sorted int64 ids of its rows to drop.
+        """
+        dropped = 0
+        for file, ids in stale:
+            with self.storage.open(file.uri) as stream:
+                table = pq.read_table(stream)
+            gone = np.isin(table.column("image_id").to_numpy(), ids)
+            if not gone.any():
+                continue
+            kept = table.filter(pa.array(~gone))
+            dropped += int(gone.sum())
+            if not len(kept):
+                self.storage.delete(file.uri)
+                self.files.remove(file)
+                continue
+            uris = table.filter(pa.array(gone)).column("uri").to_pylist()
+            lost, whole = Counter(map(container_of, uris)), set(uris)
+            for key, container in file.footer.containers.items():
+                container.rows -= lost[key]
+                if key in whole:  # the row of a shard that broke: how many images it has was a guess
+                    container.total = None
+            self.storage.write(file.uri, to_parquet(kept, file.footer))
+            self.files[self.files.index(file)] = TableFile(file.uri, len(kept), file.footer)
+        return dropped
+
+
+def container_of(uri: str) -> str:
+    """The address of the shard or file that a row's address lies in; its own, where it lies in none."""
+    return split_member(uri)[0]
+
+
+def to_parquet(table: pa.Table, footer: Footer) -> bytes:
+    """One table file's bytes: zstd, row groups of 131,072 rows, the footer in its metadata."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(footer.to_metadata()),
+        sink,
+        compression="zstd",
+        row_group_size=131_072,
+    )
+    return bytes(sink.getvalue())

@@ -1,0 +1,98 @@
+"""Rows into table files, by the driver alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captionkit.schema import HAS_MEMBER, SCHEMA
+from captionkit.table.table import CaptionTable, Container, Footer, container_of, to_parquet
+
+TOGETHER = 64
+"""Tables that are copied into one at a time."""
+
+
+class TableWriter:
+    """Gathers rows and writes them as table files, large ones, but not later than `flush_seconds`.
+
+    Args:
+        footer: What every file of this run says of itself.
+        columns: The stored columns; others of the added rows are dropped.
+        name: What the files' names begin with.
+        before_write: Called before each file; raises where this run may not write any more.
+    """
+
+    def __init__(
+        self,
+        table: CaptionTable,
+        run_id: str,
+        footer: Footer,
+        columns: list[str],
+        *,
+        flush_rows: int,
+        flush_seconds: float,
+        name: str = "captions",
+        before_write: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._table, self._run_id, self._footer, self._columns = table, run_id, footer, columns
+        self._flush_rows, self._flush_seconds, self._name = flush_rows, flush_seconds, name
+        self._before_write = before_write
+        self._fresh: list[pa.Table] = []
+        self._buffer: list[pa.Table] = []
+        self._buffered = 0
+        self._containers: dict[str, Container] = {}
+        self._last = time.monotonic()
+        self.files: list[str] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows in, with the columns of the table plus `version` and `total`."""
+        self._count_containers(rows)
+        self._fresh.append(rows.select(self._columns))
+        if len(self._fresh) >= TOGETHER:
+            self._gather()
+        self._buffered += len(rows)
+        if self._buffered >= self._flush_rows or time.monotonic() - self._last >= self._flush_seconds:
+            self.flush()
+
+    @property
+    def unwritten(self) -> int:
+        """Rows that wait for their file."""
+        return self._buffered
+
+    def _count_containers(self, rows: pa.Table) -> None:
+        # Most archives are of plain images: Arrow looks for the others, as no loop in Python could at this rate.
+        within = pc.or_(pc.match_substring_regex(rows["uri"], HAS_MEMBER), pc.is_valid(rows["total"]))
+        for row in rows.select(["uri", "version", "total"]).filter(within).to_pylist():
+            base = container_of(row["uri"])
+            container = self._containers.setdefault(base, Container(row["version"]))
+            container.rows += 1
+            container.total = row["total"] if row["total"] is not None else container.total
+
+    def _gather(self) -> None:
+        """Copy what has come lately into one piece: as it comes it is a view of Ray's blocks, and holds them."""
+        if self._fresh:
+            self._buffer.append(pa.concat_tables(self._fresh).combine_chunks())
+            self._fresh = []
+
+    def flush(self) -> None:
+        """Write what is there, if anything, as one file."""
+        if not self._buffered:
+            return
+        uri = f"{self._table.uri}/{self._name}-{self._run_id}-{len(self.files):05d}.parquet"
+        self._gather()
+        rows = pa.concat_tables(self._buffer)
+        footer = Footer(self._footer.model, self._footer.search, self._footer.carry, self._containers)
+        data = to_parquet(rows, footer)
+        self._before_write()
+        self._table.storage.write(uri, data)
+        self.files.append(uri)
+        self._buffer, self._buffered, self._containers = [], 0, {}
+        self._last = time.monotonic()
+
+
+def stored_columns(carry: dict[str, pa.DataType]) -> list[str]:
+    """Names of the columns a table file holds, in order."""
+    return [*SCHEMA.names, *carry]

@@ -1,0 +1,45 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captionkit.inputs.ids import IdSet, image_id
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+def test_image_id_is_the_same_for_ever() -> None:
+    # Tables of earlier releases are joined on these: a change of the hash would caption every archive again.
+    assert image_id("s3://archive/2014/a.jpg", "d41d8cd9") == -8782514990072600659
+    assert image_id("", "") == -7712737833812065720
+
+
+def test_address_and_version_do_not_run_into_each_other() -> None:
+    assert image_id("ab", "c") != image_id("a", "bc")
+
+
+@given(st.text(), st.text())
+def test_image_id_is_a_signed_64_bit_integer(uri: str, version: str) -> None:
+    assert -(2**63) <= image_id(uri, version) < 2**63
+    assert image_id(uri, version) == image_id(uri, version)
+
+
+@given(st.lists(st.lists(INT64, max_size=40), max_size=12))
+def test_id_set_agrees_with_a_python_set(chunks: list[list[int]]) -> None:
+    ours, theirs = IdSet(), set[int]()
+    for chunk in chunks:
+        expected = []
+        for number in chunk:
+            expected.append(number not in theirs)
+            theirs.add(number)
+        assert ours.add(np.array(chunk, np.int64)).tolist() == expected
+        assert len(ours) == len(theirs)
+    probe = np.array([*sorted(theirs), 0, 1, 2**62], np.int64)
+    assert ours.contains(probe).tolist() == [int(number) in theirs for number in probe]
+
+
+def test_id_set_keeps_few_arrays() -> None:
+    ours = IdSet()
+    for start in range(0, 100_000, 1000):
+        ours.add(np.arange(start, start + 1000))
+    assert len(ours) == 100_000
+    assert len(ours._runs) <= 8  # else every look-up would search a hundred arrays
