@@ -28,6 +28,13 @@ class Backend(Protocol):
     def stat(self, address: str) -> Entry: ...
     def is_folder(self, address: str) -> bool: ...
 
+    def create_if_absent(self, address: str, data: bytes) -> bool | None:
+        """Make an object if there is none of that name: whether this call made it. None where this kind of storage
+        offers no such write; nothing is written then."""
+
+    def read_with_age(self, address: str) -> tuple[bytes, float | None]:
+        """An object, and the seconds since it was written by the storage's own clock; None where it has no clock."""
+
     def arrow(self, address: str) -> tuple[str, Any]:
         """Path and pyarrow filesystem of an address, None for the local one."""
 

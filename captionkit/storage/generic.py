@@ -112,6 +112,12 @@ class GenericBackend:
 
         self._patiently(address, remove, explain_write_error)
 
+    def create_if_absent(self, address: str, data: bytes) -> None:
+        return None
+
+    def read_with_age(self, address: str) -> tuple[bytes, None]:
+        return self.read(address), None
+
     def stat(self, address: str) -> Entry:
         fs, path = self._place(address)
 

@@ -91,6 +91,12 @@ class HTTPBackend:
             return buffered(RangeFile(entry.size, fetch))
         return buffered(ResumedFile(address, stream, _explain, self._retries(address), seekable=False))
 
+    def create_if_absent(self, address: str, data: bytes) -> None:
+        return None
+
+    def read_with_age(self, address: str) -> tuple[bytes, None]:
+        return self.read(address), None
+
     def stat(self, address: str) -> Entry:
         return _entry(address, self._headers(address))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,6 +32,8 @@ T = TypeVar("T")
 PART = 50 << 20
 """Bytes of one part of a multipart upload."""
 ASK_S = 10.0
+LOST_RACE = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+"""What S3 answers to a conditional PUT of an object that is there, or is being made."""
 
 
 class S3Backend:
@@ -130,6 +134,39 @@ class S3Backend:
             entry = self.stat(address)
             if entry.size != size or not entry.version.endswith(f"-{len(parts)}"):
                 raise
+
+    def create_if_absent(self, address: str, data: bytes) -> bool | None:
+        """By a PUT with `If-None-Match: *`; None where the server knows no conditional PUT."""
+        bucket, key = self._split(address, object_needed=True)
+        with explained(address, self._explain_write):
+            try:
+                self._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except OSError as error:
+                response = getattr(error.__cause__, "response", None) or {}
+                code = str(response.get("Error", {}).get("Code"))
+                # 409: another such PUT was under way, and neither is sure of having won; the caller looks again.
+                if isinstance(error, FileExistsError) or code in LOST_RACE:
+                    return False
+                if code in ("NotImplemented", "501"):
+                    return None
+                raise
+        return True
+
+    def read_with_age(self, address: str) -> tuple[bytes, float]:
+        """The age by the answer's `Date` and `Last-Modified`."""
+        bucket, key = self._split(address, object_needed=True)
+
+        async def get() -> tuple[bytes, float]:
+            answer = await self._fs._call_s3("get_object", Bucket=bucket, Key=key)
+            async with answer["Body"] as body:
+                data: bytes = await body.read()
+            date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+            now = parsedate_to_datetime(date) if date else datetime.now(timezone.utc)
+            return data, (now - answer["LastModified"]).total_seconds()
+
+        with explained(address, self._explain):
+            found: tuple[bytes, float] = sync(self._fs.loop, get)
+        return found
 
     def delete(self, address: str) -> None:
         _, key = self._split(address, object_needed=True)

@@ -66,6 +66,19 @@ class Storage:
         address, backend = self._object(uri)
         backend.delete(address)
 
+    def create_if_absent(self, uri: str, data: bytes) -> bool | None:
+        """Make an object if there is none of that name, whoever else tries at the same time: whether this call made it.
+
+        None where this kind of storage offers no such write; nothing is written then.
+        """
+        address, backend = self._object(uri)
+        return backend.create_if_absent(address, data)
+
+    def read_with_age(self, uri: str) -> tuple[bytes, float | None]:
+        """An object, and the seconds since it was written by the storage's own clock; None where it has no clock."""
+        address, backend = self._object(uri)
+        return backend.read_with_age(address)
+
     def stat(self, uri: str) -> Entry:
         """Size and version of an object. A member of an archive has its archive's version and no size."""
         base, member, backend = self._resolve(uri)

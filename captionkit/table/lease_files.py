@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -10,25 +9,19 @@ import socket
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from captionkit.storage import Storage, StorageError, escape
-from captionkit.storage.backends import Backend
 from captionkit.storage.documents import from_document, to_document
-from captionkit.storage.errors import explain_write_error, explained
-from captionkit.storage.local import LocalBackend
-from captionkit.storage.s3 import S3Backend
 
 FOLDER = "_lease"
 TTL, RENEW = 90.0, 20.0
 SETTLE = 2.0
 """Seconds after which what was written without a condition is read back, by when everybody's writes have arrived."""
 _NAME = re.compile(r"/(\d{6,})\.parquet$")
-_LOST_RACE = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,6 @@ class LeaseFiles:
         self.table_uri = storage.normalize(table_uri)
         self.storage = storage
         self.folder = storage.join(self.table_uri, FOLDER)
-        self._backend: Backend = storage._object(self.folder)[1]
 
     def uri(self, number: int) -> str:
         return f"{self.folder}/{number:06d}.parquet"
@@ -132,97 +124,27 @@ class LeaseFiles:
 
     def read(self, number: int) -> Seen | None:
         """A lease file and its age; None where there is none."""
-        uri = self.uri(number)
         try:
-            if isinstance(self._backend, S3Backend):
-                return self._read_s3(self._backend, number, uri)
-            made = Holder.from_bytes(self.storage.read(uri))
-            if isinstance(self._backend, LocalBackend):
-                return Seen(number, made, self._now_on_disk() - os.stat(uri).st_mtime, True)
-        except (StorageError, FileNotFoundError) as err:
-            if isinstance(err, FileNotFoundError) or (err.kind == "not_found" and not err.hopeless):
+            data, age = self.storage.read_with_age(self.uri(number))
+        except StorageError as err:
+            if err.kind == "not_found" and not err.hopeless:
                 return None
             raise
-        return Seen(number, made, time.time() - made.renewed, False)
-
-    def _read_s3(self, backend: S3Backend, number: int, uri: str) -> Seen:
-        bucket, key = backend._split(uri)
-
-        async def get() -> tuple[bytes, float]:
-            answer = await backend._fs._call_s3("get_object", Bucket=bucket, Key=key)
-            async with answer["Body"] as body:
-                data: bytes = await body.read()
-            date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
-            now = parsedate_to_datetime(date) if date else datetime.now(timezone.utc)
-            return data, (now - answer["LastModified"]).total_seconds()
-
-        with explained(uri, backend._explain):
-            from fsspec.asyn import sync
-
-            data, age = sync(backend._fs.loop, get)
-        return Seen(number, Holder.from_bytes(data), age, True)
-
-    def _now_on_disk(self) -> float:
-        """What time it is by the clock that stamps files there, a file server's perhaps."""
-        probe = os.path.join(self.folder, f".now.{secrets.token_hex(8)}")
-        try:
-            with open(probe, "xb") as file:
-                return os.fstat(file.fileno()).st_mtime
-        except OSError:
-            return time.time()  # a reader who may not write there
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(probe)
+        holder = Holder.from_bytes(data)
+        if age is None:
+            return Seen(number, holder, time.time() - holder.renewed, False)
+        return Seen(number, holder, age, True)
 
     def create(self, number: int, data: bytes) -> bool:
         """Make a lease file if there is none of that number; whether this call made it."""
         uri = self.uri(number)
-        if isinstance(self._backend, LocalBackend):
-            return self._create_on_disk(uri, data)
-        if isinstance(self._backend, S3Backend):
-            made = self._create_s3(self._backend, uri, data)
-            if made is not None:
-                return made
+        created = self.storage.create_if_absent(uri, data)
+        if created is not None:
+            return created
         if self.storage.exists(uri):
             return False
         self.storage.write(uri, data)
         time.sleep(SETTLE)
-        return True
-
-    def _create_on_disk(self, uri: str, data: bytes) -> bool:
-        beside = os.path.join(self.folder, f".{secrets.token_hex(8)}.part")
-        self.storage.write(beside, data)
-        try:
-            with explained(uri, explain_write_error):
-                try:
-                    os.link(beside, uri)
-                except FileExistsError:
-                    return False
-                except OSError:  # no hard links there; a reader may meet this one before its words are in it
-                    try:
-                        with open(uri, "xb") as file:
-                            file.write(data)
-                    except FileExistsError:
-                        return False
-        finally:
-            self.storage.delete(beside)
-        return True
-
-    def _create_s3(self, backend: S3Backend, uri: str, data: bytes) -> bool | None:
-        """None where the server knows no conditional PUT."""
-        bucket, key = backend._split(uri)
-        with explained(uri, backend._explain_write):
-            try:
-                backend._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            except OSError as err:
-                response = getattr(err.__cause__, "response", None) or {}
-                code = str(response.get("Error", {}).get("Code"))
-                # 409: another such PUT was under way, and neither is sure of having won; the caller looks again.
-                if isinstance(err, FileExistsError) or code in _LOST_RACE:
-                    return False
-                if code in ("NotImplemented", "501"):
-                    return None
-                raise
         return True
 
     def write(self, number: int, data: bytes) -> None:
