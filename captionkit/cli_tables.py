@@ -27,6 +27,10 @@ class CheckOptions:
     """Address of the caption table."""
     coverage: bool = True
     """List the inputs anew and hold the table against them."""
+    input: tuple[str, ...] = ()
+    """Inputs to hold it against: what you meant to caption. By itself what the run records name."""
+    members: bool = False
+    """Look into shards for a row of each image. Reads their headers; packed shards it reads whole."""
     every_column: bool = False
     """Read all columns, to be sure that all are readable."""
     json: bool = False
@@ -109,6 +113,8 @@ def check(args: Sequence[str]) -> int:
             options.output,
             Storage(options.storage),
             coverage=options.coverage,
+            inputs=options.input,
+            members=options.members,
             every_column=options.every_column,
             progress=meter.update,
         )

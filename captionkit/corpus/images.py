@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from captionkit.corpus.record import CorpusError
 from captionkit.storage import SHARD_SUFFIXES, Entry, Storage, UsageError, is_pattern, join_member, redact
-from captionkit.storage.archives import ARCHIVE_ERRORS, names
+from captionkit.storage.archives import ARCHIVE_ERRORS, listing
 
 
 def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -44,8 +44,8 @@ def _entries(storage: Storage, place: str) -> Iterator[Entry]:
 def _members(storage: Storage, shard: str) -> Iterator[tuple[str, str]]:
     try:
         with storage.open(shard) as file:
-            for name in names(file):
-                yield name.removeprefix("./"), join_member(shard, name)
+            for member in listing(file):
+                yield member.name.removeprefix("./"), join_member(shard, member.name)
     except UsageError:
         raise
     except (*ARCHIVE_ERRORS, ValueError, ArithmeticError, LookupError) as error:  # a StorageError is none of these

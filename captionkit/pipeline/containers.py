@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -20,7 +20,7 @@ from captionkit.pipeline.ids import Ids, image_id
 from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column, passed_over
 from captionkit.pipeline.table import source_name, stored_name
 from captionkit.storage import AddressError, Storage, StorageError, UsageError, join_member, redact
-from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
+from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, seekable
 
 if TYPE_CHECKING:
     from captionkit.pipeline.fetch import FetchOptions
@@ -86,15 +86,8 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
     others: Counter[str] = Counter()
     try:
         with storage.open(row["address"] or shard) as stream:
-            for member in members(stream):
+            for member, file, head in image_members(members(stream), others):
                 name = member.name
-                if is_hidden_name(name):
-                    continue
-                file = member.open()
-                head = b"" if is_image(name) else file.read(min(member.size, HEAD))
-                if not is_image(name) and not looks_like_image(head):
-                    others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
-                    continue
                 if name in seen:
                     again += 1
                     continue
@@ -102,7 +95,7 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
                 uri = join_member(shard, name)
                 number = image_id(uri, version)
                 if not _in(done, number):
-                    data = head + _body(file, member.size, options.limits.max_bytes, len(head))
+                    data = head + _body(file or member.open(), member.size, options.limits.max_bytes, len(head))
                     if last is not None:
                         yield last
                     carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
@@ -122,6 +115,22 @@ def read_tar(row: dict[str, Any], storage: Storage, options: FetchOptions, done:
     else:
         if last is not None:
             yield last._replace(total=count, again=again, passed_over=others)
+
+
+def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
+    """Members that are images by their names, else by what they begin with: such a one comes opened, with what was read
+    of it. The rest are counted in `others` by suffix, and hidden files are left out."""
+    for member in found:
+        name, file, head = member.name, None, b""
+        if is_hidden_name(name):
+            continue
+        if not is_image(name):
+            file = member.open()
+            head = file.read(min(member.size, HEAD))
+            if not looks_like_image(head):
+                others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
+                continue
+        yield member, file, head
 
 
 def _body(file: BinaryIO, size: int, limit: int, start: int) -> bytes:

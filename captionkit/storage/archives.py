@@ -116,22 +116,22 @@ def members(stream: BinaryIO) -> Iterator[Member]:
         raise tarfile.ReadError("it ends without an end marker")
 
 
-def names(stream: BinaryIO) -> Iterator[str]:
-    """Names of the files in an archive, as `members` has them. Of a tar that is not packed only headers are read.
+def listing(stream: BinaryIO) -> Iterator[Member]:
+    """The same files as of `members`. Of a tar that is not packed only headers are read, and what is asked of a member.
 
     Raises:
         As `members`.
     """
     head, stream = begin(stream, tarfile.BLOCKSIZE)
     if not stream.seekable() or not _is_header(head):
-        yield from (member.name for member in members(stream))
+        yield from members(stream)
         return
     while _is_header(head):
         with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
             while (header := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # `tarfile` would keep them all
                 if header.isfile():
-                    yield spelled(header.name)
+                    yield Member(spelled(header.name), header.size, partial(_open_in_tar, tar, header))
         while (head := stream.read(tarfile.BLOCKSIZE)) and not any(head):
             pass
         if head:

@@ -11,7 +11,7 @@ import pytest
 
 from captionkit.corpus import CorpusError, list_images, read_corpus
 from captionkit.storage import Storage, StorageError, UsageError
-from captionkit.storage.archives import names
+from captionkit.storage.archives import listing
 from tests.corpus.reading import read_back
 
 
@@ -94,7 +94,7 @@ def test_of_a_plain_tar_only_headers_are_read(tmp_path: Path) -> None:
             out.addfile(member, io.BytesIO(bytes(2**22)))
     with large.open("rb") as file:
         counting = Counting(file)
-        assert list(names(counting)) == ["a.jpg", "b.jpg"]
+        assert [member.name for member in listing(counting)] == ["a.jpg", "b.jpg"]
     assert counting.bytes_read < 2**15
 
 
