@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from captionkit.images import Preprocessing
+from captionkit.lfs import LFS_POINTER, is_lfs_pointer
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
@@ -79,6 +80,8 @@ def read_files(uri: str | None, storage: Storage) -> dict[str, bytes]:
                     f"{redact(uri)} is no captioner bundle: it lacks {name} (a bundle holds {', '.join(FILES)})"
                 ) from err
             raise BundleError(f"the bundle cannot be read: {err}") from err
+        if is_lfs_pointer(found[name]):
+            raise BundleError(f"{name} of the bundle is {LFS_POINTER}")
     return found
 
 
@@ -105,6 +108,8 @@ def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
         BundleError: it is neither, or damaged. Pickled code is not run.
     """
     data = storage.read(uri)
+    if is_lfs_pointer(data):
+        raise BundleError(f"{redact(uri)} is {LFS_POINTER}")
     try:
         if data[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
             return load_tensors(data)

@@ -11,6 +11,7 @@ import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from captionkit.lfs import LFS_POINTER, is_lfs_pointer
 from captionkit.storage import Storage, StorageError, UsageError, public
 
 T = TypeVar("T")
@@ -26,7 +27,10 @@ def read_config(kind: type[T], uri: str) -> T:
     """
     shown = public(uri)
     try:
-        values = yaml.safe_load(Storage().read(Storage().normalize(uri)))
+        data = Storage().read(Storage().normalize(uri))
+        if is_lfs_pointer(data):
+            raise UsageError(f"--config {shown} is {LFS_POINTER}")
+        values = yaml.safe_load(data)
     except (StorageError, yaml.YAMLError) as err:
         raise UsageError(f"--config {shown}: {err}") from err
     if isinstance(values, dict) and isinstance(values.get("options"), dict):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from captionkit.counting import counted
 from captionkit.images.formats import identify
@@ -20,7 +19,7 @@ from captionkit.pipeline.ids import Ids, image_id
 from captionkit.pipeline.inputs import IMAGE_SUFFIXES, KEY_COLUMN, image_column, passed_over
 from captionkit.pipeline.table import source_name, stored_name
 from captionkit.storage import AddressError, Storage, StorageError, UsageError, join_member, redact
-from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, seekable
+from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable
 
 if TYPE_CHECKING:
     from captionkit.pipeline.fetch import FetchOptions
@@ -186,7 +185,7 @@ def read_row_group(
     count = 0
     try:
         with storage.open(row["address"] or file) as opened, seekable(opened) as stream:
-            parquet = pq.ParquetFile(stream)
+            parquet = open_parquet(stream)
             column = image_column(parquet.schema_arrow, options.image_column)
             names = [name for name in map(source_name, dict(options.carry)) if name in parquet.schema_arrow.names]
             groups = [group] if group is not None else []

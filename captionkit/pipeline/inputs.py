@@ -32,7 +32,7 @@ from captionkit.storage import (
     spelled,
     split_member,
 )
-from captionkit.storage.archives import seekable
+from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.members import holds_bytes
 
 _SUFFIXES = (
@@ -338,7 +338,7 @@ class Inputs:
     def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Item]:
         with self.storage.open(entry.uri) as opened, seekable(opened) as stream:
             try:
-                file = pq.ParquetFile(stream)
+                file = open_parquet(stream)
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 if self._asked_for(entry.uri) or self.options.format == "list":
                     raise UsageError(f"{public(entry.uri)} is not a readable Parquet file: {err}") from err

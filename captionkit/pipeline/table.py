@@ -35,6 +35,7 @@ from captionkit.storage import (
     escape,
     split_member,
 )
+from captionkit.storage.archives import open_parquet
 
 CAPTIONED, FAILED = "captioned", "failed"
 MODEL_ERROR = "model_error"
@@ -158,7 +159,7 @@ class CaptionTable:
     def _look(self, uri: str) -> TableFile:
         with self.storage.open(uri) as stream:
             try:
-                metadata = pq.read_metadata(stream)
+                metadata = open_parquet(stream).metadata
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 raise UsageError(f"{uri} in the output folder is not a readable Parquet file: {err}") from err
         return TableFile(uri, metadata.num_rows, Footer.from_metadata(metadata.metadata, uri))
