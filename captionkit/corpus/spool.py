@@ -135,10 +135,13 @@ class Spool:
     def find(self, name: str) -> list[str]:
         """Addresses of listed images that a name fits best: the same path, one that ends in it, or the same last part.
 
-        A name that is nobody's so is looked up without regard to endings: `1000` is `1000.jpg`.
-        One is a find; several are an open question. Of one path in several places the first is taken.
+        A name that is nobody's so is looked up without regard to endings: `1000` is `1000.jpg`; then as one spelled on
+        Windows. One is a find; several are an open question. Of one path in several places the first is taken.
         """
-        name = name.replace("\\", "/") if "/" not in name else name
+        found = self._find(name)
+        return found if found or "\\" not in name else self._find(name.replace("\\", "/"))
+
+    def _find(self, name: str) -> list[str]:
         name = posixpath.normpath(name.lstrip("/"))
         query = "SELECT relative, address FROM there WHERE base = ? ORDER BY rowid LIMIT 1000"
         found: list[tuple[str, str]] = self._database.execute(query, (posixpath.basename(name),)).fetchall()

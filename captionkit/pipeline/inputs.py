@@ -286,10 +286,10 @@ class Inputs:
     def _listed_entry(
         self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool
     ) -> Iterator[Item]:
-        """The items of one row. An address that exists is meant literally; one that does not may be spelled as on
-        Windows, or be a folder or a pattern."""
+        """The items of one row. An address that exists is meant literally; one that does not may be a relative path
+        spelled as on Windows, or be a folder or a pattern."""
         if asked and not entry.version and entry.size is None:
-            if "\\" in spelling:
+            if "\\" in spelling and "://" not in spelling:
                 (slashed,) = self.storage.stat_many([self._absolute(folder, spelling.replace("\\", "/"))])
                 entry = slashed if slashed.version or slashed.size is not None else entry
             found = False

@@ -133,6 +133,17 @@ def test_names_are_looked_up_by_the_best_fit(tmp_path: Path) -> None:
     assert report.noted == {"twice_there": 1}
 
 
+def test_a_backslash_of_an_image_that_is_there_is_its_own(tmp_path: Path) -> None:
+    touch(tmp_path / "b\\c.jpg", tmp_path / "b" / "c.jpg", tmp_path / "2014" / "a.jpg")
+    text = "image,caption\n" + "".join(f"{name},A dog\n" for name in (r"b\c.jpg", r"2014\a.jpg", r"far/2014\a.jpg"))
+    records, _ = read_back("windows.csv", text, images=str(tmp_path))
+    assert [record.image.removeprefix(f"{tmp_path}/") for record in records] == [
+        r"b\c.jpg",
+        "2014/a.jpg",
+        "2014/a.jpg",
+    ]
+
+
 def test_captions_whose_image_is_missing_are_counted(tmp_path: Path) -> None:
     touch(tmp_path / "a.jpg")
     rows = "a.jpg#0\tA dog\n" + "".join(f"2258277193_586949ec62.jpg.1#{n}\tA cat\n" for n in range(5))

@@ -394,3 +394,17 @@ def test_a_pattern_within_a_folder_that_exists_is_one(folder: Folder, bucket: st
     assert uris(f"{folder.path}/arch [2]/*.jpg") == [f"{folder.path}/arch 2/c.jpg"]
     Storage().write(f"s3://{bucket}/arch [2014]/a.jpg", b"1")
     assert uris(f"s3://{bucket}/arch [2014]/*.jpg") == [f"s3://{bucket}/arch [2014]/a.jpg"]
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_backslash_of_a_name_that_exists_is_its_own(place: str, tmp_path: Path, request: Any) -> None:
+    root = str(tmp_path) if place == "local" else f"s3://{request.getfixturevalue('bucket')}"
+    storage = Storage()
+    for name in ("2014/a.jpg", "b\\c.jpg", "b/c.jpg", "x/y.jpg"):
+        storage.write(f"{root}/{name}", b"1")
+    lines = ["2014\\a.jpg", "b\\c.jpg", f"{root}/b\\c.jpg", "no\\such.jpg"]
+    if place == "s3":
+        lines.append(f"{root}/x\\y.jpg")  # nobody spells a whole address as on Windows
+    storage.write(f"{root}/list.txt", "\n".join(lines).encode())
+    expected = [f"{root}/2014/a.jpg", f"{root}/b\\c.jpg", f"{root}/b\\c.jpg", f"{root}/no\\such.jpg", *lines[4:]]
+    assert [item.uri for item in items(f"{root}/list.txt")] == expected
