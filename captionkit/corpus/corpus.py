@@ -81,7 +81,7 @@ class Corpus:
             gathering.list_split(split_name(split) or split, read_list(Source(self.storage, address, report)))
 
     def _files(self) -> Iterator[str]:
-        for address in self.sources:
+        for address in (one for source in self.sources for one in self.storage.expand(source)):
             if is_pattern(address) and not self.storage.exists(address):
                 found = sorted(entry.uri for entry in self.storage.glob(address))
                 if not found:
@@ -127,7 +127,7 @@ def read_corpus(
     odd in a file is counted in the report, with examples; no caption is dropped without being counted.
 
     Args:
-        source: address or pattern of the captions' file, or several of them, read as one corpus. Packed (.gz, or a
+        source: address, pattern or brace range of the captions' file, or several, read as one corpus. Packed (.gz, or a
             .zip with one file in it) or not.
         images: where the images are: a folder, prefix, tar shard or pattern, or several. They are listed once, and
             names are looked up: as the same path, else as the end of one, else by file name; captions whose image is

@@ -99,6 +99,8 @@ class Inputs:
     """The caption table that is written: its own files, which may lie below an input, are no inputs."""
     notes: list[str] = field(default_factory=list)
     """What the log should say of lists."""
+    _asked: str | None = None
+    """The file that is read now, where the user named it itself."""
 
     def items(self) -> Iterator[Item]:
         if not self.options.input:
@@ -138,13 +140,17 @@ class Inputs:
         """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""
         storage = self.storage
         uri = storage.normalize(address)
+        self._asked = None
         if not address.endswith("/"):
             try:
-                yield storage.stat(uri), True
-                return
+                entry = storage.stat(uri)
             except StorageError as err:
                 if err.kind != "not_found":
                     raise
+            else:
+                self._asked = entry.uri
+                yield entry, True
+                return
         if uri.startswith(("http://", "https://")):
             shown = public(address)
             raise UsageError(f"--input {shown}: not found (a web server's folders cannot be listed; give a list)")
@@ -216,7 +222,7 @@ class Inputs:
 
     def _asked_for(self, uri: str) -> bool:
         """Whether the user named this very address, rather than a folder, pattern or list that has it."""
-        return any(self.storage.normalize(address) == uri for address in self.options.input)
+        return uri == self._asked
 
     def _is_own(self, uri: str) -> bool:
         """Whether this is a file of the caption table that is written, or of its run records or lease."""

@@ -167,3 +167,19 @@ def test_what_cannot_be_looked_up(tmp_path: Path) -> None:
             read_corpus("x.csv", images=images, check=False)
     with pytest.raises(UsageError, match="images names no place"):
         read_corpus("x.csv", images=[])
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_braces_stand_for_shards_and_files_unless_one_has_that_name(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = str(tmp_path) if place == "local" else f"s3://{request.getfixturevalue('bucket')}"
+    storage = Storage()
+    for number in range(3):
+        packed = shard(tmp_path / f"made-{number}.tar", f"{number}.jpg")
+        storage.write(f"{root}/train-{number:02d}.tar", packed.read_bytes())
+        storage.write(f"{root}/captions-{number}.csv", f"image,caption\n{number}.jpg,A dog\n".encode())
+    corpus = read_corpus(f"{root}/captions-{{0..1}}.csv", [f"{root}/train-{{00..02}}.tar"])
+    assert [record.image for record in corpus] == [f"{root}/train-00.tar#0.jpg", f"{root}/train-01.tar#1.jpg"]
+    storage.write(f"{root}/captions-{{0..1}}.csv", b"image,caption\n2.jpg,A dog\n")
+    assert [record.image for record in corpus] == [f"{root}/train-02.tar#2.jpg"]
