@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from captionkit.corpus.coco import read_coco, read_karpathy
 from captionkit.corpus.flickr import LISTS, read_list, read_tokens
 from captionkit.corpus.images import list_images
 from captionkit.corpus.recognise import recognise
-from captionkit.corpus.record import CorpusError, Record, Report, split_name
+from captionkit.corpus.record import EXAMPLES, CorpusError, Fit, Record, Report, split_name
 from captionkit.corpus.source import Columns, Reader, Source
 from captionkit.corpus.spool import Gathered, Spool, spool
 from captionkit.corpus.tables import read_csv, read_json, read_jsonl, read_parquet
+from captionkit.counting import counted
 from captionkit.storage import SHARD_SUFFIXES, Storage, UsageError, is_pattern, redact, split_member
 
 READERS: dict[str, Reader] = {
@@ -53,12 +55,24 @@ class Corpus:
             if self.images is not None and self.check:
                 report.checked = True
                 gathering.list_images(list_images(self.storage, self.images))
+            known: list[str] = []
             for image in gathering.images():
+                if len(known) < EXAMPLES:
+                    known.append(posixpath.basename(image.name))
                 address = self._address(image, gathering, report)
                 if address is not None:
                     record = Record(address, image.captions, image.split, image.key)
                     report.add(record)
                     yield record
+        for split, uri in (self.splits or {}).items():
+            fit = report.lists.get(split_name(split) or split, Fit(0, 0, ()))
+            if fit.unknown == fit.names:
+                what = f"such as {'; '.join(fit.examples)}" if fit.examples else "that are in no other list"
+                raise UsageError(
+                    f"{redact(uri)}, the list of {split}: none of its {counted(fit.names, 'name')} is in the corpus, "
+                    f"{what}. The corpus has images such as {'; '.join(known)}: list file names as they stand there, "
+                    "one a line"
+                )
         if not report.records:
             raise CorpusError(f"not one record came of it:\n{report}")
 
@@ -145,6 +159,7 @@ def read_corpus(
     Raises (now):
         UsageError: options that cannot work.
     Raises (when iterated over):
+        UsageError: a list in `splits` of which no name is in the corpus.
         CorpusError: a file of no known format, broken as a whole (half of a JSON file), or no record at all.
         StorageError: storage that cannot be read.
     """
