@@ -13,14 +13,19 @@ from captionkit.cli_pictures import attention, draw_scenes, gallery, scenes, sho
 from captionkit.cli_tables import check, compact, failures, plan, show_plan, status
 from captionkit.corpus import CorpusError
 from captionkit.counting import counted
+from captionkit.evaluation.checks import check_evaluation
 from captionkit.evaluation.options import EvaluateOptions
 from captionkit.metrics import MetricError
+from captionkit.model.bundle_files import check_bundle
 from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.options import CaptionOptions, InputOptions, OutputOptions
 from captionkit.pipeline.progress import say
+from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.refusals import check_options
 from captionkit.pipeline.stopping import Stopped
 from captionkit.storage import Storage, StorageError, UsageError, retry_counts
+from captionkit.training.checks import check as check_training
+from captionkit.training.checks import check_inputs
 from captionkit.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -57,10 +62,13 @@ def run_job(options: CaptionOptions) -> int:
     # What is wrong with the command is found at once: torch and Ray take seconds to load.
     check_options(options)
     retries = retry_counts()
-    Inputs(options.inputs, Storage(options.storage).trusting()).check()
+    storage = Storage(options.storage).trusting()
+    check_bundle(options.captioner.model, storage)
+    inputs = Inputs(options.inputs, storage, output=options.table.output)
+    inputs.check()
     from captionkit.pipeline.run import CaptionJob
 
-    job = CaptionJob(options)
+    job = CaptionJob(options, inputs)
     job.record.count_retries_since(retries)
     if options.dry_run:
         return _dry_run(job)
@@ -85,7 +93,7 @@ def run_job(options: CaptionOptions) -> int:
 
 def _dry_run(job: CaptionJob) -> int:
     """The plan of a job whose options hold, and which is not run."""
-    from captionkit.pipeline.plan_sample import PlanOptions
+    from captionkit.pipeline.plan_options import PlanOptions
 
     options = job.options
     if job.table.files:
@@ -97,6 +105,9 @@ def _dry_run(job: CaptionJob) -> int:
 def train(args: Sequence[str]) -> int:
     """Train a captioner on a corpus of captioned images."""
     options = parse(TrainOptions, "train", args)
+    check_training(options)
+    check_ray(options.cluster.address)
+    check_inputs(options, Storage(options.storage))
     from ray.train import TrainingFailedError
 
     from captionkit.training.job import TrainJob
@@ -114,6 +125,7 @@ def train(args: Sequence[str]) -> int:
 def evaluate(args: Sequence[str]) -> int:
     """Judge a captioner, or a caption table, by what people said of the same images."""
     options = parse(EvaluateOptions, "evaluate", args)
+    check_evaluation(options, Storage(options.storage))
     from captionkit.evaluation.job import evaluate as judge
 
     judged = judge(options)

@@ -14,7 +14,7 @@ from captionkit.pipeline.progress import Meter
 from captionkit.storage import Storage, StorageOptions
 
 if TYPE_CHECKING:
-    from captionkit.pipeline.plan_sample import PlanOptions
+    from captionkit.pipeline.plan_options import PlanOptions
 
 OK, WRONG = 0, 1
 
@@ -88,9 +88,11 @@ def status(args: Sequence[str]) -> int:
 
 def plan(args: Sequence[str]) -> int:
     """Say how long an archive will take and what it will cost, before anything is spent."""
-    from captionkit.pipeline.plan_sample import PlanOptions
+    from captionkit.pipeline.plan_options import PlanOptions, check_plan
 
-    return show_plan(parse(PlanOptions, "plan", args))
+    options = parse(PlanOptions, "plan", args)
+    check_plan(options, Storage(options.storage))
+    return show_plan(options)
 
 
 def show_plan(options: PlanOptions) -> int:

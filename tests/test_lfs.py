@@ -14,7 +14,8 @@ import captionkit
 from captionkit.corpus import read_corpus
 from captionkit.corpus.glove import read_glove
 from captionkit.images import ImageError, Limits, Preprocessing, decode
-from captionkit.model.bundle import read_files, read_weights
+from captionkit.model.bundle import read_weights
+from captionkit.model.bundle_files import read_files
 from captionkit.pipeline.config import read_config
 from captionkit.pipeline.inputs import Inputs
 from captionkit.pipeline.options import CaptionOptions, InputOptions

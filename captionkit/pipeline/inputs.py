@@ -101,6 +101,8 @@ class Inputs:
     """What the log should say of lists."""
     _asked: str | None = None
     """The file that is read now, where the user named it itself."""
+    _good: bool = False
+    """Whether `check` has found something at each address."""
 
     def items(self) -> Iterator[Item]:
         if not self.options.input:
@@ -112,14 +114,18 @@ class Inputs:
             raise UsageError(f"--carry {' '.join(missing)}: no input has a column of that name")
 
     def check(self) -> None:
-        """Look for the first item of each address, so that wrong ones are found before anything is written.
+        """Look for the first item of each address, so that wrong ones are found before anything is written. Nobody is
+        asked again once they were found to be good.
 
         Raises:
             UsageError, StorageError: as `items` does.
         """
+        if self._good:
+            return
         trial = Inputs(self.options, self.storage, output=self.output)
         for address in self.options.input:
             next(trial._address(address))
+        self._good = True
 
     def _address(self, address: str) -> Iterator[Item]:
         found = 0

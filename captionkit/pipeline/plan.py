@@ -8,35 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.resources import files as package_files
 from math import ceil
 from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
 from captionkit.model.captioner import Captioner
-from captionkit.pipeline.plan_sample import Archive, BudgetOptions, PlanOptions, Sample, list_archive, measure
+from captionkit.pipeline.plan_options import BudgetOptions, NodeType, PlanOptions, node_types
+from captionkit.pipeline.plan_sample import Archive, Sample, list_archive, measure
 from captionkit.pipeline.plan_settings import Settings, choose, preferred
-from captionkit.storage import Storage, StorageError, UsageError
+from captionkit.storage import Storage, UsageError
 
 STARTING_SECONDS = 240.0
 """What a cloud machine takes to come up, measured from its request; in every estimate."""
 CORES_KEPT = 1
 """Cores of a node that neither decode nor caption: Ray's own."""
-
-
-@dataclass(frozen=True)
-class NodeType:
-    """A kind of machine, as the price file has it."""
-
-    cpus: int
-    gpus: int
-    dollars: float
-    spot: float | None = None
-    memory_gb: float | None = None
-    gpu: str | None = None
-    gpu_speed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +107,7 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
         StorageError: storage that cannot be read at all.
     """
     storage = Storage(options.storage)
-    types = read_prices(options.budget.prices, storage)
+    types = node_types(options.budget, storage)
     captioner = Captioner.load(options.captioner.model, dtype=options.captioner.dtype, storage=storage)
     archive, chosen = list_archive(options, storage, progress)
     sample = measure(options, storage, captioner, archive, chosen)
@@ -132,31 +116,12 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
     return Plan(archive, sample, estimates, settings, advise(options, sample, estimates))
 
 
-def read_prices(uri: str | None, storage: Storage) -> dict[str, NodeType]:
-    """Kinds of machines by name.
-
-    Raises:
-        UsageError: no such file, or not of the form that the package's own has.
-    """
-    try:
-        if uri is None:
-            text = (package_files("captionkit") / "assets" / "prices.yaml").read_bytes()
-        else:
-            text = storage.read(storage.normalize(uri))
-        return TypeAdapter(dict[str, NodeType]).validate_python(yaml.safe_load(text))
-    except (yaml.YAMLError, ValidationError, StorageError) as err:
-        raise UsageError(f"--prices {uri}: {err}") from err
-
-
 def estimate(budget: BudgetOptions, archive: Archive, sample: Sample, types: dict[str, NodeType]) -> list[Estimate]:
     """Hours and dollars for each kind and number of machines whose rate is known.
 
     Raises:
-        UsageError: a kind of machine that the price file does not have, or one whose GPUs nobody has measured.
+        UsageError: a kind of machine whose GPUs nobody has measured.
     """
-    unknown = [name for name in budget.node_types if name not in types]
-    if unknown:
-        raise UsageError(f"--node-types {' '.join(unknown)}: the price file has {', '.join(types)}")
     if not sample.captioned:
         return []
     found = []

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from captionkit.pipeline.plan import Estimate, NodeType
-    from captionkit.pipeline.plan_sample import PlanOptions, Sample
+    from captionkit.pipeline.plan import Estimate
+    from captionkit.pipeline.plan_options import NodeType, PlanOptions
+    from captionkit.pipeline.plan_sample import Sample
 
 
 @dataclass(frozen=True)

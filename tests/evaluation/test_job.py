@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from captionkit.evaluation.job import decodings, evaluate
+from captionkit.evaluation.checks import decodings
+from captionkit.evaluation.job import evaluate
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions, JudgedCorpusOptions, ResultOptions
 from captionkit.model.search.options import SearchOptions
 from captionkit.storage import UsageError

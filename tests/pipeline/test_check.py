@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from captionkit.cli import OK, main
 from captionkit.images import Limits, Preprocessing
 from captionkit.pipeline.check import check
 from captionkit.pipeline.check_report import CheckReport
@@ -438,3 +439,27 @@ def test_what_is_passed_over_and_odd_in_lists_is_told(folder: Folder, output: Pa
     assert "a quote that is never closed" in found.notes["lists"].examples[0]
     assert found.notes["passed_over"].examples[0].endswith(" in the inputs of run r")
     assert found.notes["passed_over"].count == 2
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "shift_jis", "utf-8"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_members_named_in_any_encoding_have_addresses_that_can_be_read_again(
+    folder: Folder, output: Path, encoding: str, packed: bool
+) -> None:
+    names = ["café.jpg", "cafè.jpg"] if encoding == "latin-1" else ["日本.jpg", "日木.jpg"]
+    sent = {name.encode(encoding).decode("utf-8", "surrogateescape"): jpeg(n) for n, name in enumerate(names)}
+    shard = folder.add("s.tar", gzip.compress(tar_bytes(sent.items())) if packed else tar_bytes(sent.items()))
+    assert caption(folder, output) == 2
+    found = check(str(output), STORAGE, members=True)
+    assert (found.problems, found.notes, found.failed) == ({}, {}, 0)
+    uris = [row["uri"] for row in CaptionTable(str(output), STORAGE).rows(["uri"])]
+    if encoding == "utf-8":
+        assert uris == [f"{shard}#{name}" for name in names]
+    assert "".join(uris).isprintable()
+    for uri, picture in zip(uris, sent.values(), strict=True):
+        assert STORAGE.read(STORAGE.normalize(uri)) == picture  # as `attention` and an `--input` list read it
+        [item] = Inputs(InputOptions(input=(uri,)), STORAGE).items()
+        assert item.name == uri
+    page = output.parent / "page.html"
+    assert main(["gallery", str(output), "--page", str(page)]) == OK
+    assert page.read_text("utf-8").count("data:image/") == 2

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from captionkit.cli import OK, USAGE, main
 from captionkit.cli_options import parse
 from captionkit.pipeline.options import CaptionOptions, InputOptions
-from captionkit.pipeline.plan import NodeType, estimate, read_prices
-from captionkit.pipeline.plan_sample import Archive, BudgetOptions, PlanOptions, Sample
+from captionkit.pipeline.plan import estimate
+from captionkit.pipeline.plan_options import BudgetOptions, NodeType, PlanOptions, node_types
+from captionkit.pipeline.plan_sample import Archive, Sample
 from captionkit.pipeline.plan_settings import Settings, choose
 from captionkit.storage import Storage, UsageError
 from tests.pipeline.conftest import Folder, tar_bytes
@@ -62,8 +63,8 @@ def test_the_speed_of_a_gpu_nobody_measured_is_not_guessed() -> None:
         estimate(BudgetOptions(node_types=("g",)), Archive(9), sample(9, 9), types)
     measured = sample(9, 90, "cuda", "Tesla T4")
     assert {row.node_type for row in estimate(BudgetOptions(), Archive(9), measured, types)} == {"g"}
-    with pytest.raises(UsageError, match="the price file has g, c"):
-        estimate(BudgetOptions(node_types=("x",)), Archive(9), sample(9, 9), types)
+    with pytest.raises(UsageError, match="--node-types x: the price file has "):
+        node_types(BudgetOptions(node_types=("x",)), Storage())
 
 
 def test_cores_beside_a_starved_gpu_are_planned_where_they_pay() -> None:
@@ -166,7 +167,7 @@ def test_a_dry_run_is_the_plan_of_the_job_and_writes_nothing(
 
 
 def test_prices_that_are_none(tmp_path: Path) -> None:
-    assert all(node.cpus > 0 and node.dollars > 0 for node in read_prices(None, Storage()).values())
+    assert all(node.cpus > 0 and node.dollars > 0 for node in node_types(BudgetOptions(), Storage()).values())
     bad = tmp_path / "prices.yaml"
     bad.write_text("mine: {cpus: many}\n")
     assert main(["plan", "--input", str(tmp_path), "--prices", str(bad)]) == USAGE
