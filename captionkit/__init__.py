@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from captionkit._version import __version__
 
 if TYPE_CHECKING:
-    from captionkit.model.bundle import BundleError
+    from captionkit.model.bundle_files import BundleError
     from captionkit.model.captioner import Caption, Captioner, Hypothesis
     from captionkit.model.search.options import SearchOptions
     from captionkit.vocabulary import Vocabulary
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BundleError", "Caption", "Captioner", "Hypothesis", "SearchOptions", "Vocabulary", "__version__"]
 
 _HOMES = {
-    "BundleError": "captionkit.model.bundle",
+    "BundleError": "captionkit.model.bundle_files",
     "Caption": "captionkit.model.captioner",
     "Captioner": "captionkit.model.captioner",
     "Hypothesis": "captionkit.model.captioner",

@@ -12,6 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from captionkit.errors import UsageError
+from captionkit.lfs import LFS_POINTER, is_lfs_pointer
 from captionkit.storage import Storage, StorageError, public
 from captionkit.storage.documents import from_document
 
@@ -29,6 +30,8 @@ def read_config(kind: type[T], uri: str) -> T:
     shown = public(uri)
     try:
         data = Storage().read(Storage().normalize(uri))
+        if is_lfs_pointer(data):
+            raise UsageError(f"--config {shown} is {LFS_POINTER}")
         values = from_document(data) if data[:4] == b"PAR1" else yaml.safe_load(data)
     except (StorageError, yaml.YAMLError, ValueError) as err:
         raise UsageError(f"--config {shown}: {err}") from err

@@ -15,15 +15,20 @@ from captionkit.cli.tables import check, compact, failures, plan, show_plan, sta
 from captionkit.corpus import CorpusError
 from captionkit.counting import counted
 from captionkit.errors import UsageError
+from captionkit.evaluation.checks import check_evaluation
 from captionkit.evaluation.options import EvaluateOptions
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.metrics import MetricError
+from captionkit.model.bundle_files import check_bundle
 from captionkit.pipeline.options import CaptionOptions, OutputOptions
 from captionkit.pipeline.preflight import check_options
+from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.signals import Stopped
 from captionkit.progress import say
 from captionkit.storage import Storage, StorageError, retry_counts
+from captionkit.training.checks import check as check_training
+from captionkit.training.checks import check_inputs
 from captionkit.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -52,10 +57,13 @@ def run_job(options: CaptionOptions) -> int:
     # What is wrong with the command is found at once: torch and Ray take seconds to load.
     check_options(options)
     retries = retry_counts()
-    Inputs(options.inputs, Storage(options.storage).trusting()).check()
+    storage = Storage(options.storage).trusting()
+    check_bundle(options.captioner.model, storage)
+    inputs = Inputs(options.inputs, storage, output=options.table.output)
+    inputs.check()
     from captionkit.pipeline.job import CaptionJob
 
-    job = CaptionJob(options)
+    job = CaptionJob(options, inputs)
     job.record.count_retries_since(retries)
     if options.dry_run:
         return _dry_run(job)
@@ -92,6 +100,9 @@ def _dry_run(job: CaptionJob) -> int:
 def train(args: Sequence[str]) -> int:
     """Train a captioner on a corpus of captioned images."""
     options = parse(TrainOptions, "train", args)
+    check_training(options)
+    check_ray(options.cluster.address)
+    check_inputs(options, Storage(options.storage))
     from ray.train import TrainingFailedError
 
     from captionkit.training.job import TrainJob
@@ -109,6 +120,7 @@ def train(args: Sequence[str]) -> int:
 def evaluate(args: Sequence[str]) -> int:
     """Judge a captioner, or a caption table, by what people said of the same images."""
     options = parse(EvaluateOptions, "evaluate", args)
+    check_evaluation(options, Storage(options.storage))
     from captionkit.evaluation.job import evaluate as judge
 
     judged = judge(options)

@@ -26,6 +26,10 @@ class CheckOptions:
     """Address of the caption table."""
     coverage: bool = True
     """List the inputs anew and hold the table against them."""
+    input: tuple[str, ...] = ()
+    """Inputs to hold it against: what you meant to caption. By itself what the run records name."""
+    members: bool = False
+    """Look into shards for a row of each image. Reads their headers; packed shards it reads whole."""
     every_column: bool = False
     """Read all columns, to be sure that all are readable."""
     json: bool = False
@@ -83,9 +87,11 @@ def status(args: Sequence[str]) -> int:
 
 def plan(args: Sequence[str]) -> int:
     """Say how long an archive will take and what it will cost, before anything is spent."""
-    from captionkit.plan.options import PlanOptions
+    from captionkit.plan.options import PlanOptions, check_plan
 
-    return show_plan(parse(PlanOptions, "plan", args))
+    options = parse(PlanOptions, "plan", args)
+    check_plan(options, Storage(options.storage))
+    return show_plan(options)
 
 
 def show_plan(options: PlanOptions) -> int:
@@ -108,6 +114,8 @@ def check(args: Sequence[str]) -> int:
             options.output,
             Storage(options.storage),
             coverage=options.coverage,
+            inputs=options.input,
+            members=options.members,
             every_column=options.every_column,
             progress=meter.update,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from captionkit.corpus.coco import read_coco, read_karpathy
 from captionkit.corpus.flickr import LISTS, read_list, read_tokens
 from captionkit.corpus.images import list_images
 from captionkit.corpus.recognise import recognise
-from captionkit.corpus.record import CorpusError, Record, Report, split_name
+from captionkit.corpus.record import EXAMPLES, CorpusError, Fit, Record, Report, split_name
 from captionkit.corpus.source import Columns, Reader, Source
 from captionkit.corpus.spool import Gathered, Spool, spool
 from captionkit.corpus.tables import read_csv, read_json, read_jsonl, read_parquet
+from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.storage import SHARD_SUFFIXES, Storage, is_pattern, redact, split_member
 
@@ -54,12 +56,24 @@ class Corpus:
             if self.images is not None and self.check:
                 report.checked = True
                 gathering.list_images(list_images(self.storage, self.images))
+            known: list[str] = []
             for image in gathering.images():
+                if len(known) < EXAMPLES:
+                    known.append(posixpath.basename(image.name))
                 address = self._address(image, gathering, report)
                 if address is not None:
                     record = Record(address, image.captions, image.split, image.key)
                     report.add(record)
                     yield record
+        for split, uri in (self.splits or {}).items():
+            fit = report.lists.get(split_name(split) or split, Fit(0, 0, ()))
+            if fit.unknown == fit.names:
+                what = f"such as {'; '.join(fit.examples)}" if fit.examples else "that are in no other list"
+                raise UsageError(
+                    f"{redact(uri)}, the list of {split}: none of its {counted(fit.names, 'name')} is in the corpus, "
+                    f"{what}. The corpus has images such as {'; '.join(known)}: list file names as they stand there, "
+                    "one a line"
+                )
         if not report.records:
             raise CorpusError(f"not one record came of it:\n{report}")
 
@@ -82,7 +96,7 @@ class Corpus:
             gathering.list_split(split_name(split) or split, read_list(Source(self.storage, address, report)))
 
     def _files(self) -> Iterator[str]:
-        for address in self.sources:
+        for address in (one for source in self.sources for one in self.storage.expand(source)):
             if is_pattern(address) and not self.storage.exists(address):
                 found = sorted(entry.uri for entry in self.storage.glob(address))
                 if not found:
@@ -128,7 +142,7 @@ def read_corpus(
     odd in a file is counted in the report, with examples; no caption is dropped without being counted.
 
     Args:
-        source: address or pattern of the captions' file, or several of them, read as one corpus. Packed (.gz, or a
+        source: address, pattern or brace range of the captions' file, or several, read as one corpus. Packed (.gz, or a
             .zip with one file in it) or not.
         images: where the images are: a folder, prefix, tar shard or pattern, or several. They are listed once, and
             names are looked up: as the same path, else as the end of one, else by file name; captions whose image is
@@ -146,6 +160,7 @@ def read_corpus(
     Raises (now):
         UsageError: options that cannot work.
     Raises (when iterated over):
+        UsageError: a list in `splits` of which no name is in the corpus.
         CorpusError: a file of no known format, broken as a whole (half of a JSON file), or no record at all.
         StorageError: storage that cannot be read.
     """

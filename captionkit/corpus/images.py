@@ -7,21 +7,23 @@ from collections.abc import Iterable, Iterator
 from captionkit.corpus.record import CorpusError
 from captionkit.errors import UsageError
 from captionkit.storage import SHARD_SUFFIXES, Entry, Storage, is_pattern, join_member, redact
-from captionkit.storage.archives import ARCHIVE_ERRORS, names
+from captionkit.storage.archives import ARCHIVE_ERRORS, listing
 
 
 def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple[str, str]]:
     """Names of files and their addresses, in no order: pairs of (name below the place, address).
 
-    places: folders, prefixes, patterns (`shards/train-*.tar`), files. A shard (tar, packed or not, or zip), named
-    or found in a folder, gives its members (`shard.tar#name.jpg`). Nothing is decoded, so the files need not be images.
+    places: folders, prefixes, patterns (`shards/train-*.tar`), brace ranges (`train-{000..127}.tar`), files. A shard
+    (tar, packed or not, or zip), named or found in a folder, gives its members (`shard.tar#name.jpg`). Nothing is
+    decoded, so the files need not be images.
 
     Raises:
         StorageError: a place that is not there, or cannot be listed.
         UsageError: web addresses, which have no listing.
         CorpusError: a pattern that nothing fits, or a broken shard.
     """
-    for place in [places] if isinstance(places, str) else places:
+    named = [places] if isinstance(places, str) else places
+    for place in (one for name in named for one in storage.expand(name)):
         root = storage.normalize(place).rstrip("/")
         found = False
         for entry in _entries(storage, place):
@@ -45,8 +47,8 @@ def _entries(storage: Storage, place: str) -> Iterator[Entry]:
 def _members(storage: Storage, shard: str) -> Iterator[tuple[str, str]]:
     try:
         with storage.open(shard) as file:
-            for name in names(file):
-                yield name.removeprefix("./"), join_member(shard, name)
+            for member in listing(file):
+                yield member.name.removeprefix("./"), join_member(shard, member.name)
     except UsageError:
         raise
     except (*ARCHIVE_ERRORS, ValueError, ArithmeticError, LookupError) as error:  # a StorageError is none of these

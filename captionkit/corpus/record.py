@@ -28,7 +28,6 @@ NOTED = {
     "declared_twice": ("image", "declared twice; the first name and split count, captions are joined"),
     "two_splits": ("image", "in two splits; the first counts"),
     "in_no_list": ("image", "in no list of a split"),
-    "listed_without_captions": ("name", "in a list of a split that no caption names"),
     "without_captions": ("image", "without captions"),
     "bad_image": ("image", "declared without an id or a file name"),
     "odd_name": ("image", "whose name has no ending of an image's"),
@@ -76,6 +75,16 @@ class Item(NamedTuple):
     captions: tuple[tuple[str, str], ...] = ()
 
 
+class Fit(NamedTuple):
+    """How the list of a split fits the corpus."""
+
+    names: int
+    unknown: int
+    """Of those, the ones that no caption names."""
+    examples: tuple[str, ...]
+    """The first of these."""
+
+
 @dataclass
 class Report:
     """What was read: every caption is either in a record or left out for a reason.
@@ -99,6 +108,8 @@ class Report:
     noted: Counter[str] = field(default_factory=Counter)
     """What else was met, by the kinds of `NOTED`."""
     examples: dict[str, list[str]] = field(default_factory=dict)
+    lists: dict[str, Fit] = field(default_factory=dict)
+    """Of each split that has a list."""
     checked: bool = False
     """Whether the images were looked up in a listing."""
 
@@ -141,6 +152,13 @@ class Report:
             lines.append(f"  images by number of captions: {each}")
             splits = sorted(self.splits.items(), key=lambda item: (-item[1], str(item[0])))
             lines.append("  images by split: " + ", ".join(f"{name or 'none'} {count:,}" for name, count in splits))
+        for split, fit in self.lists.items():
+            if fit.unknown:
+                first = "; ".join(map(ascii_controls, fit.examples))
+                names = f"{fit.unknown:,} of {counted(fit.names, 'name')}"
+                lines.append(
+                    f"  list of {split}: {names} {'is' if fit.unknown == 1 else 'are'} not in the corpus: first {first}"
+                )
         if not self.checked:
             lines.append("  whether the images are there was not looked up")
         left_out = {kind: ("caption", why) for kind, why in LEFT_OUT.items()}

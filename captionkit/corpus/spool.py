@@ -16,7 +16,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from captionkit.corpus.record import CorpusError, Item, Report
+from captionkit.corpus.record import EXAMPLES, CorpusError, Fit, Item, Report
 
 CACHE_KIB = 8 * 1024
 """What SQLite may hold in memory."""
@@ -130,15 +130,21 @@ class Spool:
             captions = self._captions(key, [(row[2], row[3]) for row in members])
             yield Gathered(key, name, self._listed_split(name, split) if listed else split, captions)
         self._note_silent(last + 1, 1 << 62)
-        self._note("listed_without_captions", "SELECT name FROM listed WHERE NOT met")
+        for split, names, met in run("SELECT split, count(*), sum(met) FROM listed GROUP BY split").fetchall():
+            query = "SELECT name FROM listed WHERE split = ? AND NOT met ORDER BY rowid LIMIT ?"
+            first = tuple(name for (name,) in run(query, (split, EXAMPLES)))
+            report.lists[split] = Fit(names, names - met, first)
 
     def find(self, name: str) -> list[str]:
         """Addresses of listed images that a name fits best: the same path, one that ends in it, or the same last part.
 
-        A name that is nobody's so is looked up without regard to endings: `1000` is `1000.jpg`.
-        One is a find; several are an open question. Of one path in several places the first is taken.
+        A name that is nobody's so is looked up without regard to endings: `1000` is `1000.jpg`; then as one spelled on
+        Windows. One is a find; several are an open question. Of one path in several places the first is taken.
         """
-        name = name.replace("\\", "/") if "/" not in name else name
+        found = self._find(name)
+        return found if found or "\\" not in name else self._find(name.replace("\\", "/"))
+
+    def _find(self, name: str) -> list[str]:
         name = posixpath.normpath(name.lstrip("/"))
         query = "SELECT relative, address FROM there WHERE base = ? ORDER BY rowid LIMIT 1000"
         found: list[tuple[str, str]] = self._database.execute(query, (posixpath.basename(name),)).fetchall()

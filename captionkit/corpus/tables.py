@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from captionkit.corpus.files import lines, opened
 from captionkit.corpus.record import Item, id_text, split_name
 from captionkit.corpus.source import Chosen, Source
 from captionkit.inputs import tables
 from captionkit.storage import join_member
+from captionkit.storage.archives import open_parquet
 
 _RUN_TOGETHER = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)
 _BATCH = 4096
@@ -96,7 +96,7 @@ def read_parquet(source: Source) -> Iterator[Item]:
         CorpusError: not a Parquet file, or without the columns.
     """
     try:
-        with source.storage.open(source.uri) as file, pq.ParquetFile(file, pre_buffer=False) as table:
+        with source.storage.open(source.uri) as file, open_parquet(file, pre_buffer=False) as table:
             schema = table.schema_arrow
             chosen = source.columns.choose(schema.names)
             if chosen is None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import captionkit
 from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.evaluation.candidates import Candidates, make_captions, read_captions, read_results
 from captionkit.evaluation.card import ScoreCard, Way
-from captionkit.evaluation.options import CandidateOptions, EvaluateOptions
+from captionkit.evaluation.checks import decodings
+from captionkit.evaluation.options import EvaluateOptions
 from captionkit.evaluation.page import render_page
 from captionkit.evaluation.references import Judged, read_references
 from captionkit.metrics import Scorer, measure_usage
 from captionkit.model.captioner import Captioner
-from captionkit.model.search.options import SearchOptions
 from captionkit.progress import say
 from captionkit.storage import Storage, redact
 from captionkit.table.table import CaptionTable
@@ -89,26 +89,6 @@ def _read_candidates(uri: str, judged: Judged, storage: Storage, facts: dict[str
     facts["table"] = redact(table.uri)
     facts["model"] = ", ".join(sorted({file.footer.model for file in table.files}))
     return read_captions(table, judged.references)
-
-
-def decodings(candidates: CandidateOptions, search: SearchOptions) -> dict[str, SearchOptions]:
-    """The searches to compare, by name.
-
-    Raises:
-        UsageError: the search's other options do not go with a width.
-    """
-    try:
-        return {
-            _name(width, search.consensus): replace(search, method="beam", beam=width, n_best=1)
-            for width in candidates.beams
-        }
-    except ValueError as error:
-        raise UsageError(f"--beams: {error}") from error
-
-
-def _name(width: int, consensus: int) -> str:
-    name = "greedy" if width == 1 else f"beam {width}"
-    return f"{name}, consensus of {consensus}" if consensus and width > 1 else name
 
 
 def make_card(judged: Judged, candidates: Candidates, scorer: Scorer, facts: dict[str, str]) -> ScoreCard:

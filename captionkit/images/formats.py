@@ -10,6 +10,7 @@ import re
 from struct import unpack_from
 
 from captionkit.images.types import ImageError
+from captionkit.lfs import LFS_POINTER, is_lfs_pointer
 
 READABLE: tuple[str, ...] = (
     *("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "Netpbm"),
@@ -188,6 +189,8 @@ def _describe(data: bytes, text: bytes) -> str:
         return f"all {len(data)} bytes are zero"
     if text.startswith((b"{", b"[")):
         return "it looks like JSON"
+    if is_lfs_pointer(data):
+        return f"it is {LFS_POINTER}"
     if re.fullmatch(rb"[\t\n\r\x20-\x7e]{4,}", data[:512]):
         return "it is a text"
     return f"its first bytes ({data[:8].hex(' ')}) are no image format's"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from captionkit.counting import counted
 from captionkit.errors import UsageError
@@ -22,7 +21,7 @@ from captionkit.inputs.ids import Ids, image_id
 from captionkit.inputs.listing import IMAGE_SUFFIXES, KEY_COLUMN, Item, image_column, passed_over
 from captionkit.schema import source_name, stored_name
 from captionkit.storage import AddressError, Storage, StorageError, join_member, redact
-from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
+from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable
 
 BREAKS = (
     StorageError,
@@ -96,15 +95,8 @@ def read_tar(row: dict[str, Any], storage: Storage, options: ContainerOptions, d
     others: Counter[str] = Counter()
     try:
         with storage.open(row["address"] or shard) as stream:
-            for member in members(stream):
+            for member, file, head in image_members(members(stream), others):
                 name = member.name
-                if is_hidden_name(name):
-                    continue
-                file = member.open()
-                head = b"" if is_image(name) else file.read(min(member.size, HEAD))
-                if not is_image(name) and not looks_like_image(head):
-                    others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
-                    continue
                 if name in seen:
                     again += 1
                     continue
@@ -112,7 +104,7 @@ def read_tar(row: dict[str, Any], storage: Storage, options: ContainerOptions, d
                 uri = join_member(shard, name)
                 number = image_id(uri, version)
                 if not _in(done, number):
-                    data = head + _body(file, member.size, options.limits.max_bytes, len(head))
+                    data = head + _body(file or member.open(), member.size, options.limits.max_bytes, len(head))
                     if last is not None:
                         yield last
                     carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
@@ -132,6 +124,22 @@ def read_tar(row: dict[str, Any], storage: Storage, options: ContainerOptions, d
     else:
         if last is not None:
             yield last._replace(total=count, again=again, passed_over=others)
+
+
+def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
+    """Members that are images by their names, else by what they begin with: such a one comes opened, with what was read
+    of it. The rest are counted in `others` by suffix, and hidden files are left out."""
+    for member in found:
+        name, file, head = member.name, None, b""
+        if is_hidden_name(name):
+            continue
+        if not is_image(name):
+            file = member.open()
+            head = file.read(min(member.size, HEAD))
+            if not looks_like_image(head):
+                others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
+                continue
+        yield member, file, head
 
 
 def _body(file: BinaryIO, size: int, limit: int, start: int) -> bytes:
@@ -187,7 +195,7 @@ def read_row_group(
     count = 0
     try:
         with storage.open(row["address"] or file) as opened, seekable(opened) as stream:
-            parquet = pq.ParquetFile(stream)
+            parquet = open_parquet(stream)
             column = image_column(parquet.schema_arrow, options.image_column)
             names = [name for name in map(source_name, dict(options.carry)) if name in parquet.schema_arrow.names]
             groups = [group] if group is not None else []

@@ -32,7 +32,7 @@ from captionkit.storage import (
     spelled,
     split_member,
 )
-from captionkit.storage.archives import seekable
+from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import holds_bytes
 
@@ -98,6 +98,10 @@ class Inputs:
     """The caption table that is written: its own files, which may lie below an input, are no inputs."""
     notes: list[str] = field(default_factory=list)
     """What the log should say of lists."""
+    _asked: str | None = None
+    """The file that is read now, where the user named it itself."""
+    _good: bool = False
+    """Whether `check` has found something at each address."""
 
     def items(self) -> Iterator[Item]:
         if not self.options.input:
@@ -109,14 +113,18 @@ class Inputs:
             raise UsageError(f"--carry {' '.join(missing)}: no input has a column of that name")
 
     def check(self) -> None:
-        """Look for the first item of each address, so that wrong ones are found before anything is written.
+        """Look for the first item of each address, so that wrong ones are found before anything is written. Nobody is
+        asked again once they were found to be good.
 
         Raises:
             UsageError, StorageError: as `items` does.
         """
+        if self._good:
+            return
         trial = Inputs(self.options, self.storage, output=self.output)
         for address in self.options.input:
             next(trial._address(address))
+        self._good = True
 
     def _address(self, address: str) -> Iterator[Item]:
         found = 0
@@ -137,13 +145,17 @@ class Inputs:
         """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""
         storage = self.storage
         uri = storage.normalize(address)
+        self._asked = None
         if not address.endswith("/"):
             try:
-                yield storage.stat(uri), True
-                return
+                entry = storage.stat(uri)
             except StorageError as err:
                 if err.kind != "not_found":
                     raise
+            else:
+                self._asked = entry.uri
+                yield entry, True
+                return
         if uri.startswith(("http://", "https://")):
             shown = public(address)
             raise UsageError(f"--input {shown}: not found (a web server's folders cannot be listed; give a list)")
@@ -215,7 +227,7 @@ class Inputs:
 
     def _asked_for(self, uri: str) -> bool:
         """Whether the user named this very address, rather than a folder, pattern or list that has it."""
-        return any(self.storage.normalize(address) == uri for address in self.options.input)
+        return uri == self._asked
 
     def _is_own(self, uri: str) -> bool:
         """Whether this is a file of the caption table that is written, or of its run records or lease."""
@@ -285,10 +297,10 @@ class Inputs:
     def _listed_entry(
         self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool
     ) -> Iterator[Item]:
-        """The items of one row. An address that exists is meant literally; one that does not may be spelled as on
-        Windows, or be a folder or a pattern."""
+        """The items of one row. An address that exists is meant literally; one that does not may be a relative path
+        spelled as on Windows, or be a folder or a pattern."""
         if asked and not entry.version and entry.size is None:
-            if "\\" in spelling:
+            if "\\" in spelling and "://" not in spelling:
                 (slashed,) = self.storage.stat_many([self._absolute(folder, spelling.replace("\\", "/"))])
                 entry = slashed if slashed.version or slashed.size is not None else entry
             found = False
@@ -337,7 +349,7 @@ class Inputs:
     def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Item]:
         with self.storage.open(entry.uri) as opened, seekable(opened) as stream:
             try:
-                file = pq.ParquetFile(stream)
+                file = open_parquet(stream)
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 if self._asked_for(entry.uri) or self.options.format == "list":
                     raise UsageError(f"{public(entry.uri)} is not a readable Parquet file: {err}") from err

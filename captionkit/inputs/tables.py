@@ -28,8 +28,9 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 import ijson  # type: ignore[import-untyped]
 
 from captionkit.errors import UsageError
+from captionkit.lfs import LFS_POINTER, is_lfs_pointer
 from captionkit.storage import Storage, public
-from captionkit.storage.archives import ARCHIVE_ERRORS, begin, is_lfs_pointer, uncompressed
+from captionkit.storage.archives import ARCHIVE_ERRORS, begin, uncompressed
 
 DELIMITERS = (",", "\t", ";", "|")
 ADDRESS_COLUMNS = (
@@ -106,9 +107,7 @@ def open_text(storage: Storage, uri: str) -> Iterator[Text]:
             with _unpacked(packed, head, uri) as file:
                 first = file.peek(HEAD)[:HEAD] or file.peek(1)
                 if is_lfs_pointer(first):
-                    raise TableError(
-                        f"{public(uri)} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
-                    )
+                    raise TableError(f"{public(uri)} is {LFS_POINTER}")
                 encoding, mark = encoding_of(first)
                 file.read(mark)
                 if encoding == "utf-8":

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
-from importlib.resources import files as package_files
 from io import BytesIO
 from typing import Any
 
@@ -24,21 +22,17 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from captionkit.errors import UsageError
 from captionkit.images import Preprocessing
+from captionkit.lfs import LFS_POINTER, is_lfs_pointer
+from captionkit.model.bundle_files import DESCRIPTION, VOCABULARY, WEIGHTS, BundleError, Files
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
-from captionkit.storage import Storage, StorageError, redact
+from captionkit.storage import Storage, redact
 from captionkit.vocabulary import PAD, Vocabulary, VocabularyError
 
 FORMAT = 1
 """The version of the layout of `captioner.json`."""
-DESCRIPTION, VOCABULARY, WEIGHTS = "captioner.json", "vocabulary.json", "weights.safetensors"
-FILES = (DESCRIPTION, VOCABULARY, WEIGHTS)
-
-Files = Mapping[str, bytes]
-"""A bundle's files by name."""
 
 _PARTS: dict[str, type] = {
     "encoder": dict,
@@ -52,52 +46,6 @@ _CONSENSUS = ("features", "captions", "counts")
 """The tensors of a `Consensus`."""
 
 
-class BundleError(UsageError):
-    """A bundle that cannot be used. The message says which file, what is wrong with it, and what to do."""
-
-
-def read_files(uri: str | None, storage: Storage) -> dict[str, bytes]:
-    """Read a bundle's files; without an address, those of the captioner inside the package.
-
-    Raises:
-        BundleError: the folder or a file is missing or cannot be read.
-    """
-    if uri is None:
-        try:
-            folder = package_files("captionkit") / "assets" / "default"
-            return {name: (folder / name).read_bytes() for name in FILES}
-        except OSError as err:
-            raise BundleError(
-                f"this installation lacks the embedded captioner ({err}); install captionkit anew, or name a bundle"
-            ) from err
-    found = {}
-    for name in FILES:
-        try:
-            found[name] = storage.read(storage.join(uri, name))
-        except StorageError as err:
-            if err.kind == "not_found":
-                raise BundleError(
-                    f"{redact(uri)} is no captioner bundle: it lacks {name} (a bundle holds {', '.join(FILES)})"
-                ) from err
-            raise BundleError(f"the bundle cannot be read: {err}") from err
-    return found
-
-
-def write_files(files: Files, uri: str, storage: Storage) -> None:
-    """Write a bundle's files into a folder. Raises StorageError where that fails."""
-    for name in reversed(FILES):  # the description last: a folder without it is no bundle
-        storage.write(storage.join(uri, name), files[name])
-
-
-def fingerprint(files: Files) -> str:
-    """The name by which tables know a bundle: "ck-" and 16 hexadecimal digits of BLAKE2b over its files."""
-    digest = blake2b(digest_size=8)
-    for name in FILES:
-        digest.update(f"{name} {len(files[name])}\0".encode())
-        digest.update(files[name])
-    return f"ck-{digest.hexdigest()}"
-
-
 def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
     """A network's tensors by name: safetensors, or a PyTorch file (`.pth`) of nothing but tensors.
 
@@ -106,6 +54,8 @@ def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
         BundleError: it is neither, or damaged. Pickled code is not run.
     """
     data = storage.read(uri)
+    if is_lfs_pointer(data):
+        raise BundleError(f"{redact(uri)} is {LFS_POINTER}")
     try:
         if data[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
             return load_tensors(data)

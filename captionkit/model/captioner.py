@@ -18,7 +18,8 @@ from torch import Tensor
 
 from captionkit.errors import UsageError
 from captionkit.images import ImageError, Limits, Preprocessing, decode, prepare
-from captionkit.model.bundle import BundleError, Files, check_fit, fingerprint, pack, read_files, unpack, write_files
+from captionkit.model.bundle import check_fit, pack, unpack
+from captionkit.model.bundle_files import BundleError, Files, fingerprint, read_files, write_files
 from captionkit.model.consensus import LIKELIHOOD, Consensus
 from captionkit.model.decoders import Decoder
 from captionkit.model.device import pick_device, pick_dtype

@@ -69,7 +69,7 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
         said: Takes what Ray says of the level of its log.
     """
 
-    def __init__(self, search_path: list[str], said: _HeldBack | None = None) -> None:
+    def __init__(self, search_path: list[str], said: _HeldBack) -> None:
         super().__init__()
         self._search_path, self._said = search_path, said
 
@@ -79,8 +79,7 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
         # arguments: Ray Data puts them into the object store, and keeps them there as long as the actors may live.
         if LOG_LEVEL not in os.environ:
             os.environ[LOG_LEVEL] = "fatal"
-            if self._said:
-                self._said.begin()
+            self._said.begin()
         serialized: str = super()._serialize()
         return serialized
 
@@ -108,10 +107,10 @@ def _join(address: str, source: str) -> None:
         say(f"waiting up to 30 s for the Ray client server at {address} ({source})")
     own = str(Path(captionkit.__file__).resolve().parent.parent)
     installed = own in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-    # Ray Client pickles it, for a server that may have no captionkit.
-    job: dict[str, Any] = {} if "://" in address else {"job_config": _Driver([] if installed else [own])}
     try:
-        with _environment({}):
+        with _environment({}), _HeldBack() as said:
+            # Ray Client pickles it, for a server that may have no captionkit.
+            job: dict[str, Any] = {} if "://" in address else {"job_config": _Driver([] if installed else [own], said)}
             ray.init(address=address, **job)
     except Exception as err:
         ray.shutdown()

@@ -16,7 +16,7 @@ import ray
 from captionkit.config import to_config
 from captionkit.counting import counted
 from captionkit.inputs.listing import Inputs, passed_over
-from captionkit.model.bundle import BundleError, read_files
+from captionkit.model.bundle_files import BundleError, read_files
 from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import Describe, DescribeOptions
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
@@ -45,13 +45,16 @@ RENEW_SECONDS = 30.0
 class CaptionJob:
     """Caption what the options name. `run` does it; what is wrong with the options comes out of the constructor.
 
+    Args:
+        inputs: The options' inputs, where they were checked before this module was imported.
+
     Raises (from the constructor):
         UsageError: an option is out of range, the bundle cannot be used, or the table is another model's.
         BundleError: the captioner cannot be loaded.
         StorageError: the output cannot be read.
     """
 
-    def __init__(self, options: CaptionOptions) -> None:
+    def __init__(self, options: CaptionOptions, inputs: Inputs | None = None) -> None:
         check_options(options)
         self.options = options
         # Which schemes are allowed is asked of what the data name, not of what the user does.
@@ -67,6 +70,7 @@ class CaptionJob:
         # As JSON has it, since it is held against what the table's files say.
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
         self.table = CaptionTable(options.table.output, self.storage)
+        self.inputs = inputs or Inputs(options.inputs, self.storage, output=self.table.uri)
         check_table(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
         self.schema = SCHEMA
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
@@ -96,7 +100,7 @@ class CaptionJob:
         """
         record, manifest = self.record, None
         try:
-            Inputs(self.options.inputs, self.storage, output=self.table.uri).check()
+            self.inputs.check()
             self._check_output()
             with stoppable(), self._lease() as self.lease:
                 self._reopen()

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files as package_files
 from math import ceil
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
 from captionkit.errors import UsageError
-from captionkit.plan.options import BudgetOptions
+from captionkit.plan.options import BudgetOptions, NodeType
 from captionkit.plan.sample import Archive, Sample
-from captionkit.storage import Storage, StorageError
 
 STARTING_SECONDS = 240.0
 """What a cloud machine takes to come up, measured from its request; in every estimate."""
 CORES_KEPT = 1
 """Cores of a node that neither decode nor caption: Ray's own."""
-
-
-@dataclass(frozen=True)
-class NodeType:
-    """A kind of machine, as the price file has it."""
-
-    cpus: int
-    gpus: int
-    dollars: float
-    spot: float | None = None
-    memory_gb: float | None = None
-    gpu: str | None = None
-    gpu_speed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,31 +36,12 @@ class Estimate:
         return f"{self.nodes} × {self.node_type}" + (f" + {self.feeders} × {self.feeder_type}" if self.feeders else "")
 
 
-def read_prices(uri: str | None, storage: Storage) -> dict[str, NodeType]:
-    """Kinds of machines by name.
-
-    Raises:
-        UsageError: no such file, or not of the form that the package's own has.
-    """
-    try:
-        if uri is None:
-            text = (package_files("captionkit") / "assets" / "prices.yaml").read_bytes()
-        else:
-            text = storage.read(storage.normalize(uri))
-        return TypeAdapter(dict[str, NodeType]).validate_python(yaml.safe_load(text))
-    except (yaml.YAMLError, ValidationError, StorageError) as err:
-        raise UsageError(f"--prices {uri}: {err}") from err
-
-
 def estimate(budget: BudgetOptions, archive: Archive, sample: Sample, types: dict[str, NodeType]) -> list[Estimate]:
     """Hours and dollars for each kind and number of machines whose rate is known.
 
     Raises:
-        UsageError: a kind of machine that the price file does not have, or one whose GPUs nobody has measured.
+        UsageError: a kind of machine whose GPUs nobody has measured.
     """
-    unknown = [name for name in budget.node_types if name not in types]
-    if unknown:
-        raise UsageError(f"--node-types {' '.join(unknown)}: the price file has {', '.join(types)}")
     if not sample.captioned:
         return []
     found = []

@@ -1,15 +1,21 @@
-"""What `captionkit plan` can be told."""
+"""What a plan can be told, and what of that can be refused before torch is imported."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.resources import files as package_files
 
 import tyro
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from captionkit.errors import UsageError
+from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
+from captionkit.model.bundle_files import check_bundle
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.options import ModelOptions, WordOptions
-from captionkit.storage import StorageOptions
+from captionkit.storage import Storage, StorageError, StorageOptions
 
 
 @dataclass(frozen=True)
@@ -42,3 +48,57 @@ class PlanOptions:
     words: tyro.conf.OmitArgPrefixes[WordOptions] = field(default_factory=WordOptions)
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
     budget: tyro.conf.OmitArgPrefixes[BudgetOptions] = field(default_factory=BudgetOptions)
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A kind of machine, as the price file has it."""
+
+    cpus: int
+    gpus: int
+    dollars: float
+    spot: float | None = None
+    memory_gb: float | None = None
+    gpu: str | None = None
+    gpu_speed: float | None = None
+
+
+def check_plan(options: PlanOptions, storage: Storage) -> None:
+    """Look for inputs, captioner and prices.
+
+    Raises:
+        UsageError: one of them cannot be used.
+        StorageError: storage that cannot be read.
+    """
+    node_types(options.budget, storage)
+    check_bundle(options.captioner.model, storage)
+    Inputs(options.inputs, storage).check()
+
+
+def node_types(budget: BudgetOptions, storage: Storage) -> dict[str, NodeType]:
+    """Kinds of machines by name, those asked for among them.
+
+    Raises:
+        UsageError: no price file, or it does not have a kind that is asked for.
+    """
+    types = _read_prices(budget.prices, storage)
+    unknown = [name for name in budget.node_types if name not in types]
+    if unknown:
+        raise UsageError(f"--node-types {' '.join(unknown)}: the price file has {', '.join(types)}")
+    return types
+
+
+def _read_prices(uri: str | None, storage: Storage) -> dict[str, NodeType]:
+    """Kinds of machines by name.
+
+    Raises:
+        UsageError: no such file, or not of the form that the package's own has.
+    """
+    try:
+        if uri is None:
+            text = (package_files("captionkit") / "assets" / "prices.yaml").read_bytes()
+        else:
+            text = storage.read(storage.normalize(uri))
+        return TypeAdapter(dict[str, NodeType]).validate_python(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError, StorageError) as err:
+        raise UsageError(f"--prices {uri}: {err}") from err

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from captionkit.model.captioner import Captioner
-from captionkit.plan.estimate import Estimate, estimate, read_prices
-from captionkit.plan.options import PlanOptions
+from captionkit.plan.estimate import Estimate, estimate
+from captionkit.plan.options import PlanOptions, node_types
 from captionkit.plan.sample import Archive, Sample, list_archive, measure
 from captionkit.plan.settings import Settings, choose, preferred
 from captionkit.storage import Storage
@@ -81,7 +81,7 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
         StorageError: storage that cannot be read at all.
     """
     storage = Storage(options.storage)
-    types = read_prices(options.budget.prices, storage)
+    types = node_types(options.budget, storage)
     captioner = Captioner.load(options.captioner.model, dtype=options.captioner.dtype, storage=storage)
     archive, chosen = list_archive(options, storage, progress)
     sample = measure(options, storage, captioner, archive, chosen)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captionkit.plan.estimate import Estimate, NodeType
-from captionkit.plan.options import PlanOptions
+from captionkit.plan.estimate import Estimate
+from captionkit.plan.options import NodeType, PlanOptions
 from captionkit.plan.sample import Sample
 
 

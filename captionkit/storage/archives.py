@@ -20,7 +20,9 @@ from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from captionkit.lfs import FIRST_LINE, LFS_POINTER, is_lfs_pointer
 from captionkit.storage.addresses import spelled
 
 ARCHIVE_ERRORS = (
@@ -42,7 +44,6 @@ _LONG_HEADERS = (
 )
 NAME_BYTES = 2**20
 """What the names and attributes of one member of a tar may take."""
-_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class Member(NamedTuple):
@@ -75,9 +76,19 @@ def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", copy)
 
 
-def is_lfs_pointer(head: bytes) -> bool:
-    """Whether these first bytes are those of a Git LFS pointer, which stands in a repository for the file itself."""
-    return head.startswith(_LFS)
+def open_parquet(stream: BinaryIO, **options: Any) -> pq.ParquetFile:
+    """A Parquet file; options as of `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        pa.ArrowInvalid, OSError: it is none. A damaged footer raises OSError.
+    """
+    try:
+        return pq.ParquetFile(stream, **options)
+    except (pa.ArrowInvalid, OSError) as err:
+        stream.seek(0)
+        if is_lfs_pointer(stream.read(len(FIRST_LINE))):
+            raise pa.ArrowInvalid(f"it is {LFS_POINTER}") from err
+        raise
 
 
 def uncompressed(stream: BinaryIO) -> BinaryIO:
@@ -100,9 +111,9 @@ def members(stream: BinaryIO) -> Iterator[Member]:
     Raises:
         One of ARCHIVE_ERRORS, or ValueError, ArithmeticError, LookupError: the archive is damaged, or is none.
     """
-    head, stream = begin(stream, len(_LFS))
+    head, stream = begin(stream, len(FIRST_LINE))
     if is_lfs_pointer(head):
-        raise tarfile.ReadError("it is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`")
+        raise tarfile.ReadError(f"it is {LFS_POINTER}")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         with seekable(stream) as file:  # a zip's directory is at its end
             yield from _zip_members(file)
@@ -116,22 +127,22 @@ def members(stream: BinaryIO) -> Iterator[Member]:
         raise tarfile.ReadError("it ends without an end marker")
 
 
-def names(stream: BinaryIO) -> Iterator[str]:
-    """Names of the files in an archive, as `members` has them. Of a tar that is not packed only headers are read.
+def listing(stream: BinaryIO) -> Iterator[Member]:
+    """The same files as of `members`. Of a tar that is not packed only headers are read, and what is asked of a member.
 
     Raises:
         As `members`.
     """
     head, stream = begin(stream, tarfile.BLOCKSIZE)
     if not stream.seekable() or not _is_header(head):
-        yield from (member.name for member in members(stream))
+        yield from members(stream)
         return
     while _is_header(head):
         with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
             while (header := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # `tarfile` would keep them all
                 if header.isfile():
-                    yield spelled(header.name)
+                    yield Member(spelled(header.name), header.size, partial(_open_in_tar, tar, header))
         while (head := stream.read(tarfile.BLOCKSIZE)) and not any(head):
             pass
         if head:

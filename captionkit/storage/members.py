@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captionkit.errors import UsageError
-from captionkit.storage.archives import ARCHIVE_ERRORS, members, seekable
+from captionkit.storage.archives import ARCHIVE_ERRORS, members, open_parquet, seekable
 from captionkit.storage.errors import AddressError, Cause, StorageError, failure, redact
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "img", "image_bytes", "bytes", "content", "data")
@@ -74,7 +74,7 @@ def _read_tar(file: BinaryIO, base: str, member: str) -> bytes:
 
 def _read_row(file: BinaryIO, base: str, member: str, column: str | None) -> bytes:
     with seekable(file) as stream:
-        return _row_of(pq.ParquetFile(stream), base, member, column)
+        return _row_of(open_parquet(stream), base, member, column)
 
 
 def _row_of(table: pq.ParquetFile, base: str, member: str, column: str | None) -> bytes:

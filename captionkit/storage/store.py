@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from captionkit.storage import addresses
-from captionkit.storage.addresses import Pattern, escape, is_pattern, split_member, split_scheme
+from captionkit.storage.addresses import Pattern, escape, expand_braces, is_pattern, split_member, split_scheme
 from captionkit.storage.backends import Backend
 from captionkit.storage.errors import AddressError, StorageError, failure, redact
 from captionkit.storage.members import read_member
@@ -129,6 +129,13 @@ class Storage:
         """Whether there is something below this address; always so for a bucket, never on the web."""
         address, backend = self._object(uri)
         return backend.is_folder(address)
+
+    def expand(self, address: str) -> Iterator[str]:
+        """What the braces in an address stand for (see `expand_braces`); itself where something has that very name."""
+        if next(expand_braces(address)) == address or self.exists(address) or self.is_folder(address):
+            yield address
+        else:
+            yield from expand_braces(address)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Everything below a folder, in no order, as a stream in constant memory; or just the one object.

@@ -2,16 +2,15 @@
 
 Of the table: every file is readable Parquet of the schema, what its footer counts is in it, each row is a caption or a
 failure with its reason, no address has two, and one model said it all. Of its inputs: they are listed anew, as the run
-records name them, and each is looked for. Memory: some 50 bytes a row of the table, nothing for the inputs.
+records or the user name them, and each is looked for; on request each image within shards too. Memory: some 50 bytes a
+row of the table, nothing for the inputs but the names in one shard at a time.
 """
 
 from __future__ import annotations
 
 import json
-import tarfile
-import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -19,11 +18,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from captionkit.errors import UsageError
-from captionkit.inputs.containers import is_image
+from captionkit.inputs.containers import BREAKS, image_members
 from captionkit.inputs.ids import image_id
-from captionkit.inputs.listing import Inputs, Item
+from captionkit.inputs.listing import Inputs, Item, passed_over
 from captionkit.inputs.options import InputOptions
-from captionkit.storage import Storage, StorageError, StorageOptions, public
+from captionkit.storage import Storage, StorageError, StorageOptions, join_member, public, redact
+from captionkit.storage.archives import listing
 from captionkit.table.check_index import Rows
 from captionkit.table.check_report import CheckReport
 from captionkit.table.compact import leftovers
@@ -40,6 +40,8 @@ def check(
     storage: Storage,
     *,
     coverage: bool = True,
+    inputs: Sequence[str] = (),
+    members: bool = False,
     every_column: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> CheckReport:
@@ -47,6 +49,8 @@ def check(
 
     Args:
         coverage: List the inputs anew: those of the newest run, and of earlier ones that had come to their end.
+        inputs: Addresses to list in place of those that run records name. How they are read is as in the newest run.
+        members: Look for the row of each image in shards and Parquet files, not only for their number.
         every_column: Read all columns, to be sure that all are readable; else those that the promise is about.
         progress: Called with the number of rows read, then of inputs listed.
 
@@ -71,8 +75,16 @@ def check(
     _check_models(table, report, rows.models, mixed=any(run["options"].get("mixed") for run in runs))
     rows.index()
     if coverage:
-        _Coverage(rows, report, progress).check(runs)
+        if inputs:
+            runs = [_naming(inputs, runs, storage)]
+        _Coverage(rows, report, progress, members).check(runs)
     return report
+
+
+def _naming(inputs: Sequence[str], runs: list[dict[str, Any]], storage: Storage) -> dict[str, Any]:
+    """The record that a run over these inputs would have, with the other options of the newest run."""
+    options = runs[0]["options"] if runs else {}
+    return {"run_id": "", "options": {**options, "input": [storage.normalize(address) for address in inputs]}}
 
 
 class _Table(CaptionTable):
@@ -99,8 +111,8 @@ def _check_models(table: CaptionTable, report: CheckReport, found: Counter[str],
 class _Coverage:
     """Looks for each input's row."""
 
-    def __init__(self, rows: Rows, report: CheckReport, progress: Callable[[int], None]) -> None:
-        self.rows, self.report, self.progress = rows, report, progress
+    def __init__(self, rows: Rows, report: CheckReport, progress: Callable[[int], None], members: bool) -> None:
+        self.rows, self.report, self.progress, self.members = rows, report, progress, members
         self.listed: set[int] = set()
         """Indices of the containers that are among the inputs."""
 
@@ -114,20 +126,28 @@ class _Coverage:
             try:
                 inputs = _inputs(run, self.rows.table)
                 self._items(inputs)
+                where = f"in the inputs of run {run['run_id']}" if run["run_id"] else "in --input"
                 if inputs.blank:
-                    report.note("blank", f"in the inputs of run {run['run_id']}", count=inputs.blank)
+                    report.note("blank", where, count=inputs.blank)
+                for note in inputs.notes:
+                    report.note("lists", note)
+                self._pass_over(inputs.ignored, where)
             except (UsageError, StorageError) as err:
                 whole = False
                 # The archive of an earlier night may be gone, and its rows in good order.
                 tell = report.note if number else report.problem
                 denied = isinstance(err, StorageError) and err.kind == "permission"
                 hint = " (run records keep no passwords; of web addresses, ~/.netrc may)" if denied else ""
-                tell("coverage", f"those of run {run['run_id']}: {err}{hint}")
+                tell("coverage", f"those of run {run['run_id']}: {err}{hint}" if run["run_id"] else str(err))
         extra = ~self.rows.in_input
         extra &= ~np.isin(self.rows.containers, np.array(sorted(self.listed), np.int32))
         if whole and extra.any():
             found = np.flatnonzero(extra)
             report.note("extra", *self.rows.addresses(found), count=len(found))
+
+    def _pass_over(self, files: Counter[str], where: str) -> None:
+        if files:
+            self.report.note("passed_over", f"{passed_over(files)} {where}", count=files.total())
 
     def _items(self, inputs: Inputs) -> None:
         chunk: list[Item] = []
@@ -161,24 +181,55 @@ class _Coverage:
         if parts and not current:
             self.report.note("changed", name)
             return
+        if self.members:
+            self._members(item, name)
         there = sum(rows for _, rows, _ in current)
         totals = [total for _, _, total in current if total is not None]
         total = max([*totals, sum(item.row_groups)]) if item.kind == "parquet" else max(totals, default=None)
         if total is not None and there >= total:
             return
-        if not parts and item.kind == "tar" and _holds_no_image(item.uri, self.rows.table.storage):
+        if not parts and item.kind == "tar" and self._holds_no_image(item):
             return
         of = f"of {total:,} rows" if total is not None else "rows, and its end was not reached"
         self.report.problem("unfinished", f"{name}: {there:,} {of}")
 
+    def _holds_no_image(self, item: Item) -> bool:
+        """Whether a shard of which the table has no row has none to give; read up to its first image."""
+        try:
+            return next(self._images_in(item, Counter()), None) is None
+        except BREAKS:
+            return False  # a broken shard has a row that says so
 
-def _holds_no_image(shard: str, storage: Storage) -> bool:
-    """Whether a shard of which the table has no row has none to give; read up to its first image."""
-    try:
-        with storage.open(shard) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
-            return not any(member.isfile() and is_image(member.name) for member in tar)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, StorageError):
-        return False  # a broken shard has a row that says so
+    def _images_in(self, item: Item, others: Counter[str]) -> Iterator[str]:
+        """Names of the images in a shard."""
+        with self.rows.table.storage.open(item.uri) as stream:
+            for member, _, _ in image_members(listing(stream), others):
+                yield member.name
+
+    def _members(self, item: Item, name: str) -> None:
+        """The images within a container, each by its address."""
+        if item.kind == "parquet":
+            self._find([join_member(name, str(row)) for row in range(sum(item.row_groups))])
+            return
+        others: Counter[str] = Counter()
+        found: dict[str, None] = {}
+        try:
+            for member in self._images_in(item, others):
+                found[join_member(name, member)] = None
+        except BREAKS as err:
+            if isinstance(err, StorageError) and err.hopeless:
+                raise
+            if int(self.rows.find([name])[0]) < 0:  # else a failed row says so
+                self.report.problem("coverage", f"{name}: {redact(' '.join(str(err).split()))[:300]}")
+            if found:
+                found.popitem()  # what broke may be this one's own data, which nobody has read here
+        self._find(list(found))
+        self._pass_over(others, f"in {name}")
+
+    def _find(self, members: list[str]) -> None:
+        for at, member in zip(self.rows.find(members).tolist(), members, strict=True):
+            if at < 0:
+                self.report.problem("members", member)
 
 
 def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,10 +20,14 @@ MEANINGS = {
     "models": "models or search options in one table, though no run asked for --mixed",
     "missing": "inputs have no row: the same `captionkit caption` command does what is missing",
     "unfinished": "shards and Parquet files are not in the table to their end: the same",
+    "members": "images in shards and Parquet files have no row. Of a file that the table has whole, the same "
+    "command makes none: caption that file into another --output",
     "coverage": "inputs could not be listed, so that nobody can tell what of them is missing",
     "changed": "inputs have changed since they were captioned; the next run captions them anew",
     "extra": "rows of addresses that are no longer among the inputs",
     "blank": "rows of lists without an address",
+    "lists": "things about lists are worth knowing",
+    "passed_over": "files and members of shards are passed over, as no images or as another --format's",
     "writing": "run is writing to the table at this moment; check again when it has ended",
 }
 """What each finding is about, as the end of a sentence that begins with their number."""
@@ -37,10 +41,14 @@ MEANINGS_OF_ONE = {
     "replaced": "file that `captionkit compact` had merged when it died: the same command again deletes it",
     "missing": "input has no row: the same `captionkit caption` command does what is missing",
     "unfinished": "shard or Parquet file is not in the table to its end: the same",
+    "members": "image in a shard or Parquet file has no row. Of a file that the table has whole, the same "
+    "command makes none: caption that file into another --output",
     "coverage": "input could not be listed, so that nobody can tell what of it is missing",
     "changed": "input has changed since it was captioned; the next run captions it anew",
     "extra": "row of an address that is no longer among the inputs",
     "blank": "row of a list without an address",
+    "lists": "thing about a list is worth knowing",
+    "passed_over": "file or member of a shard is passed over, as no image or as another --format's",
 }
 """The same where that number is one."""
 

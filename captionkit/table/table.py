@@ -29,6 +29,7 @@ from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids, IdSet
 from captionkit.schema import FOOTER, SCHEMA
 from captionkit.storage import Storage, StorageError, escape, split_member
+from captionkit.storage.archives import open_parquet
 
 
 @dataclass
@@ -100,7 +101,7 @@ class CaptionTable:
     def _look(self, uri: str) -> TableFile:
         with self.storage.open(uri) as stream:
             try:
-                metadata = pq.read_metadata(stream)
+                metadata = open_parquet(stream).metadata
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 raise UsageError(f"{uri} in the output folder is not a readable Parquet file: {err}") from err
         return TableFile(uri, metadata.num_rows, Footer.from_metadata(metadata.metadata, uri))

@@ -1,16 +1,19 @@
-"""What a training refuses before it begins."""
+"""What a training refuses before it begins. Imports no torch, so that it is said at once."""
 
 import json
 from dataclasses import asdict
 from typing import Any
 
 from captionkit.errors import UsageError
-from captionkit.model.decoders import DECODERS
+from captionkit.inputs.named import require
+from captionkit.model.bundle_files import check_bundle
+from captionkit.storage import Storage
 from captionkit.training.options import NetworkOptions, TrainOptions
-from captionkit.training.stages import stages
 
 FREE = ("cluster", "result", "config", "storage")
 """Options that may change from one start of a training to the next."""
+ALL_AT_ONCE = ("one_shot",)
+"""The decoders that have `predicts_padding`."""
 NOT_DRAWN = "--scst-epochs: {} says all words at once, which cannot be trained by drawing them"
 
 
@@ -18,15 +21,21 @@ def check(options: TrainOptions) -> None:
     """Raise UsageError for what the types cannot say of the options."""
     network, steps, scst = options.network, options.steps, options.scst
     tune, validate = options.finetune, options.validate
+    stages = (
+        (steps.epochs, steps.batch_size),
+        (tune.finetune_epochs, tune.finetune_batch),
+        (scst.scst_epochs, scst.scst_batch),
+    )
+    batches = [batch for epochs, batch in stages if epochs > 0]
     for fine, complaint in (
         (
-            bool(stages(options)) or options.result.neighbours,
+            bool(batches) or options.result.neighbours,
             "--epochs 0, no other stage and no --neighbours: nothing to do",
         ),
         (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
         (options.cluster.workers >= 1, f"--workers {options.cluster.workers}: at least 1"),
         (
-            all(stage.batch_size >= options.cluster.workers for stage in stages(options)),
+            all(batch >= options.cluster.workers for batch in batches),
             "--batch-size, --finetune-batch, --scst-batch: at least one row for each of --workers",
         ),
         (scst.scst_samples >= 1, "--scst-samples: at least 1"),
@@ -38,7 +47,7 @@ def check(options: TrainOptions) -> None:
         (options.corpus.teacher_captions >= 1, "--teacher-captions: at least 1"),
         (validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1"),
         (
-            not (scst.scst_epochs and not network.init and DECODERS[network.decoder].predicts_padding),
+            not (scst.scst_epochs and not network.init and network.decoder in ALL_AT_ONCE),
             NOT_DRAWN.format(network.decoder),
         ),
         (
@@ -48,6 +57,27 @@ def check(options: TrainOptions) -> None:
     ):
         if not fine:
             raise UsageError(complaint)
+
+
+def check_inputs(options: TrainOptions, storage: Storage) -> None:
+    """Look whether the files and folders that the options name are there.
+
+    Raises:
+        UsageError: one is not.
+        StorageError: storage that cannot be read.
+    """
+    corpus, weights = options.corpus, options.network.encoder_weights
+    for option, addresses in (
+        ("--corpus", corpus.corpus),
+        ("--images", corpus.images),
+        ("--train-list", (corpus.train_list,)),
+        ("--dev-list", (corpus.dev_list,)),
+        ("--teacher", corpus.teacher),
+        ("--glove", (corpus.glove,)),
+        ("--encoder-weights", () if weights in ("pretrained", "none") else (weights,)),
+    ):
+        require(option, filter(None, addresses), storage)
+    check_bundle(options.network.init, storage)
 
 
 def lasting(options: TrainOptions) -> dict[str, Any]:

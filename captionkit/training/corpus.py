@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from captionkit.corpus import read_corpus
 from captionkit.counting import counted
 from captionkit.errors import UsageError
-from captionkit.storage import Storage
+from captionkit.storage import Storage, redact
 from captionkit.training.examples import Examples
 from captionkit.training.options import CorpusOptions
 from captionkit.vocabulary import Vocabulary, tokenize
@@ -68,6 +68,12 @@ def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCo
         part = {"train": train, "val": dev, None: rest}.get(record.split)
         if part is not None:
             part.append((record.image, record.captions))
+    for option, address, part in (("--train-list", options.train_list, train), ("--dev-list", options.dev_list, dev)):
+        if address and not part:
+            raise UsageError(
+                f"{option} {redact(address)}: not one image of this list is there, or all are in another list; look at "
+                f"--images and at what was met:\n{corpus.report}"
+            )
     train = train or rest
     if not dev:
         chosen = _dev_images([image for image, _ in train])

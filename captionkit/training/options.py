@@ -21,7 +21,8 @@ class CorpusOptions:
     """Addresses of the captions: Flickr token files, Kaggle's captions.txt or results.csv, COCO's or Karpathy's JSON,
     or your own .csv, .jsonl or .parquet with an address and a caption in each row."""
     images: tuple[str, ...] = ()
-    """Where the photos lie: folders, patterns, tar shards; found by name. By itself beside the captions."""
+    """Where the photos lie: folders, patterns, brace ranges, tar shards; found by name. By itself beside the
+    captions."""
     train_list: str | None = None
     """A list of the training images, one a line. By itself what the corpus says, or Flickr8k's own lists beside it."""
     dev_list: str | None = None

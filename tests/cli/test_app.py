@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from dataclasses import fields
@@ -104,11 +105,51 @@ def test_help_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("wrong", [["--input", "/no/such"], ["--input", ".", "--actors", "0"]])
-def test_wrong_usage_is_found_without_torch_and_ray(wrong: list[str], tmp_path: Path) -> None:
+TRAIN, JUDGE = ["train", "--output", "out"], ["evaluate", "--output", "out"]
+CAPTION, PLAN = ["caption", "--output", "out"], ["plan"]
+WRONG = [
+    ([*CAPTION, "--input", "/no/such"], "--input /no/such: no such file or folder"),
+    ([*CAPTION, "--input", ".", "--model", "/no/such"], "/no/such is no captioner bundle"),
+    ([*CAPTION, "--input", ".", "--actors", "0"], "--actors 0: expected"),
+    ([*PLAN, "--input", "/no/such"], "--input /no/such: no such file or folder"),
+    ([*PLAN, "--input", ".", "--model", "/no/such"], "/no/such is no captioner bundle"),
+    ([*PLAN, "--input", ".", "--prices", "/no/such"], "--prices /no/such: "),
+    ([*PLAN, "--input", ".", "--node-types", "abacus"], "--node-types abacus: the price file has"),
+    ([*TRAIN, "--corpus", "/no/such"], "--corpus /no/such: no such file or folder"),
+    ([*TRAIN, "--corpus", "/no/*.json"], "--corpus /no/*.json: nothing fits this pattern"),
+    ([*TRAIN, "--corpus", "a.csv", "--images", "/no/such"], "--images /no/such: no such file or folder"),
+    ([*TRAIN, "--corpus", "a.csv", "--dev-list", "/no/such"], "--dev-list /no/such: no such file or folder"),
+    ([*TRAIN, "--corpus", "a.csv", "--glove", "/no/such"], "--glove /no/such: no such file or folder"),
+    ([*TRAIN, "--corpus", "a.csv", "--teacher", "/no/such"], "--teacher /no/such: no such file or folder"),
+    ([*TRAIN, "--corpus", "a.csv", "--encoder-weights", "/no"], "--encoder-weights /no: no such file"),
+    ([*TRAIN, "--corpus", "a.csv", "--init", "/no/such"], "/no/such is no captioner bundle"),
+    ([*TRAIN, "--corpus", "a.csv", "--workers", "0"], "--workers 0: at least 1"),
+    ([*TRAIN, "--corpus", "a.csv", "--address", "nowhere"], "--address nowhere: expected"),
+    ([*JUDGE, "--corpus", "/no/such"], "--corpus /no/such: no such file or folder"),
+    ([*JUDGE, "--corpus", "a.csv", "--images", "/no/such"], "--images /no/such: no such file or folder"),
+    ([*JUDGE, "--corpus", "a.csv", "--split-list", "/no/such"], "--split-list /no/such: no such file"),
+    ([*JUDGE, "--corpus", "a.csv", "--table", "/no/such"], "--table /no/such: no such file or folder"),
+    ([*JUDGE, "--corpus", "a.csv", "--model", "/no/such"], "/no/such is no captioner bundle"),
+]
+"""Commands, and what they complain of."""
+
+
+def test_wrong_usage_is_found_without_torch_and_ray(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,caption\na.jpg,A dog\n")
+    (tmp_path / "a.jpg").write_bytes(b"1")
     script = (
-        "import sys; from captionkit.cli import main\n"
-        f"code = main(['caption', '--output', {str(tmp_path / 'out')!r}, *{wrong!r}])\n"
-        "sys.exit(code if not {'torch', 'ray'} & sys.modules.keys() else 'torch or Ray was loaded')"
+        "import json, sys; from captionkit.cli import main\n"
+        "for args in json.loads(sys.argv[1]):\n"
+        "    print('code', main(args), {'torch', 'ray'} & sys.modules.keys(), file=sys.stderr)"
     )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == USAGE
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(
+        [*command, json.dumps([args for args, _ in WRONG])], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    answers = ran.stderr.split(f"code {USAGE} set()\n")
+    assert answers.pop() == ""
+    assert len(answers) == len(WRONG)
+    for (args, complaint), answer in zip(WRONG, answers, strict=True):
+        assert answer.startswith("captionkit: "), args
+        assert complaint in answer
+        assert answer.count("\n") == 1

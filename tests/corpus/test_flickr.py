@@ -58,7 +58,7 @@ def test_official_lists_beside_the_file_give_the_splits() -> None:
     records = list(corpus)
     check_account(records, corpus.report)
     assert [record.split for record in records] == ["train", "train", "val", None]
-    assert corpus.report.noted == {"crlf": 2, "two_splits": 1, "in_no_list": 1, "listed_without_captions": 1}
+    assert corpus.report.noted == {"crlf": 2, "two_splits": 1, "in_no_list": 1}
     assert corpus.report.examples["in_no_list"] == [f"{folder}/d.jpg"]
     assert corpus.report.splits == {"train": 2, "val": 1, None: 1}
 

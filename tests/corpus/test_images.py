@@ -12,7 +12,7 @@ import pytest
 from captionkit.corpus import CorpusError, list_images, read_corpus
 from captionkit.errors import UsageError
 from captionkit.storage import Storage, StorageError
-from captionkit.storage.archives import names
+from captionkit.storage.archives import listing
 from tests.corpus.reading import read_back
 
 
@@ -95,7 +95,7 @@ def test_of_a_plain_tar_only_headers_are_read(tmp_path: Path) -> None:
             out.addfile(member, io.BytesIO(bytes(2**22)))
     with large.open("rb") as file:
         counting = Counting(file)
-        assert list(names(counting)) == ["a.jpg", "b.jpg"]
+        assert [member.name for member in listing(counting)] == ["a.jpg", "b.jpg"]
     assert counting.bytes_read < 2**15
 
 
@@ -134,6 +134,17 @@ def test_names_are_looked_up_by_the_best_fit(tmp_path: Path) -> None:
     assert report.noted == {"twice_there": 1}
 
 
+def test_a_backslash_of_an_image_that_is_there_is_its_own(tmp_path: Path) -> None:
+    touch(tmp_path / "b\\c.jpg", tmp_path / "b" / "c.jpg", tmp_path / "2014" / "a.jpg")
+    text = "image,caption\n" + "".join(f"{name},A dog\n" for name in (r"b\c.jpg", r"2014\a.jpg", r"far/2014\a.jpg"))
+    records, _ = read_back("windows.csv", text, images=str(tmp_path))
+    assert [record.image.removeprefix(f"{tmp_path}/") for record in records] == [
+        r"b\c.jpg",
+        "2014/a.jpg",
+        "2014/a.jpg",
+    ]
+
+
 def test_captions_whose_image_is_missing_are_counted(tmp_path: Path) -> None:
     touch(tmp_path / "a.jpg")
     rows = "a.jpg#0\tA dog\n" + "".join(f"2258277193_586949ec62.jpg.1#{n}\tA cat\n" for n in range(5))
@@ -157,3 +168,19 @@ def test_what_cannot_be_looked_up(tmp_path: Path) -> None:
             read_corpus("x.csv", images=images, check=False)
     with pytest.raises(UsageError, match="images names no place"):
         read_corpus("x.csv", images=[])
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_braces_stand_for_shards_and_files_unless_one_has_that_name(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = str(tmp_path) if place == "local" else f"s3://{request.getfixturevalue('bucket')}"
+    storage = Storage()
+    for number in range(3):
+        packed = shard(tmp_path / f"made-{number}.tar", f"{number}.jpg")
+        storage.write(f"{root}/train-{number:02d}.tar", packed.read_bytes())
+        storage.write(f"{root}/captions-{number}.csv", f"image,caption\n{number}.jpg,A dog\n".encode())
+    corpus = read_corpus(f"{root}/captions-{{0..1}}.csv", [f"{root}/train-{{00..02}}.tar"])
+    assert [record.image for record in corpus] == [f"{root}/train-00.tar#0.jpg", f"{root}/train-01.tar#1.jpg"]
+    storage.write(f"{root}/captions-{{0..1}}.csv", b"image,caption\n2.jpg,A dog\n")
+    assert [record.image for record in corpus] == [f"{root}/train-02.tar#2.jpg"]

@@ -9,7 +9,8 @@ import pytest
 import tyro
 
 from captionkit.errors import UsageError
-from captionkit.evaluation.job import decodings, evaluate
+from captionkit.evaluation.checks import decodings
+from captionkit.evaluation.job import evaluate
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions, JudgedCorpusOptions, ResultOptions
 from captionkit.model.search.options import SearchOptions
 from tests.evaluation.test_candidates import write_table

@@ -395,3 +395,29 @@ def test_a_pattern_within_a_folder_that_exists_is_one(folder: Folder, bucket: st
     assert uris(f"{folder.path}/arch [2]/*.jpg") == [f"{folder.path}/arch 2/c.jpg"]
     Storage().write(f"s3://{bucket}/arch [2014]/a.jpg", b"1")
     assert uris(f"s3://{bucket}/arch [2014]/*.jpg") == [f"s3://{bucket}/arch [2014]/a.jpg"]
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_backslash_of_a_name_that_exists_is_its_own(place: str, tmp_path: Path, request: Any) -> None:
+    root = str(tmp_path) if place == "local" else f"s3://{request.getfixturevalue('bucket')}"
+    storage = Storage()
+    for name in ("2014/a.jpg", "b\\c.jpg", "b/c.jpg", "x/y.jpg"):
+        storage.write(f"{root}/{name}", b"1")
+    lines = ["2014\\a.jpg", "b\\c.jpg", f"{root}/b\\c.jpg", "no\\such.jpg"]
+    if place == "s3":
+        lines.append(f"{root}/x\\y.jpg")  # nobody spells a whole address as on Windows
+    storage.write(f"{root}/list.txt", "\n".join(lines).encode())
+    expected = [f"{root}/2014/a.jpg", f"{root}/b\\c.jpg", f"{root}/b\\c.jpg", f"{root}/no\\such.jpg", *lines[4:]]
+    assert [item.uri for item in items(f"{root}/list.txt")] == expected
+
+
+def test_a_file_named_by_braces_is_held_to_what_a_named_file_is_held_to(folder: Folder) -> None:
+    a, b = folder.add("a.jpg", b"1"), folder.add("b.jpg", b"2")
+    folder.add("one", b"a.jpg\n")  # no suffix: looked into because it is named
+    folder.add("two", b"b.jpg\n")
+    assert uris(f"{folder.path}/{{one,two}}") == [a, b]
+    folder.add("p-0.parquet", b"PAR1, and then nothing")
+    with pytest.raises(UsageError, match="not a readable Parquet file"):
+        items(f"{folder.path}/p-{{0..0}}.parquet")
+    # In a folder behind it, it merely lies.
+    assert [item.broken for item in items(f"{folder.path}/{{one,two}}", str(folder.path)) if item.broken] == [True]

@@ -15,16 +15,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from captionkit.errors import UsageError
-from captionkit.model.bundle import (
-    DESCRIPTION,
-    FILES,
-    VOCABULARY,
-    WEIGHTS,
-    BundleError,
-    fingerprint,
-    read_weights,
-    unpack,
-)
+from captionkit.model.bundle import read_weights, unpack
+from captionkit.model.bundle_files import DESCRIPTION, FILES, VOCABULARY, WEIGHTS, BundleError, fingerprint
 from captionkit.model.captioner import Captioner
 from captionkit.storage import Storage, StorageError
 from captionkit.vocabulary import Vocabulary
@@ -106,7 +98,7 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 
 
 def test_no_embedded_captioner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("captionkit.model.bundle.package_files", lambda _: tmp_path)
+    monkeypatch.setattr("captionkit.model.bundle_files.package_files", lambda _: tmp_path)
     with pytest.raises(BundleError, match=r"lacks the embedded captioner .*; install captionkit anew"):
         Captioner.load()
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from captionkit.errors import UsageError
 from captionkit.images import decode
-from captionkit.model.bundle import BundleError
+from captionkit.model.bundle_files import BundleError
 from captionkit.model.captioner import Captioner, Hypothesis
 from captionkit.model.decoders import ShowTell
 from captionkit.model.encoders import build_encoder

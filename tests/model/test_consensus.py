@@ -14,7 +14,8 @@ from safetensors.torch import save as save_tensors
 
 from captionkit.errors import UsageError
 from captionkit.images import decode
-from captionkit.model.bundle import WEIGHTS, BundleError, unpack
+from captionkit.model.bundle import unpack
+from captionkit.model.bundle_files import WEIGHTS, BundleError
 from captionkit.model.captioner import Captioner
 from captionkit.model.consensus import FARTHEST, RIDGE, SHARPNESS, Consensus
 from captionkit.model.search.options import SearchOptions

@@ -179,3 +179,12 @@ def test_a_second_job_on_the_table_is_refused_before_it_lists(
     assert "the-first" in capfd.readouterr().err
     assert not list(output.glob("*.parquet"))
     assert not list(output.glob("_runs/*"))
+
+
+def test_a_command_looks_at_its_inputs_once_before_it_lists_them(
+    s3: S3Server, bucket: str, proxy: FaultProxy, pictures: list[bytes], tmp_path: Path
+) -> None:
+    s3.client().put_object(Bucket=bucket, Key="in/a.jpg", Body=pictures[0])
+    assert caption(proxy, "--input", f"s3://{bucket}/in", "--output", tmp_path / "out") == OK
+    asked = [request for request in proxy.requests if "list-type" in request and "prefix=in" in request]
+    assert len(asked) == 2, proxy.requests  # the look and the listing

@@ -18,8 +18,8 @@ from captionkit.cli.options import parse
 from captionkit.errors import UsageError
 from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.plan.estimate import NodeType, estimate, read_prices
-from captionkit.plan.options import BudgetOptions, PlanOptions
+from captionkit.plan.estimate import estimate
+from captionkit.plan.options import BudgetOptions, NodeType, PlanOptions, node_types
 from captionkit.plan.sample import Archive, Sample
 from captionkit.plan.settings import Settings, choose
 from captionkit.storage import Storage
@@ -65,8 +65,8 @@ def test_the_speed_of_a_gpu_nobody_measured_is_not_guessed() -> None:
         estimate(BudgetOptions(node_types=("g",)), Archive(9), sample(9, 9), types)
     measured = sample(9, 90, "cuda", "Tesla T4")
     assert {row.node_type for row in estimate(BudgetOptions(), Archive(9), measured, types)} == {"g"}
-    with pytest.raises(UsageError, match="the price file has g, c"):
-        estimate(BudgetOptions(node_types=("x",)), Archive(9), sample(9, 9), types)
+    with pytest.raises(UsageError, match="--node-types x: the price file has "):
+        node_types(BudgetOptions(node_types=("x",)), Storage())
 
 
 def test_cores_beside_a_starved_gpu_are_planned_where_they_pay() -> None:
@@ -169,7 +169,7 @@ def test_a_dry_run_is_the_plan_of_the_job_and_writes_nothing(
 
 
 def test_prices_that_are_none(tmp_path: Path) -> None:
-    assert all(node.cpus > 0 and node.dollars > 0 for node in read_prices(None, Storage()).values())
+    assert all(node.cpus > 0 and node.dollars > 0 for node in node_types(BudgetOptions(), Storage()).values())
     bad = tmp_path / "prices.yaml"
     bad.write_text("mine: {cpus: many}\n")
     assert main(["plan", "--input", str(tmp_path), "--prices", str(bad)]) == USAGE

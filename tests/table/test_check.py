@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from captionkit.cli import OK, main
 from captionkit.config import to_config
 from captionkit.errors import UsageError
 from captionkit.images import Limits, Preprocessing
@@ -372,3 +374,95 @@ def test_what_real_fetching_makes_is_proven(folder: Folder, output: Path) -> Non
     found = check(str(output), STORAGE)
     assert {name: finding.count for name, finding in found.problems.items()} == {"missing": 1, "unfinished": 4}
     assert [example.split(" ")[0] for example in found.problems["missing"].examples] == [f"{folder.path}/bad.jpg"]
+
+
+def test_images_in_shards_and_parquet_files_are_looked_for_by_name(folder: Folder, output: Path) -> None:
+    names = ("a.jpg", "b.jpg", "hash4711", "label.txt")
+    one = tar_bytes([("a.jpg", b"1"), ("b.jpg", b"2"), ("hash4711", jpeg(1)), ("label.txt", b"cat")])
+    shard = folder.add("one.tar", one + tar_bytes([("behind.jpg", b"3")]))
+    packed = folder.add("packed.tar", gzip.compress(one))
+    images = folder.add("images.parquet", b"")
+    pq.write_table(pa.table({"image": [b"1", b"2"]}), images)
+
+    def caption_members(base: str, *members: str) -> pa.Table:
+        made = [f"{base}#{member}" for member in members]
+        return rows(made, STORAGE.stat(base).version, total=len(members))
+
+    # As a captionkit would have written it that knew neither names without suffix nor tars behind one another; and one
+    # that took another row of the Parquet file for the second.
+    write(output, caption_members(shard, *names[:2]), caption_members(packed, *names[:3]))
+    write(output, caption_members(images, "0", "7"), run="s")
+    record(output, folder.path)
+    assert problems(output) == {}
+    found = check(str(output), STORAGE, members=True)
+    assert {name: problem.count for name, problem in found.problems.items()} == {"members": 3}
+    assert found.problems["members"].examples == [f"{images}#1", f"{shard}#hash4711", f"{shard}#behind.jpg"]
+    assert found.notes["passed_over"].count == 2
+    assert f"1 file: 1 × .txt in {shard}" in found.notes["passed_over"].examples
+    write(output, caption_members(shard, "hash4711", "behind.jpg"), caption_members(images, "1"), run="t")
+    assert problems(output, members=True) == {}
+
+
+def test_a_shard_that_breaks_now_is_no_proof(folder: Folder, output: Path) -> None:
+    whole = tar_bytes([("a.jpg", jpeg(1)), ("b.jpg", jpeg(2))])
+    shard = folder.add("s.tar", whole[:-8000])
+    write(output, rows([f"{shard}#a.jpg"], STORAGE.stat(shard).version, total=1))
+    record(output, shard)
+    assert problems(output) == {}
+    found = check(str(output), STORAGE, members=True)
+    assert list(found.problems) == ["coverage"]
+    assert found.problems["coverage"].examples[0].startswith(f"{shard}: ")
+    write(output, failed(rows([shard], STORAGE.stat(shard).version, total=2)), run="s")
+    assert problems(output, members=True) == {}
+
+
+def test_inputs_that_the_run_never_heard_of_can_be_named(folder: Folder, output: Path) -> None:
+    """As where one of two --input was lost before the run began."""
+    one, two = folder.add("one/a.jpg", b"1"), folder.add("two/b.jpg", b"2")
+    write(output, versioned(two))
+    record(output, folder.path / "two")
+    assert problems(output) == {}
+    both = (f"{folder.path}/one", f"{folder.path}/two")
+    found = check(str(output), STORAGE, inputs=both)
+    assert found.problems["missing"].examples == [one]
+    assert found.notes == {}
+    gone = check(str(output), STORAGE, inputs=(f"{folder.path}/three",))
+    assert gone.problems["coverage"].examples == [f"--input {folder.path}/three: no such file or folder"]
+
+
+def test_what_is_passed_over_and_odd_in_lists_is_told(folder: Folder, output: Path) -> None:
+    a, b = folder.add("a.jpg", b"1"), folder.add("b.jpg", b"2")
+    folder.add("notes.txt", b"x")
+    listing = folder.add("list.csv", f'uri,label\n{a},"open\n{b},c\n'.encode())
+    write(output, versioned(a))
+    record(output, f"{folder.path}/*.jpg", listing, folder.path)
+    found = check(str(output), STORAGE)
+    assert found.problems["missing"].examples[0] == b
+    assert found.notes["lists"].count == 1
+    assert "a quote that is never closed" in found.notes["lists"].examples[0]
+    assert found.notes["passed_over"].examples[0].endswith(" in the inputs of run r")
+    assert found.notes["passed_over"].count == 2
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "shift_jis", "utf-8"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_members_named_in_any_encoding_have_addresses_that_can_be_read_again(
+    folder: Folder, output: Path, encoding: str, packed: bool
+) -> None:
+    names = ["café.jpg", "cafè.jpg"] if encoding == "latin-1" else ["日本.jpg", "日木.jpg"]
+    sent = {name.encode(encoding).decode("utf-8", "surrogateescape"): jpeg(n) for n, name in enumerate(names)}
+    shard = folder.add("s.tar", gzip.compress(tar_bytes(sent.items())) if packed else tar_bytes(sent.items()))
+    assert caption(folder, output) == 2
+    found = check(str(output), STORAGE, members=True)
+    assert (found.problems, found.notes, found.failed) == ({}, {}, 0)
+    uris = [row["uri"] for row in CaptionTable(str(output), STORAGE).rows(["uri"])]
+    if encoding == "utf-8":
+        assert uris == [f"{shard}#{name}" for name in names]
+    assert "".join(uris).isprintable()
+    for uri, picture in zip(uris, sent.values(), strict=True):
+        assert STORAGE.read(STORAGE.normalize(uri)) == picture  # as `attention` and an `--input` list read it
+        [item] = Inputs(InputOptions(input=(uri,)), STORAGE).items()
+        assert item.name == uri
+    page = output.parent / "page.html"
+    assert main(["gallery", str(output), "--page", str(page)]) == OK
+    assert page.read_text("utf-8").count("data:image/") == 2

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from captionkit.errors import UsageError
-from captionkit.training.checks import check, check_same, lasting
+from captionkit.model.decoders import DECODERS
+from captionkit.training.checks import ALL_AT_ONCE, check, check_same, lasting
 from captionkit.training.job import TrainJob
 from captionkit.training.options import (
     CorpusOptions,
@@ -50,6 +51,10 @@ def test_options_out_of_range(parts: dict[str, Any], complaint: str) -> None:
     check(GOOD)
     with pytest.raises(UsageError, match=complaint):
         TrainJob(replace(GOOD, **parts))
+
+
+def test_decoders_that_say_all_words_at_once_are_known() -> None:
+    assert set(ALL_AT_ONCE) == {name for name, family in DECODERS.items() if family.predicts_padding}
 
 
 def test_a_folder_takes_the_same_training_only() -> None:

@@ -44,3 +44,40 @@ def test_a_threshold_that_leaves_no_word_is_refused(tmp_path: Path) -> None:
     assert corpus.vocabulary(4).words[4:] == ("red",)
     with pytest.raises(UsageError, match=r"--min-count 5: no word comes that often .* 'red', comes 4 times"):
         corpus.vocabulary(5)
+
+
+def with_lists(folder: Path, train: str | None, dev: str | None, images: tuple[str, ...] = ()) -> TrainingCorpus:
+    read(folder, [f"p{number}.jpg" for number in range(40)])
+    lists: dict[str, str] = {}
+    for name, text in (("train", train), ("dev", dev)):
+        if text is not None:
+            (folder / f"{name}.txt").write_text(text)
+            lists[f"{name}_list"] = str(folder / f"{name}.txt")
+    return read_training_corpus(CorpusOptions((str(folder / "captions.csv"),), images, **lists), Storage())
+
+
+def test_a_list_of_which_no_name_fits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        with_lists(tmp_path, None, "img_001\nimg_002\n")
+    assert str(error.value).startswith(f"{tmp_path}/dev.txt, the list of val: none of its 2 names is in the corpus")
+    assert "such as img_001; img_002" in str(error.value)
+    assert "The corpus has images such as p0.jpg; p1.jpg; p2.jpg" in str(error.value)
+    with pytest.raises(UsageError, match=r"train.txt, the list of train: none of its 1 name is"):
+        with_lists(tmp_path, "q.jpg\n", "p1.jpg\n")
+    with pytest.raises(UsageError, match=r"the list of val: none of its 0 names is"):
+        with_lists(tmp_path, None, "\n")
+
+
+def test_a_list_that_fits_in_part_says_how_much(tmp_path: Path) -> None:
+    corpus = with_lists(tmp_path, None, "p1.jpg\nx.jpg\np2\ny.jpg\n")
+    assert [Path(image).name for image, _ in corpus.dev] == ["p1.jpg", "p2.jpg"]
+    assert len(corpus.train) == 38
+    assert "list of val: 2 of 4 names are not in the corpus: first x.jpg; y.jpg" in corpus.report
+
+
+def test_a_list_whose_images_are_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    for number in range(10):
+        (tmp_path / "some" / f"p{number}.jpg").touch()
+    with pytest.raises(UsageError, match=r"--dev-list .*dev.txt: not one image of this list is there"):
+        with_lists(tmp_path, None, "p20.jpg\n", (str(tmp_path / "some"),))
