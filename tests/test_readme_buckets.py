@@ -1,4 +1,4 @@
-"""Every command of the documentation that captions from a bucket or plans for one, as it is spelled, on S3."""
+"""Every command of the documentation that names a bucket, as it is spelled, on S3."""
 
 from __future__ import annotations
 
@@ -13,10 +13,19 @@ from captionkit.scenes import draw, random_scene
 from captionkit.storage import Storage
 from captionkit.table.table import CaptionTable
 from tests.support.servers import S3Server
+from tests.corpus.test_coco import coco_folder
 from tests.test_readme import PAGES, ROOT, _commands, _shell_lines
 
 IMAGES = 3
-BUCKETS = ("archive", "archive-captions", "models")
+BUCKETS = ("archive", "archive-captions", "models", "bucket")
+SMALLER = [
+    # Trained weights of ResNet-101 are a download, and three dozen words come too seldom in a dozen images.
+    *("--encoder", "tiny_resnet", "--encoder-weights", "none", "--image-size", "64", "--grid", "2", "--min-count", "1"),
+    # Hours otherwise. A batch must not be larger than the corpus, nor smaller than the number of workers.
+    *("--decoder-options", "embed_size", "8", "hidden_size", "8", "attention_size", "8", "--epochs", "1"),
+    *("--batch-size", "10", "--scst-epochs", "1", "--scst-batch", "2"),
+]
+"""What a training of the documentation is given besides: of an option given twice the last counts."""
 
 
 def commands() -> Iterator[object]:
@@ -26,15 +35,14 @@ def commands() -> Iterator[object]:
                 job = words[words.index("--") + 1 :] if words[:3] == ["ray", "job", "submit"] else words
                 if not any("s3://" in word for word in job):
                     continue
-                args = ["caption", *job[2:]] if job[:2] == ["python", "jobs/caption.py"] else job[1:]
-                if args[0] in ("caption", "plan"):  # a training of COCO is not to be had here
-                    marks = () if page.name == "README.md" else (pytest.mark.slow,)
-                    yield pytest.param(args, id=f"{page.relative_to(ROOT)}-{args[0]}", marks=marks)
+                args = [Path(job[1]).stem, *job[2:]] if job[0] == "python" else job[1:]
+                marks = () if page.name == "README.md" else (pytest.mark.slow,)
+                yield pytest.param(args, id=f"{page.relative_to(ROOT)}-{args[0]}", marks=marks)
 
 
 @pytest.fixture
 def archive(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The buckets and folders that the documentation speaks of, with three images and a captioner in them."""
+    """The buckets and folders that the documentation speaks of: three images, a small COCO, a captioner."""
     client, storage = s3.client(), Storage()
     for name in BUCKETS:
         client.create_bucket(Bucket=name)
@@ -46,6 +54,10 @@ def archive(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         picture.save(path)
         storage.write(f"s3://archive/2014/{number}.png", path.read_bytes())
     Captioner.load().save("s3://models/flickr8k")
+    coco_folder(tmp_path / "coco")
+    for path in (tmp_path / "coco").rglob("*"):
+        if path.is_file():
+            storage.write(f"s3://bucket/{path.relative_to(tmp_path)}", path.read_bytes())
     yield
     for name in BUCKETS:
         for entry in list(storage.list(f"s3://{name}")):
@@ -53,7 +65,26 @@ def archive(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         client.delete_bucket(Bucket=name)
 
 
-@pytest.mark.parametrize("args", list(commands()))
+def of(*names: str) -> list[object]:
+    return [command for command in commands() if command.values[0][0] in names]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("args", of("train"))
+def test_a_training_works_as_it_is_spelled(args: list[str], archive: None, ray_cluster: None) -> None:
+    args = [*args, *SMALLER]
+    if "--workers" in args:
+        args += ["--workers", "2"]  # the tests' Ray has two CPUs
+    assert main(args) == OK
+    output = args[args.index("--output") + 1]
+    assert "kept, of " in Storage().read(f"{output}/corpus.txt").decode()
+    assert Captioner.load(f"{output}/bundle").fingerprint
+    features = list(Storage().list(args[args.index("--cache") + 1]))
+    assert features
+    assert not [entry.uri for entry in features if "//" in entry.uri.partition("://")[2]]
+    assert main(args) == OK  # again: there is nothing left to do
+
+
+@pytest.mark.parametrize("args", of("caption", "plan"))
 def test_a_command_works_as_it_is_spelled(args: list[str], archive: None, ray_cluster: None) -> None:
     if "--gpus-per-actor" in args:
         args = [*args, "--gpus-per-actor", "0"]  # this machine may have none
@@ -77,4 +108,6 @@ def test_a_command_works_as_it_is_spelled(args: list[str], archive: None, ray_cl
 
 
 def test_there_are_commands_to_run() -> None:
-    assert len(list(commands())) >= 4
+    assert len(of("caption", "plan")) >= 4
+    assert len(of("train")) >= 2
+    assert len(of("train", "caption", "plan")) == len(list(commands()))
