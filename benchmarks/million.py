@@ -101,30 +101,29 @@ def caption(folder: str, output: str, options: Options) -> Any:
     """The caption job with the stub in the captioner's place; its run record."""
     from captionkit.images import Preprocessing
     from captionkit.inputs.options import InputOptions
-    from captionkit.pipeline import job as run
-    from captionkit.pipeline.caption_actor import Describe
-    from captionkit.pipeline.columns import TRANSIENT
+    from captionkit.pipeline.caption_actor import CaptionActor
+    from captionkit.pipeline.job import CaptionJob
     from captionkit.pipeline.options import CaptionOptions, ClusterOptions, OutputOptions
-    from captionkit.schema import schema_with
+    from captionkit.schema import TRANSIENT, schema_with
 
     preprocessing = Preprocessing(size=SIZE, resize=SIZE)
 
-    class StubDescribe(Describe):
+    class StubActor(CaptionActor):
         def __init__(self, bundle: Any, options: Any) -> None:
             self.captioner = Stub(job_fingerprint, preprocessing)  # type: ignore[assignment]
             self.options, self.part = options, None
             self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
 
-    job = run.CaptionJob(
+    job = CaptionJob(
         CaptionOptions(
             InputOptions((folder,)),
             OutputOptions(output),
             cluster=ClusterOptions(actors="1", fetch_threads=options.fetch_threads, progress_seconds=10.0),
-        )
+        ),
+        actor=StubActor,
     )
     job_fingerprint = job.fingerprint
     job.preprocessing = preprocessing
-    setattr(run, "Describe", StubDescribe)  # noqa: B010  (mypy would not have it)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     stop = threading.Event()
     sampler = threading.Thread(target=sample, args=(job.record, options, stop), daemon=True)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from captionkit.errors import UsageError
 from captionkit.lfs import LFS_POINTER, is_lfs_pointer
-from captionkit.storage import Storage, StorageError, public
+from captionkit.storage import Storage, StorageError, public_uri
 from captionkit.storage.documents import from_document
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def read_config(kind: type[T], uri: str) -> T:
     Raises:
         UsageError: the file is missing, is no YAML or JSON, names an unknown option or gives one a wrong value.
     """
-    shown = public(uri)
+    shown = public_uri(uri)
     try:
         data = Storage().read(Storage().normalize(uri))
         if is_lfs_pointer(data):

@@ -1,6 +1,8 @@
-"""The caption table's columns: names, types, and the words its cells and footers are written in.
+"""The columns of every table on an image's way: manifest, stream, caption table.
 
-What reads inputs and what writes tables both need them, so they stand below both.
+    manifest (`MANIFEST_COLUMNS`) -> fetch, decode (`PIXELS`) -> captioner (`SCHEMA`, `TRANSIENT`) -> table (`SCHEMA`)
+
+Carried columns follow behind each but the manifest's, where they lie in `carried`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import pyarrow as pa
 
 from captionkit.errors import UsageError
 from captionkit.images import ERROR_KINDS as IMAGE_ERROR_KINDS
-from captionkit.storage import CONTAINER_NAME, STORAGE_ERROR_KINDS
+from captionkit.storage import CONTAINER_NAME, FAULTS, STORAGE_ERROR_KINDS
 
 CAPTIONED, FAILED = "captioned", "failed"
 MODEL_ERROR = "model_error"
 ERROR_KINDS = (*STORAGE_ERROR_KINDS, *IMAGE_ERROR_KINDS, MODEL_ERROR)
 FOOTER = b"captionkit"
+"""Key of a table file's own words in its Parquet metadata (`captionkit.table.table.Footer`)."""
 HAS_MEMBER = rf"(?i){CONTAINER_NAME}(\?[^#]*)?#"
 """What an address has that lies in a container, as Arrow's regular expressions have it: see `split_member`."""
 
@@ -37,21 +40,64 @@ SCHEMA = pa.schema(
         pa.field("captioned_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+"""The caption table's own columns."""
 
+MANIFEST_COLUMNS = [
+    pa.field("uri", pa.string()),
+    pa.field("version", pa.string()),
+    pa.field("image_id", pa.int64()),
+    pa.field("read_uri", pa.string()),  # what to read, where it is not `uri`: with its password or signature
+    pa.field("size", pa.int64()),  # bytes, where known
+    pa.field("kind", pa.string()),
+    pa.field("row_group", pa.int32()),
+    pa.field("first_row", pa.int64()),  # of the row group, in its file
+    pa.field("rows", pa.int64()),  # of the row group
+    pa.field("container_rows", pa.int64()),  # of the whole container, where known
+]
+"""Of a manifest; `carried`, a struct of the carried columns, follows."""
 
-_TAKEN = frozenset(SCHEMA.names) | {"pixels", "total", "again", "passed_over", "version", "bytes", "batch", "retries"}
+RETRIES = pa.field("retries", pa.struct([(fault, pa.int32()) for fault in FAULTS]))
+"""How often reads were tried again since the table before, by fault; in a table's first row, null in all others."""
+
+_FETCHED = [
+    pa.field("container_rows", pa.int64()),  # of the row's container, where known by now
+    pa.field("duplicate_members", pa.int32()),  # left out, one before having their name; in a shard's last row
+    pa.field("passed_over", pa.string()),  # JSON: members that are no images by suffix; in a shard's last row
+    pa.field("version", pa.string()),
+    pa.field("bytes", pa.int64()),
+    pa.field("fetch_s", pa.float32()),
+    pa.field("decode_s", pa.float32()),  # of processor time
+]
+
+PIXELS = [
+    pa.field("uri", pa.string()),
+    pa.field("image_id", pa.int64()),
+    pa.field("pixels", pa.binary()),  # size × size × 3 uint8, RGB, row by row; null in a failed row
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("error_kind", pa.string()),
+    pa.field("error", pa.string()),
+    *_FETCHED,
+    RETRIES,
+]
+"""From fetch to captioner."""
+
+TRANSIENT = [*_FETCHED, pa.field("caption_s", pa.float32()), pa.field("batch", pa.int32()), RETRIES]
+"""From captioner to driver behind a row's own columns, for the run record; never stored."""
+
+_RESERVED = frozenset(SCHEMA.names) | {column.name for column in (*PIXELS, *TRANSIENT)}
 _PREFIX = "input_"
 
 
 def stored_name(column: str) -> str:
     """What a carried column of an input is called in the table: `input_caption` where the table has a `caption`."""
-    return f"{_PREFIX}{column}" if column in _TAKEN else column
+    return f"{_PREFIX}{column}" if column in _RESERVED else column
 
 
 def source_name(stored: str) -> str:
     """Undoes `stored_name`."""
     column = stored.removeprefix(_PREFIX)
-    return column if column in _TAKEN else stored
+    return column if column in _RESERVED else stored
 
 
 def schema_with(carry: Mapping[str, pa.DataType]) -> pa.Schema:

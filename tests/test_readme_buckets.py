@@ -12,8 +12,8 @@ from captionkit.cli import OK, main
 from captionkit.scenes import draw, random_scene
 from captionkit.storage import Storage
 from captionkit.table.table import CaptionTable
-from tests.support.servers import S3Server
 from tests.corpus.test_coco import coco_folder
+from tests.support.servers import S3Server
 from tests.test_readme import PAGES, ROOT, _commands, _shell_lines
 
 IMAGES = 3

@@ -24,7 +24,7 @@ from captionkit.model.bundle_files import check_bundle
 from captionkit.pipeline.options import CaptionOptions, OutputOptions
 from captionkit.pipeline.preflight import check_options
 from captionkit.pipeline.ray_address import check_ray
-from captionkit.pipeline.signals import Stopped
+from captionkit.pipeline.signals import JobStopped
 from captionkit.progress import say
 from captionkit.storage import Storage, StorageError, retry_counts
 from captionkit.training.checks import check as check_training
@@ -57,7 +57,7 @@ def run_job(options: CaptionOptions) -> int:
     # What is wrong with the command is found at once: torch and Ray take seconds to load.
     check_options(options)
     retries = retry_counts()
-    storage = Storage(options.storage).trusting()
+    storage = Storage(options.storage).without_scheme_limit()
     check_bundle(options.captioner.model, storage)
     inputs = Inputs(options.inputs, storage, output=options.table.output)
     inputs.check()
@@ -177,7 +177,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(USAGE, str(err))
     except (StorageError, MetricError) as err:
         return _complain(BROKEN, str(err))
-    except Stopped as err:
+    except JobStopped as err:
         return _complain(STOPPED, f"stopped by {err}; the same command goes on from here")
     except Exception as err:
         if "ray" not in sys.modules:

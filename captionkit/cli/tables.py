@@ -27,7 +27,7 @@ class CheckOptions:
     coverage: bool = True
     """List the inputs anew and hold the table against them."""
     input: tuple[str, ...] = ()
-    """Inputs to hold it against: what you meant to caption. By itself what the run records name."""
+    """Inputs to hold it against: what you meant to caption. Default: what the run records name."""
     members: bool = False
     """Look into shards for a row of each image. Reads their headers; packed shards it reads whole."""
     every_column: bool = False

@@ -34,7 +34,7 @@ def recognise(source: Source) -> str:
             if file.read(4) == b"PAR1":
                 return "parquet"
     except StorageError as error:
-        if not error.hopeless and source.storage.is_folder(source.uri):
+        if not error.fatal and source.storage.is_folder(source.uri):
             raise source.error("is a folder; name the file that holds the captions") from error
         raise
     line = _first_line(source)

@@ -103,7 +103,7 @@ def _read(image: str, captioner: Captioner, storage: Storage) -> NDArray[np.uint
     try:
         return decode(storage.read(image), captioner.preprocessing, Limits()).pixels
     except (ImageError, StorageError) as error:
-        if isinstance(error, StorageError) and error.hopeless:
+        if isinstance(error, StorageError) and error.fatal:
             raise
         return f"{error.kind}: {error}"
 

@@ -24,7 +24,7 @@ from captionkit.inputs.tables import (
     text_lines,
 )
 from captionkit.schema import stored_name
-from captionkit.storage import Storage, public, spelled
+from captionkit.storage import Storage, public_uri, spelled
 
 Row = tuple[str | None, dict[str, Any]]
 """An address, None where the row has none, and the carried columns."""
@@ -57,7 +57,7 @@ class AddressList:
             if kind == "json":
                 if not text.head.lstrip().startswith(b"["):
                     raise TableError(
-                        f"{public(self._uri)} is one JSON object; a list is an array of objects or of addresses, "
+                        f"{public_uri(self._uri)} is one JSON object; a list is an array of objects or of addresses, "
                         "or one object a line"
                     )
                 yield from self._json(array_rows(text.file), "item")
@@ -92,12 +92,12 @@ class AddressList:
         if unclosed:
             rows = "1 row has" if unclosed == 1 else f"{unclosed:,} rows have"
             self._note(
-                f"{rows} a quote that is never closed in {public(self._uri)} (line {first}); each was read as a line "
-                "for itself"
+                f"{rows} a quote that is never closed in {public_uri(self._uri)} (line {first}); each was read as a "
+                "line for itself"
             )
 
     def _json(self, rows: Iterable[tuple[int, Any]], where: str) -> Iterator[Row]:
-        uri, column = public(self._uri), ""
+        uri, column = public_uri(self._uri), ""
         rows = iter(rows)
         try:
             first = next(rows, None)
@@ -130,7 +130,9 @@ class AddressList:
     def _check(self, names: Sequence[str], needed: Iterable[str]) -> None:
         for name in needed:
             if name not in names:
-                raise UsageError(f"{public(self._uri)} has no column `{name}`; it has: {', '.join(names) or 'none'}.")
+                raise UsageError(
+                    f"{public_uri(self._uri)} has no column `{name}`; it has: {', '.join(names) or 'none'}."
+                )
 
     def _row(self, row: dict[str, Any], column: str) -> Row:
         carried = {name: row.get(name) for name in self._options.carry}
@@ -148,11 +150,13 @@ def address_column_of(
     column, others = address_column(names, options.uri_column)
     if column is None:
         raise UsageError(
-            f"{public(uri)} has no column `{options.uri_column}`; it has: {', '.join(names) or 'none'}. "
+            f"{public_uri(uri)} has no column `{options.uri_column}`; it has: {', '.join(names) or 'none'}. "
             "Name the column of addresses with --uri-column; a table needs its columns' names in its first line."
         )
     if others:
-        note(f"addresses of {public(uri)} are from its column `{column}` (not {', '.join(others)}; see --uri-column)")
+        note(
+            f"addresses of {public_uri(uri)} are from its column `{column}` (not {', '.join(others)}; see --uri-column)"
+        )
     return column
 
 
@@ -161,7 +165,7 @@ def shown(carried: dict[str, Any], column: str) -> dict[str, Any]:
     if not carried:
         return carried
     if isinstance(carried.get(column), str):
-        carried[column] = public(carried[column])
+        carried[column] = public_uri(carried[column])
     return {stored_name(name): spelled(value) if isinstance(value, str) else value for name, value in carried.items()}
 
 

@@ -18,12 +18,12 @@ from captionkit.errors import UsageError
 from captionkit.images.formats import identify
 from captionkit.images.types import ERROR_KINDS, ImageError, Limits
 from captionkit.inputs.ids import Ids, image_id
-from captionkit.inputs.listing import IMAGE_SUFFIXES, KEY_COLUMN, Item, image_column, passed_over
+from captionkit.inputs.listing import IMAGE_SUFFIXES, KEY_COLUMN, InputItem, image_column, passed_over
 from captionkit.schema import source_name, stored_name
 from captionkit.storage import AddressError, Storage, StorageError, join_member, redact
 from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable
 
-BREAKS = (
+CONTAINER_ERRORS = (
     StorageError,
     *ARCHIVE_ERRORS,
     ValueError,  # tarfile's, of numbers and names that are none; and UsageError
@@ -48,22 +48,22 @@ class ContainerOptions:
     """Carried columns as the table calls them, and their types."""
 
 
-class Source(NamedTuple):
+class EncodedImage(NamedTuple):
     """One image on its way: where it is from, and how to get its bytes."""
 
     uri: str
     image_id: int
     version: str
     get: Callable[[], bytes]
-    total: int | None = None
-    again: int = 0
+    container_rows: int | None = None
+    duplicate_members: int = 0
     """Members that came again, in a shard's last row."""
     carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
     passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
     """Members that are no images, by suffix, in a shard's last row."""
 
 
-class Broken(NamedTuple):
+class BrokenContainer(NamedTuple):
     """What is lost of a container that broke: the row of a shard itself, or of one image of a Parquet file."""
 
     uri: str
@@ -71,8 +71,8 @@ class Broken(NamedTuple):
     version: str
     kind: str
     error: str
-    total: int
-    again: int = 0
+    container_rows: int
+    duplicate_members: int = 0
     passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
 
 
@@ -81,7 +81,9 @@ def _in(done: Ids, number: int) -> bool:
     return at < len(done) and int(done[at]) == number
 
 
-def read_tar(row: dict[str, Any], storage: Storage, options: ContainerOptions, done: Ids) -> Iterator[Source | Broken]:
+def read_tar(
+    row: dict[str, Any], storage: Storage, options: ContainerOptions, done: Ids
+) -> Iterator[EncodedImage | BrokenContainer]:
     """The images of a tar shard that are not done, read once from front to back.
 
     The last one knows how many rows the shard has, done ones included, and how many members came again: of several of
@@ -89,16 +91,16 @@ def read_tar(row: dict[str, Any], storage: Storage, options: ContainerOptions, d
     """
     shard, version = row["uri"], row["version"]
     keyed = any(name == KEY_COLUMN for name, _ in options.carry)
-    count = again = 0
-    last: Source | None = None
+    count = duplicates = 0
+    last: EncodedImage | None = None
     seen: set[str] = set()
     others: Counter[str] = Counter()
     try:
-        with storage.open(row["address"] or shard) as stream:
+        with storage.open(row["read_uri"] or shard) as stream:
             for member, file, head in image_members(members(stream), others):
                 name = member.name
                 if name in seen:
-                    again += 1
+                    duplicates += 1
                     continue
                 seen.add(name)
                 uri = join_member(shard, name)
@@ -108,22 +110,22 @@ def read_tar(row: dict[str, Any], storage: Storage, options: ContainerOptions, d
                     if last is not None:
                         yield last
                     carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
-                    last = Source(uri, number, version, partial(bytes, data), carried=carried)
+                    last = EncodedImage(uri, number, version, partial(bytes, data), carried=carried)
                 count += 1
         if not count:
             what = f": {passed_over(others)}" if others else ""
             reason = f"there is no image in this shard{what}"
-            yield Broken(shard, image_id(shard, version), version, "not_an_image", reason, 1, 0, others)
+            yield BrokenContainer(shard, image_id(shard, version), version, "not_an_image", reason, 1, 0, others)
             return
-    except BREAKS as err:
+    except CONTAINER_ERRORS as err:
         kind = _kind(err)
         if last is not None:
             yield last
-        reason = f"the shard broke after {counted(count, 'image')}: {_said(err)}"
-        yield Broken(shard, image_id(shard, version), version, kind, reason, count + 1, again, others)
+        reason = f"the shard broke after {counted(count, 'image')}: {_message(err)}"
+        yield BrokenContainer(shard, image_id(shard, version), version, kind, reason, count + 1, duplicates, others)
     else:
         if last is not None:
-            yield last._replace(total=count, again=again, passed_over=others)
+            yield last._replace(container_rows=count, duplicate_members=duplicates, passed_over=others)
 
 
 def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
@@ -184,7 +186,7 @@ def _sample_key(name: str) -> str:
 
 def read_row_group(
     row: dict[str, Any], storage: Storage, options: ContainerOptions, done: Ids
-) -> Iterator[Source | Broken]:
+) -> Iterator[EncodedImage | BrokenContainer]:
     """The images of one row group of a Parquet file that are not done.
 
     How many there are was found out when the file was listed: where it breaks, each one left is a row of its own. A
@@ -194,7 +196,7 @@ def read_row_group(
     first, group = row["first_row"] or 0, row["row_group"]
     count = 0
     try:
-        with storage.open(row["address"] or file) as opened, seekable(opened) as stream:
+        with storage.open(row["read_uri"] or file) as opened, seekable(opened) as stream:
             parquet = open_parquet(stream)
             column = image_column(parquet.schema_arrow, options.image_column)
             names = [name for name in map(source_name, dict(options.carry)) if name in parquet.schema_arrow.names]
@@ -217,24 +219,24 @@ def read_row_group(
                         where = None if path is None or image.is_valid else path.as_py()
                         if where:  # Hugging Face's images that were never embedded: a path, and no bytes
                             data = partial(storage.read, beside(file, where))
-                        yield Source(uri, key, version, data, row["total"], carried=extra)
-    except BREAKS as err:
+                        yield EncodedImage(uri, key, version, data, row["container_rows"], carried=extra)
+    except CONTAINER_ERRORS as err:
         kind = _kind(err)
         if group is None:
-            reason = f"not a readable Parquet file: {_said(err)}"
-            yield Broken(file, image_id(file, version), version, kind, reason, 1)
+            reason = f"not a readable Parquet file: {_message(err)}"
+            yield BrokenContainer(file, image_id(file, version), version, kind, reason, 1)
             return
-        reason = f"the file broke at row {first + count}: {_said(err)}"
+        reason = f"the file broke at row {first + count}: {_message(err)}"
         for number in range(first + count, first + row["rows"]):
             uri = join_member(file, str(number))
             key = image_id(uri, version)
             if not _in(done, key):
-                yield Broken(uri, key, version, kind, reason, row["total"])
+                yield BrokenContainer(uri, key, version, kind, reason, row["container_rows"])
 
 
 def _kind(error: Exception) -> str:
     """The kind of failure that a break is; raised again where it is no single container's."""
-    if isinstance(error, StorageError) and error.hopeless:
+    if isinstance(error, StorageError) and error.fatal:
         raise error
     if isinstance(error, (StorageError, AddressError)):
         return error.kind
@@ -243,11 +245,11 @@ def _kind(error: Exception) -> str:
     return "truncated"
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return redact(" ".join(str(error).split()))[:300]
 
 
-def encoded_images(item: Item, storage: Storage, options: ContainerOptions) -> Iterator[bytes]:
+def encoded_images(item: InputItem, storage: Storage, options: ContainerOptions) -> Iterator[bytes]:
     """An input's images as they are stored, one by one: for a look at what there is.
 
     Raises:
@@ -257,10 +259,10 @@ def encoded_images(item: Item, storage: Storage, options: ContainerOptions) -> I
     if item.kind == "image":
         yield read_image(storage, item.uri, item.size, options.limits)
         return
-    row: dict[str, Any] = {"uri": item.name, "version": item.version, "address": item.uri, "total": None}
+    row: dict[str, Any] = {"uri": item.name, "version": item.version, "read_uri": item.uri, "container_rows": None}
     row |= {"row_group": 0 if item.row_groups else None, "first_row": 0, "rows": next(iter(item.row_groups), 0)}
     for source in (read_tar if item.kind == "tar" else read_row_group)(row, storage, options, np.empty(0, np.int64)):
-        if isinstance(source, Broken):
+        if isinstance(source, BrokenContainer):
             raise (ImageError if source.kind in ERROR_KINDS else StorageError)(source.kind, source.error)
         yield source.get()
 

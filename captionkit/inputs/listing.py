@@ -28,7 +28,7 @@ from captionkit.storage import (
     expand_braces,
     is_pattern,
     join_member,
-    public,
+    public_uri,
     spelled,
     split_member,
 )
@@ -56,7 +56,7 @@ _OWN = re.compile(r"(_runs|_lease)/|_probe-|(captions|compacted)-[^/]*\.parquet$
 """What a run writes below its output folder."""
 
 
-class Item(NamedTuple):
+class InputItem(NamedTuple):
     """One line of the manifest before it is numbered: an image, or a container of images."""
 
     uri: str
@@ -74,7 +74,7 @@ class Item(NamedTuple):
     def name(self) -> str:
         """What it is called in the table: its address without passwords and signatures, so that an address that was
         signed again is the same image."""
-        return public(self.uri)
+        return public_uri(self.uri)
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Inputs:
     _good: bool = False
     """Whether `check` has found something at each address."""
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[InputItem]:
         if not self.options.input:
             raise UsageError("--input names nothing")
         for address in self.options.input:
@@ -126,7 +126,7 @@ class Inputs:
             next(trial._address(address))
         self._good = True
 
-    def _address(self, address: str) -> Iterator[Item]:
+    def _address(self, address: str) -> Iterator[InputItem]:
         found = 0
         before = self.ignored.copy()
         for entry, named in self._entries(address):
@@ -139,7 +139,7 @@ class Inputs:
             seen = self.ignored - before
             what = f"passed over {passed_over(seen)}" if seen else "nothing"
             hint = " Use --format images to take every file for an image." if seen else ""
-            raise UsageError(f"--input {public(address)}: no images found there ({what}).{hint}")
+            raise UsageError(f"--input {public_uri(address)}: no images found there ({what}).{hint}")
 
     def _entries(self, address: str) -> Iterator[tuple[Entry, bool]]:
         """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""
@@ -157,7 +157,7 @@ class Inputs:
                 yield entry, True
                 return
         if uri.startswith(("http://", "https://")):
-            shown = public(address)
+            shown = public_uri(address)
             raise UsageError(f"--input {shown}: not found (a web server's folders cannot be listed; give a list)")
         in_braces = next(expand_braces(address)) != address
         literal = not (in_braces or is_pattern(uri)) or storage.is_folder(uri)  # a name that exists is meant literally
@@ -174,15 +174,15 @@ class Inputs:
                 yield entry, False
         except StorageError as err:
             if err.kind == "not_found":
-                what = str(err) if err.hopeless else "no such file or folder"
-                raise UsageError(f"--input {public(address)}: {what}") from err
+                what = str(err) if err.fatal else "no such file or folder"
+                raise UsageError(f"--input {public_uri(address)}: {what}") from err
             raise
 
-    def _entry(self, entry: Entry, named: bool) -> Iterable[Item]:
+    def _entry(self, entry: Entry, named: bool) -> Iterable[InputItem]:
         suffix = _suffix(entry.uri)
         form = self.options.format
         if form == "images":
-            return [Item(entry.uri, entry.version, entry.size)]
+            return [InputItem(entry.uri, entry.version, entry.size)]
         # What merely lies in a folder is not held to what a named file is held to.
         if not named and (is_bookkeeping(entry.uri) or not self._may_be(suffix, entry.uri)):
             self.ignored[suffix or posixpath.basename(entry.uri)] += 1
@@ -193,14 +193,14 @@ class Inputs:
             return self._parquet(entry, named)
         if named and suffix in REFUSED_SUFFIXES:
             raise UsageError(
-                f"--input {public(entry.uri)} is {REFUSED_SUFFIXES[suffix]}, which captionkit does not read: unpack "
-                "it, or write it as Parquet or as tar shards"
+                f"--input {public_uri(entry.uri)} is {REFUSED_SUFFIXES[suffix]}, which captionkit does not read: "
+                "unpack it, or write it as Parquet or as tar shards"
             )
         if (content := self._list_form(entry.uri, named, suffix)) == "parquet":
             return self._parquet(entry, named)
         if content == "text":
             return self._listed(entry.uri, self._list_rows(entry.uri))
-        return [Item(entry.uri, entry.version, entry.size)]
+        return [InputItem(entry.uri, entry.version, entry.size)]
 
     def _may_be(self, suffix: str, uri: str) -> bool:
         """Whether a file found in a folder is one of `--format`'s. Names without a suffix are often images named by a
@@ -213,17 +213,17 @@ class Inputs:
             return suffix in ("", ".parquet") or bool(list_suffix(uri))
         return suffix in IMAGE_SUFFIXES or suffix in SHARD_SUFFIXES or suffix in ("", ".parquet")
 
-    def _tar(self, uri: str, version: str, size: int | None) -> Iterator[Item]:
+    def _tar(self, uri: str, version: str, size: int | None) -> Iterator[InputItem]:
         try:
-            join_member(public(uri), "0.jpg")
+            join_member(public_uri(uri), "0.jpg")
         except UsageError:  # found here, before Ray starts: its members could have no address
             if self.options.format == "webdataset" or self._asked_for(uri):
                 raise
-            yield Item(uri, version, size)  # an archive may hold what it likes: one row, which will say why
+            yield InputItem(uri, version, size)  # an archive may hold what it likes: one row, which will say why
             return
         if KEY_COLUMN in self.options.carry:
             self._carry(KEY_COLUMN, pa.string(), uri)
-        yield Item(uri, version, size, "tar")
+        yield InputItem(uri, version, size, "tar")
 
     def _asked_for(self, uri: str) -> bool:
         """Whether the user named this very address, rather than a folder, pattern or list that has it."""
@@ -249,7 +249,7 @@ class Inputs:
             if magic.startswith(b"PAR1"):
                 return "parquet"
             if magic == b"ARROW1":
-                raise UsageError(f"{public(uri)} is an Arrow file; write it as Parquet or CSV")
+                raise UsageError(f"{public_uri(uri)} is an Arrow file; write it as Parquet or CSV")
         if self.options.format == "list" or (named and list_suffix(uri)):
             return "text"
         if not asked or suffix in IMAGE_SUFFIXES:
@@ -264,7 +264,7 @@ class Inputs:
         name = stored_name(name)
         known = self.carry_types.setdefault(name, kind)
         if known != kind:
-            where = public(where)
+            where = public_uri(where)
             raise UsageError(f"--carry {name}: the column is {kind} in {where} and {known} in an input before it")
 
     # Lists of addresses
@@ -280,7 +280,7 @@ class Inputs:
         if note not in self.notes:
             self.notes.append(note)
 
-    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[Item]:
+    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[InputItem]:
         """Items of listed addresses; relative ones are relative to the list's own folder."""
         folder = posixpath.dirname(_without_query(where))
         rows = iter(rows)
@@ -296,7 +296,7 @@ class Inputs:
 
     def _listed_entry(
         self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool
-    ) -> Iterator[Item]:
+    ) -> Iterator[InputItem]:
         """The items of one row. An address that exists is meant literally; one that does not may be a relative path
         spelled as on Windows, or be a folder or a pattern."""
         if asked and not entry.version and entry.size is None:
@@ -324,17 +324,17 @@ class Inputs:
             elif (spelling.endswith("/") or not _suffix(uri)) and self.storage.is_folder(uri):
                 yield from self.storage.list(uri)
         except (StorageError, UsageError) as err:
-            if isinstance(err, StorageError) and err.hopeless:
+            if isinstance(err, StorageError) and err.fatal:
                 raise
 
-    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[Item]:
+    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[InputItem]:
         suffix = _suffix(entry.uri)
         if suffix in SHARD_SUFFIXES:
             yield from self._tar(entry.uri, entry.version, entry.size)
         elif suffix == ".parquet" and (entry.version or not self.options.stat_listed):
             yield from self._parquet(entry, named=True, within_list=True)
         else:
-            yield Item(entry.uri, entry.version, entry.size, carried=carried)
+            yield InputItem(entry.uri, entry.version, entry.size, carried=carried)
 
     def _absolute(self, folder: str, uri: str) -> str:
         whole = "://" in uri or uri.startswith(("/", "~/", "file:/"))
@@ -346,14 +346,14 @@ class Inputs:
 
     # Parquet: a list, or images
 
-    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Item]:
+    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[InputItem]:
         with self.storage.open(entry.uri) as opened, seekable(opened) as stream:
             try:
                 file = open_parquet(stream)
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 if self._asked_for(entry.uri) or self.options.format == "list":
-                    raise UsageError(f"{public(entry.uri)} is not a readable Parquet file: {err}") from err
-                yield Item(entry.uri, entry.version, entry.size, "parquet", broken=True)
+                    raise UsageError(f"{public_uri(entry.uri)} is not a readable Parquet file: {err}") from err
+                yield InputItem(entry.uri, entry.version, entry.size, "parquet", broken=True)
                 return
             schema = file.schema_arrow
             names = schema.names
@@ -369,7 +369,9 @@ class Inputs:
                 self.ignored["caption table"] += 1  # what captionkit has written is no list unless it is named
                 return
             if column is None and within_list:
-                yield Item(entry.uri, entry.version, entry.size)  # a list in a list: a row that will say what it is
+                yield InputItem(
+                    entry.uri, entry.version, entry.size
+                )  # a list in a list: a row that will say what it is
                 return
             address = address_column(_text_columns(schema), self.options.uri_column)[0]
             if not named and address != self.options.uri_column:
@@ -379,17 +381,17 @@ class Inputs:
                     self.ignored[".parquet"] += 1
                     return
                 raise UsageError(
-                    f"{public(entry.uri)} has neither a column `{self.options.uri_column}` of addresses (--uri-column) "
-                    f"nor one of image bytes (--image-column); its columns: "
+                    f"{public_uri(entry.uri)} has neither a column `{self.options.uri_column}` of addresses "
+                    f"(--uri-column) nor one of image bytes (--image-column); its columns: "
                     f"{', '.join(f'{each.name} ({each.type})' for each in schema)}"
                 )
             for name in self.options.carry:
                 if name in names:
                     self._carry(name, schema.field(name).type, entry.uri)
             if column is not None:
-                join_member(public(entry.uri), "0")
+                join_member(public_uri(entry.uri), "0")
                 groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-                yield Item(entry.uri, entry.version, entry.size, "parquet", tuple(groups))
+                yield InputItem(entry.uri, entry.version, entry.size, "parquet", tuple(groups))
                 return
             name = address_column_of(entry.uri, _text_columns(schema), self.options, self._note)
             yield from self._listed(entry.uri, self._parquet_rows(file, name, names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from captionkit.errors import UsageError
-from captionkit.storage import Storage, is_pattern, public
+from captionkit.storage import Storage, is_pattern, public_uri
 
 
 def require(option: str, addresses: Iterable[str], storage: Storage) -> None:
@@ -20,6 +20,6 @@ def require(option: str, addresses: Iterable[str], storage: Storage) -> None:
         if storage.exists(one) or storage.is_folder(one):
             continue
         if not is_pattern(one):
-            raise UsageError(f"{option} {public(one)}: no such file or folder")
+            raise UsageError(f"{option} {public_uri(one)}: no such file or folder")
         if next(storage.glob(one), None) is None:
-            raise UsageError(f"{option} {public(one)}: nothing fits this pattern")
+            raise UsageError(f"{option} {public_uri(one)}: nothing fits this pattern")

@@ -21,10 +21,10 @@ class InputOptions:
     format: Format = "auto"
     """What the inputs are, where it should not be told from names and contents."""
     uri_column: str = "uri"
-    """The column of a list that holds the addresses. By itself `uri`, else a usual name such as `url`, `path` or
+    """The column of a list that holds the addresses. Default: `uri`, else a usual name such as `url`, `path` or
     `file_name`; where several would do, the log says which was taken."""
     image_column: str | None = None
-    """The column of Parquet inputs that holds image bytes, or Hugging Face's struct of bytes and path. By itself:
+    """The column of Parquet inputs that holds image bytes, or Hugging Face's struct of bytes and path. Default:
     `image`, or the only such column."""
     carry: tuple[str, ...] = ()
     """Columns of lists and Parquet inputs to carry into the caption table. One whose name the table has itself is

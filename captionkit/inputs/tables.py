@@ -29,7 +29,7 @@ import ijson  # type: ignore[import-untyped]
 
 from captionkit.errors import UsageError
 from captionkit.lfs import LFS_POINTER, is_lfs_pointer
-from captionkit.storage import Storage, public
+from captionkit.storage import Storage, public_uri
 from captionkit.storage.archives import ARCHIVE_ERRORS, begin, uncompressed
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -107,7 +107,7 @@ def open_text(storage: Storage, uri: str) -> Iterator[Text]:
             with _unpacked(packed, head, uri) as file:
                 first = file.peek(HEAD)[:HEAD] or file.peek(1)
                 if is_lfs_pointer(first):
-                    raise TableError(f"{public(uri)} is {LFS_POINTER}")
+                    raise TableError(f"{public_uri(uri)} is {LFS_POINTER}")
                 encoding, mark = encoding_of(first)
                 file.read(mark)
                 if encoding == "utf-8":
@@ -118,7 +118,7 @@ def open_text(storage: Storage, uri: str) -> Iterator[Text]:
         except ARCHIVE_ERRORS as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise TableError(f"{public(uri)}: the archive is broken: {error or 'it ends too early'}") from error
+            raise TableError(f"{public_uri(uri)}: the archive is broken: {error or 'it ends too early'}") from error
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
@@ -365,7 +365,7 @@ def _unpacked(file: BinaryIO, head: bytes, uri: str) -> io.BufferedReader:
     names = [item.filename for item in archive.infolist() if not item.is_dir()]
     if len(names) != 1:
         shown = ", ".join(names[:5])
-        raise TableError(f"{public(uri)} holds {len(names)} files ({shown}); unpack the one you mean")
+        raise TableError(f"{public_uri(uri)} holds {len(names)} files ({shown}); unpack the one you mean")
     return io.BufferedReader(cast("io.RawIOBase", archive.open(names[0])), HEAD)
 
 

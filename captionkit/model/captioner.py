@@ -231,7 +231,7 @@ class Captioner:
             data = image if isinstance(image, bytes) else storage.read(os.fspath(image))
             return decode(data, self.preprocessing, limits).pixels
         except (ImageError, StorageError) as err:
-            if isinstance(err, StorageError) and err.hopeless:
+            if isinstance(err, StorageError) and err.fatal:
                 raise
             return Caption(None, error_kind=err.kind, error=str(err))
 

@@ -13,21 +13,20 @@ import pyarrow as pa
 import ray
 
 from captionkit.model.search.options import SearchOptions
-from captionkit.pipeline.columns import TRANSIENT
 from captionkit.pipeline.options import WordOptions
-from captionkit.schema import CAPTIONED, FAILED, MODEL_ERROR, schema_with
+from captionkit.schema import CAPTIONED, FAILED, MODEL_ERROR, TRANSIENT, schema_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from captionkit.model.captioner import Captioner, Hypothesis
 
-MADE = ("caption", "score", "alternatives", "caption_s", "batch")
+CAPTION_COLUMNS = ("caption", "score", "alternatives", "caption_s", "batch")
 """What captioning adds to a row that has pixels."""
 
 
 @dataclass(frozen=True)
-class DescribeOptions:
+class ActorOptions:
     """All that a captioner actor needs to know."""
 
     search: SearchOptions
@@ -39,7 +38,7 @@ class DescribeOptions:
     carry: tuple[tuple[str, pa.DataType], ...]
 
 
-class Describe:
+class CaptionActor:
     """One captioner actor, built by Ray Data once and called with batches.
 
     Args:
@@ -47,7 +46,7 @@ class Describe:
             get them through Ray's object store instead of asking the bucket a thousand times.
     """
 
-    def __init__(self, bundle: ray.ObjectRef, options: DescribeOptions) -> None:
+    def __init__(self, bundle: ray.ObjectRef, options: ActorOptions) -> None:
         import torch
 
         from captionkit.model.captioner import Captioner
@@ -61,10 +60,11 @@ class Describe:
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()
         pixels = pixels_of(batch.column("pixels"), self.captioner.preprocessing.size)
-        each, self.part = describe_in_parts(self.captioner, pixels, self.options.search, self.options.words, self.part)
+        search, words = self.options.search, self.options.words
+        each, self.part = caption_with_smaller_batches(self.captioner, pixels, search, words, self.part)
         part = min(self.part or len(pixels), len(pixels))
         seconds = (time.perf_counter() - start) / max(1, len(pixels))
-        made: dict[str, list[Any]] = {name: [None] * len(batch) for name in MADE}
+        made: dict[str, list[Any]] = {name: [None] * len(batch) for name in CAPTION_COLUMNS}
         kinds, errors = batch["error_kind"].to_pylist(), batch["error"].to_pylist()
         fine = [at for at, kind in enumerate(kinds) if kind is None]
         for at, hypotheses in zip(fine, each, strict=True):
@@ -94,16 +94,16 @@ class Describe:
         return pa.Table.from_arrays(columns, schema=self.schema)
 
 
-def describe_in_parts(
+def caption_with_smaller_batches(
     captioner: Captioner, pixels: NDArray[np.uint8], search: SearchOptions, words: WordOptions, part: int | None
 ) -> tuple[list[list[Hypothesis]], int | None]:
-    """Captions of each picture, with the batch halved as often as memory does not suffice.
+    """Captions of each image, with the batch halved as often as memory does not suffice.
 
     Args:
-        part: Pictures at once; None for all.
+        part: Images at once; None for all.
 
     Returns:
-        For each picture its captions (none where memory does not suffice for it even alone), and the part that held.
+        For each image its captions (none where memory does not suffice for it even alone), and the part that held.
     """
     found: list[list[Hypothesis]] = []
     while len(found) < len(pixels):
@@ -124,9 +124,9 @@ def describe_in_parts(
 def _is_out_of_memory(error: Exception) -> bool:
     # torch.OutOfMemoryError of a GPU is a RuntimeError; of a CPU torch has none of its own, and oneDNN does not say why
     # it could not set up a convolution.
-    said = str(error)
+    message = str(error)
     return isinstance(error, MemoryError) or any(
-        words in said for words in ("out of memory", "can't allocate memory", "could not create a primitive")
+        words in message for words in ("out of memory", "can't allocate memory", "could not create a primitive")
     )
 
 
@@ -139,7 +139,7 @@ def _free_memory() -> None:
 
 
 def pixels_of(column: pa.ChunkedArray, size: int) -> NDArray[np.uint8]:
-    """The pictures of a column of pixels, null ones left out: (n, size, size, 3) uint8.
+    """The images of a column of pixels, null ones left out: (n, size, size, 3) uint8.
 
     Without a copy where the batch lies in one block of Ray's shared memory and none failed.
     """

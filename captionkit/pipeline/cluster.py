@@ -66,12 +66,12 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
     Args:
         search_path: What workers put first on their search path, where the job brings no working directory. Ray itself
             puts the driver's current folder there, and any numpy.py in it would then be run by every worker.
-        said: Takes what Ray says of the level of its log.
+        held_back: Takes what Ray says of the level of its log.
     """
 
-    def __init__(self, search_path: list[str], said: _HeldBack) -> None:
+    def __init__(self, search_path: list[str], held_back: _HeldBack) -> None:
         super().__init__()
-        self._search_path, self._said = search_path, said
+        self._search_path, self._held_back = search_path, held_back
 
     def _serialize(self) -> str:
         self._py_driver_sys_path = [] if self._runtime_env_has_working_dir() else self._search_path
@@ -79,7 +79,7 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
         # arguments: Ray Data puts them into the object store, and keeps them there as long as the actors may live.
         if LOG_LEVEL not in os.environ:
             os.environ[LOG_LEVEL] = "fatal"
-            self._said.begin()
+            self._held_back.begin()
         serialized: str = super()._serialize()
         return serialized
 
@@ -87,8 +87,8 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
 def _start(dashboard: bool) -> None:
     """A Ray of this run's own."""
     try:
-        with _environment(safe_environment()), _HeldBack() as said:
-            job = _Driver([], said)
+        with _environment(safe_environment()), _HeldBack() as held_back:
+            job = _Driver([], held_back)
             ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR, job_config=job)
     except Exception as err:
         ray.shutdown()
@@ -108,9 +108,11 @@ def _join(address: str, source: str) -> None:
     own = str(Path(captionkit.__file__).resolve().parent.parent)
     installed = own in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     try:
-        with _environment({}), _HeldBack() as said:
+        with _environment({}), _HeldBack() as held_back:
             # Ray Client pickles it, for a server that may have no captionkit.
-            job: dict[str, Any] = {} if "://" in address else {"job_config": _Driver([] if installed else [own], said)}
+            job: dict[str, Any] = (
+                {} if "://" in address else {"job_config": _Driver([] if installed else [own], held_back)}
+            )
             ray.init(address=address, **job)
     except Exception as err:
         ray.shutdown()
@@ -210,9 +212,9 @@ class Pool:
         return "cuda" if self.gpus else "cpu"
 
 
-EDGE = 1.001
+ACTOR_CPUS = 1.001
 """CPUs of an actor on CPUs: more than one, so that n of them never fill a node of n CPUs."""
-FETCH = 0.9
+FETCH_CPUS = 0.9
 """CPUs of a fetch task: it fits beside n - 1 such actors on a node of n CPUs, up to a hundred."""
 
 
@@ -240,10 +242,12 @@ def plan_pool(options: ClusterOptions, nodes: Sequence[float], gpus: float, *, g
     largest = max(nodes, default=0.0)
     if per_actor:
         return Pool(low, high, per_actor, 0.0, min(1.0, largest) or 1.0, 1)
-    actor, fetch = (
-        (1.0, 1.0) if not largest else (EDGE, FETCH) if largest >= 2 else (EDGE * largest / 2, largest * 0.45)
-    )
-    room = max(1, sum(int(cpus // actor) for cpus in nodes))
+    actor, fetch = 1.0, 1.0
+    if largest >= 2:
+        actor, fetch = ACTOR_CPUS, FETCH_CPUS
+    elif largest:
+        actor, fetch = ACTOR_CPUS * largest / 2, largest * 0.45
+    places = max(1, sum(int(cpus // actor) for cpus in nodes))
     if not grows:
-        high = min(high, room)
-    return Pool(min(low, room), high, 0.0, actor, fetch, max(1, int(largest) // high))
+        high = min(high, places)
+    return Pool(min(low, places), high, 0.0, actor, fetch, max(1, int(largest) // high))

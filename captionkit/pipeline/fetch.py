@@ -35,10 +35,17 @@ from captionkit.images import (
     Sandbox,
     shared_sandbox,
 )
-from captionkit.inputs.containers import Broken, ContainerOptions, Source, read_image, read_row_group, read_tar
+from captionkit.inputs.containers import (
+    BrokenContainer,
+    ContainerOptions,
+    EncodedImage,
+    read_image,
+    read_row_group,
+    read_tar,
+)
 from captionkit.inputs.ids import Ids
-from captionkit.pipeline.columns import PIXELS, RETRIES
-from captionkit.pipeline.manifest import Unit, read_unit
+from captionkit.pipeline.manifest import ReadUnit, read_unit
+from captionkit.schema import PIXELS, RETRIES
 from captionkit.storage import FAULTS, AddressError, Storage, StorageError, StorageOptions, retry_counts
 
 CHUNK = 64
@@ -70,10 +77,10 @@ class FetchOptions:
         return ContainerOptions(self.limits, self.image_column, self.carry)
 
 
-class UnitSource(Datasource):  # type: ignore[misc]  # Ray publishes no types
+class ManifestDatasource(Datasource):  # type: ignore[misc]  # Ray publishes no types
     """The manifest's units as a Ray Data source, each a read task of its own."""
 
-    def __init__(self, units: list[Unit], options: FetchOptions) -> None:
+    def __init__(self, units: list[ReadUnit], options: FetchOptions) -> None:
         super().__init__()
         self._units, self._options = units, options
 
@@ -90,7 +97,7 @@ class UnitSource(Datasource):  # type: ignore[misc]  # Ray publishes no types
         return [ReadTask(partial(fetch_unit, unit, self._options), metadata) for unit in self._units]
 
 
-def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
+def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
     """Read and decode one unit, in tables of at most `CHUNK` rows with the columns of `PIXELS`.
 
     Raises:
@@ -99,16 +106,15 @@ def fetch_unit(unit: Unit, options: FetchOptions) -> Iterator[pa.Table]:
     retries = _RetriesSince()
     storage = Storage(options.storage)
     rows = read_unit(unit, storage).to_pylist()
-    sources: Iterable[Source | Broken]
+    sources: Iterable[EncodedImage | BrokenContainer]
     if rows[0]["kind"] == "image":
-        names = [name for name, _ in options.carry]
         sources = (
-            Source(
+            EncodedImage(
                 row["uri"],
                 row["image_id"],
                 row["version"],
-                partial(read_image, storage, row["address"] or row["uri"], row["size"], options.limits),
-                carried={name: row[name] for name in names},
+                partial(read_image, storage, row["read_uri"] or row["uri"], row["size"], options.limits),
+                carried=row["carried"] or {},
             )
             for row in rows
         )
@@ -171,24 +177,24 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _fetch(item: Source | Broken) -> tuple[dict[str, Any], bytes | None]:
+def _fetch(item: EncodedImage | BrokenContainer) -> tuple[dict[str, Any], bytes | None]:
     """A row as far as it goes without pixels, and its image's bytes where they could be had."""
     row: dict[str, Any] = {
         "uri": item.uri,
         "image_id": item.image_id,
         "version": item.version,
-        "total": item.total,
-        "again": item.again or None,
+        "container_rows": item.container_rows,
+        "duplicate_members": item.duplicate_members or None,
         "passed_over": json.dumps(item.passed_over) if item.passed_over else None,
     }
-    if isinstance(item, Broken):
+    if isinstance(item, BrokenContainer):
         return {**row, "error_kind": item.kind, "error": item.error}, None
     row.update(item.carried)
     start = time.perf_counter()
     try:
         data = item.get()
     except (StorageError, ImageError, AddressError) as err:
-        if isinstance(err, StorageError) and err.hopeless:
+        if isinstance(err, StorageError) and err.fatal:
             raise
         return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
     row.update(bytes=len(data), fetch_s=time.perf_counter() - start)
@@ -222,15 +228,15 @@ def _table(rows: list[dict[str, Any]], options: FetchOptions) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _pixels(pictures: list[NDArray[np.uint8] | None]) -> pa.Array:
-    """A column of binary values from pictures, null where there is none; one copy.
+def _pixels(images: list[NDArray[np.uint8] | None]) -> pa.Array:
+    """A column of binary values from images, null where there is none; one copy.
 
-    Of memoryviews pyarrow would make it by itself, and keep each of them for ever (26.0.1: a picture leaked a row).
+    Of memoryviews pyarrow would make it by itself, and keep each of them for ever (26.0.1: an image leaked a row).
     """
-    there = np.array([picture is not None for picture in pictures])
-    sizes = [0 if picture is None else picture.size for picture in pictures]
+    valid = np.array([image is not None for image in images])
+    sizes = [0 if image is None else image.size for image in images]
     offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
-    flat = [picture.reshape(-1) for picture in pictures if picture is not None]
-    valid = pa.py_buffer(np.packbits(there, bitorder="little"))
-    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(np.concatenate([np.empty(0, np.uint8), *flat]))]
-    return pa.Array.from_buffers(pa.binary(), len(pictures), buffers, null_count=int((~there).sum()))
+    flat = [image.reshape(-1) for image in images if image is not None]
+    bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    buffers = [bitmap, pa.py_buffer(offsets), pa.py_buffer(np.concatenate([np.empty(0, np.uint8), *flat]))]
+    return pa.Array.from_buffers(pa.binary(), len(images), buffers, null_count=int((~valid).sum()))

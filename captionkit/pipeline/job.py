@@ -18,7 +18,7 @@ from captionkit.counting import counted
 from captionkit.inputs.listing import Inputs, passed_over
 from captionkit.model.bundle_files import BundleError, read_files
 from captionkit.model.captioner import Captioner
-from captionkit.pipeline.caption_actor import Describe, DescribeOptions
+from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
@@ -26,8 +26,8 @@ from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.preflight import check_carry, check_options, check_table
 from captionkit.pipeline.run_record import RunRecord, now
-from captionkit.pipeline.signals import Stopped, stoppable
-from captionkit.pipeline.stream import flow
+from captionkit.pipeline.signals import JobStopped, stop_on_signals
+from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, say
 from captionkit.schema import SCHEMA, schema_with
 from captionkit.storage import Storage, StorageError
@@ -47,6 +47,7 @@ class CaptionJob:
 
     Args:
         inputs: The options' inputs, where they were checked before this module was imported.
+        actor: What captions; a stand-in measures the rest.
 
     Raises (from the constructor):
         UsageError: an option is out of range, the bundle cannot be used, or the table is another model's.
@@ -54,11 +55,13 @@ class CaptionJob:
         StorageError: the output cannot be read.
     """
 
-    def __init__(self, options: CaptionOptions, inputs: Inputs | None = None) -> None:
+    def __init__(
+        self, options: CaptionOptions, inputs: Inputs | None = None, *, actor: type[CaptionActor] = CaptionActor
+    ) -> None:
         check_options(options)
-        self.options = options
+        self.options, self.actor = options, actor
         # Which schemes are allowed is asked of what the data name, not of what the user does.
-        self.storage = Storage(options.storage).trusting()
+        self.storage = Storage(options.storage).without_scheme_limit()
         self.files = read_files(options.captioner.model, self.storage)
         try:
             captioner = Captioner.from_files(self.files, device="cpu", dtype="float32")
@@ -96,18 +99,18 @@ class CaptionJob:
             UsageError: an input does not exist or holds no image, or another run is writing to the table (before Ray
             starts).
             StorageError: storage fails in a way that would fail every row alike.
-            Stopped: after what was captioned by then is written.
+            JobStopped: after what was captioned by then is written.
         """
         record, manifest = self.record, None
         try:
             self.inputs.check()
             self._check_output()
-            with stoppable(), self._lease() as self.lease:
+            with stop_on_signals(), self._lease() as self.lease:
                 self._reopen()
                 manifest = self._list()
                 if manifest.units:
                     self._caption(manifest)
-        except Stopped:
+        except JobStopped:
             record.status = "stopped"
             raise
         except BaseException as err:
@@ -181,7 +184,7 @@ class CaptionJob:
         connection = connect(options.cluster)
         try:
             # Once more: Ray has put a handler of its own for SIGTERM in the place of ours.
-            with stoppable():
+            with stop_on_signals():
                 resources = ray.cluster_resources()
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
                 gpus = resources.get("GPU", 0.0)
@@ -208,7 +211,7 @@ class CaptionJob:
             carry=tuple(self.carry.items()),
             done=ray.put(self.table.ids_within(manifest.partial)) if manifest.partial else None,
         )
-        describe = DescribeOptions(
+        describe = ActorOptions(
             search=options.search,
             words=options.words,
             dtype=options.captioner.dtype,
@@ -218,7 +221,7 @@ class CaptionJob:
             carry=fetch.carry,
         )
         batch_size = options.captioner.images_at_once(pool.gpus > 0)
-        return flow(manifest.units, fetch, pool, Describe, (ray.put(self.files), describe), batch_size)
+        return caption_stream(manifest.units, fetch, pool, self.actor, (ray.put(self.files), describe), batch_size)
 
     def _consume(self, dataset: ray.data.Dataset, manifest: Manifest) -> None:
         options, record = self.options.table, self.record
@@ -260,9 +263,9 @@ class CaptionJob:
             record.files = writer.files
             record.spend("captioning", time.monotonic() - start)
             record.measure(first, first_rows)
-        again = record.counts["duplicates"] - manifest.duplicates
-        if again:
-            say(f"{again:,} members of shards have the name of one before them (one row each)")
+        duplicates = record.counts["duplicates"] - manifest.duplicates
+        if duplicates:
+            say(f"{duplicates:,} members of shards have the name of one before them (one row each)")
         in_shards = Counter(record.passed_over) - manifest.passed_over
         if in_shards:
             say(f"passed over in shards {passed_over(in_shards)}")

@@ -20,29 +20,17 @@ import pyarrow.compute as pc
 from cryptography.fernet import Fernet
 
 from captionkit.inputs.ids import Ids, IdSet, image_id
-from captionkit.inputs.listing import Inputs, Item
-from captionkit.schema import HAS_MEMBER
+from captionkit.inputs.listing import InputItem, Inputs
+from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
 from captionkit.storage import Storage, StorageOptions
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
 UNITS_PER_FILE = 32
-FIXED = [
-    pa.field("uri", pa.string()),
-    pa.field("version", pa.string()),
-    pa.field("image_id", pa.int64()),
-    pa.field("address", pa.string()),  # what to read, where it is not `uri`: with its password or signature
-    pa.field("size", pa.int64()),  # bytes, where known
-    pa.field("kind", pa.string()),
-    pa.field("row_group", pa.int32()),
-    pa.field("first_row", pa.int64()),  # of the row group, in its file
-    pa.field("rows", pa.int64()),  # of the row group
-    pa.field("total", pa.int64()),  # rows of the whole container, where known
-]
 
 
 @dataclass(frozen=True)
-class Unit:
+class ReadUnit:
     """What one fetch task reads: images by address, or one shard, or one row group."""
 
     file: str
@@ -57,7 +45,7 @@ class Unit:
 class Manifest:
     """What is to be done, and what was found out on the way there."""
 
-    units: list[Unit] = field(default_factory=list)
+    units: list[ReadUnit] = field(default_factory=list)
     listed: int = 0
     """Images listed one by one."""
     containers: int = 0
@@ -170,17 +158,13 @@ def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> I
 
 
 _Row = tuple[Any, ...]
-"""The columns `FIXED`, then a dictionary of the carried ones. A plain tuple: millions of them are made."""
-ADDRESS = [column.name for column in FIXED].index("address")
+"""The columns `MANIFEST_COLUMNS`, then a dictionary of the carried ones. A plain tuple: millions of them are made."""
+READ_URI = [column.name for column in MANIFEST_COLUMNS].index("read_uri")
 _NO_GROUP = (None, None, None, None)
 
 
 def _batch(rows: list[_Row], schema: pa.Schema) -> pa.RecordBatch:
-    *columns, carried = zip(*rows, strict=True)
-    arrays = [pa.array(values, column.type) for values, column in zip(columns, FIXED, strict=True)]
-    arrays += [
-        pa.array([each.get(column.name) for each in carried], column.type) for column in list(schema)[len(FIXED) :]
-    ]
+    arrays = [pa.array(values, column.type) for values, column in zip(zip(*rows, strict=True), schema, strict=False)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -189,7 +173,7 @@ class _Writer:
 
     def __init__(self, storage: Storage, prefix: str, inputs: Inputs) -> None:
         self.storage, self.prefix, self.inputs = storage, prefix, inputs
-        self.units: list[Unit] = []
+        self.units: list[ReadUnit] = []
         self.rows = 0
         self.size = rows_per_unit(0)
         self._images: list[_Row] = []
@@ -197,7 +181,7 @@ class _Writer:
         self._files = 0
         self._key = Fernet.generate_key()
 
-    def image(self, item: Item, name: str, number: int) -> None:
+    def image(self, item: InputItem, name: str, number: int) -> None:
         address = None if name == item.uri else item.uri
         self._images.append((name, item.version, number, address, item.size, "image", *_NO_GROUP, item.carried))
         self.rows += 1
@@ -205,7 +189,7 @@ class _Writer:
             self._unit(self._images)
             self._images = []
 
-    def container(self, item: Item, name: str) -> None:
+    def container(self, item: InputItem, name: str) -> None:
         row = (name, item.version, None, None if name == item.uri else item.uri, None, item.kind)
         if item.kind == "tar" or item.broken:
             self._unit([(*row, *_NO_GROUP, {})])
@@ -225,16 +209,18 @@ class _Writer:
     def _write(self) -> None:
         if not self._batches:
             return
-        schema = pa.schema([*FIXED, *(pa.field(*column) for column in self.inputs.carry_types.items())])
+        carried = pa.struct([pa.field(*column) for column in self.inputs.carry_types.items()])
+        # Not columns of their own: their names may be the manifest's.
+        schema = pa.schema([*MANIFEST_COLUMNS, pa.field("carried", carried)])
         uri = f"{self.prefix}-{self._files:06d}.arrow"
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
             for rows in self._batches:
                 file.write_batch(_batch(rows, schema))
-        secret = any(row[ADDRESS] is not None for rows in self._batches for row in rows)
+        secret = any(row[READ_URI] is not None for rows in self._batches for row in rows)
         data = sink.getvalue().to_pybytes()
         self.storage.write(uri, Fernet(self._key).encrypt(data) if secret else data)
-        self.units += [Unit(uri, index, self._key if secret else None) for index in range(len(self._batches))]
+        self.units += [ReadUnit(uri, index, self._key if secret else None) for index in range(len(self._batches))]
         self._files += 1
         self._batches = []
 
@@ -251,12 +237,12 @@ def _open(options: StorageOptions, file: str, key: bytes | None) -> pa.ipc.Recor
     return pa.ipc.open_file(pa.BufferReader(data if key is None else Fernet(key).decrypt(data)))
 
 
-def read_unit(unit: Unit, storage: Storage) -> pa.RecordBatch:
-    """A unit's rows, with the columns `FIXED` and the carried ones."""
-    return _open(storage.trusting().options, unit.file, unit.key).get_batch(unit.index)
+def read_unit(unit: ReadUnit, storage: Storage) -> pa.RecordBatch:
+    """A unit's rows, with the columns `MANIFEST_COLUMNS` and `carried`."""
+    return _open(storage.without_scheme_limit().options, unit.file, unit.key).get_batch(unit.index)
 
 
-def delete_manifest(units: Iterable[Unit], storage: Storage) -> None:
+def delete_manifest(units: Iterable[ReadUnit], storage: Storage) -> None:
     """Remove the manifest's files."""
     for file in sorted({unit.file for unit in units}):
         storage.delete(file)

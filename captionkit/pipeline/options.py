@@ -38,14 +38,14 @@ class ModelOptions:
     """The captioner."""
 
     model: str | None = None
-    """Address of a captioner bundle. By itself the embedded one, which knows drawn scenes and no photographs."""
+    """Address of a captioner bundle. Default: the embedded one, which knows drawn scenes and no photographs."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the network; `auto` is bfloat16 where the chip has it, float32 elsewhere."""
     batch_size: int | None = None
-    """Images that a captioner actor takes at once. By itself 256 on a GPU, 64 on a CPU."""
+    """Images that a captioner actor takes at once. Default: 256 on a GPU, 64 on a CPU."""
 
     def images_at_once(self, gpu: bool) -> int:
-        """The batch size, given or by itself."""
+        """The batch size, given or default."""
         return self.batch_size or (256 if gpu else 64)
 
 
@@ -68,10 +68,10 @@ class ClusterOptions:
     """Captioner actors, MIN:MAX (or one number). On CPUs the pool never takes the last one, and MIN counts only as far
     as CPUs are there when the job starts."""
     gpus_per_actor: float | None = None
-    """GPUs of one actor; 0.5 puts two on one GPU. By itself 1 where the cluster has a GPU now, else 0: give it when
+    """GPUs of one actor; 0.5 puts two on one GPU. Default: 1 where the cluster has a GPU now, else 0: give it when
     GPU nodes come only once they are asked for."""
     address: str | None = None
-    """Ray cluster to join, `auto` for one running on this machine. By itself the one named by RAY_ADDRESS (as in
+    """Ray cluster to join, `auto` for one running on this machine. Default: the one named by RAY_ADDRESS (as in
     `ray job submit`), else a Ray of its own for this run."""
     fetch_threads: int = 16
     """Concurrent reads of each fetch task."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import captionkit
 from captionkit.pipeline.fetch import sum_retries
 from captionkit.schema import FAILED, SCHEMA
-from captionkit.storage import Storage, public, redact, retry_counts
+from captionkit.storage import Storage, public_uri, redact, retry_counts
 from captionkit.storage.documents import to_document
 
 STEADY_SHARE = 0.1
@@ -98,7 +98,7 @@ class RunRecord:
         failed = rows.filter(pc.equal(rows["status"], FAILED))
         self.counts["failed"] += len(failed)
         self.counts["captioned"] += len(rows) - len(failed)
-        self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["again"]).as_py() or 0)
+        self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["duplicate_members"]).as_py() or 0)
         for found in rows["passed_over"].drop_null().to_pylist():
             self.pass_over(json.loads(found))
         _count(self.failures, failed["error_kind"])
@@ -147,7 +147,7 @@ def _public(value: Any) -> Any:
         return {name: _public(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_public(each) for each in value]
-    return public(value) if isinstance(value, str) else value
+    return public_uri(value) if isinstance(value, str) else value
 
 
 def _count(counts: dict[str, int], values: pa.ChunkedArray) -> None:

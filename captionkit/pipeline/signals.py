@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(BaseException):
+class JobStopped(BaseException):
     """The run was asked to stop: SIGTERM, as `ray job stop` sends it, or Ctrl-C."""
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Stopped`, in the main thread (elsewhere signals cannot be caught)."""
+def stop_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into `JobStopped`, in the main thread (elsewhere signals cannot be caught)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(signal.Signals(number).name)
+        raise JobStopped(signal.Signals(number).name)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

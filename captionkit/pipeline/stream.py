@@ -8,15 +8,15 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from captionkit.pipeline.cluster import Pool
-from captionkit.pipeline.fetch import FetchOptions, UnitSource
-from captionkit.pipeline.manifest import Unit
+from captionkit.pipeline.fetch import FetchOptions, ManifestDatasource
+from captionkit.pipeline.manifest import ReadUnit
 
 BLOCK_BYTES = 32 * 2**20
 """Largest block of decoded images on its way to an actor: some 200 at 224 × 224."""
 
 
-def flow(
-    units: list[Unit], fetch: FetchOptions, pool: Pool, actor: type, arguments: tuple[Any, ...], batch_size: int
+def caption_stream(
+    units: list[ReadUnit], fetch: FetchOptions, pool: Pool, actor: type, arguments: tuple[Any, ...], batch_size: int
 ) -> ray.data.Dataset:
     """Rows of pixels through a pool of actors, lazily.
 
@@ -28,7 +28,7 @@ def flow(
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
     return ray.data.read_datasource(
-        UnitSource(units, fetch),
+        ManifestDatasource(units, fetch),
         num_cpus=pool.fetch_cpus,
         # Two blocks: the one being made and the one read ahead. Ray Data would fuse fetch and captioner, whose
         # demands are alike on CPUs, into one actor that does both by turns; this one they do not share.

@@ -25,9 +25,9 @@ class BudgetOptions:
     nodes: tuple[int, ...] = (1, 4, 16)
     """Numbers of machines to compare."""
     node_types: tuple[str, ...] = ()
-    """Kinds of machine, by the names of the price file. By itself those that the captioner's rate is known for."""
+    """Kinds of machine, by the names of the price file. Default: those that the captioner's rate is known for."""
     prices: str | None = None
-    """Address of a price file in YAML; by itself the one that comes with the package."""
+    """Address of a price file in YAML; default: the one that comes with the package."""
     sample: int = 192
     """Images to fetch, decode and caption."""
     gpu_rate: float | None = None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from captionkit.errors import UsageError
 from captionkit.images import ImageError, decode
 from captionkit.inputs.containers import ContainerOptions, encoded_images
-from captionkit.inputs.listing import Inputs, Item
+from captionkit.inputs.listing import InputItem, Inputs
 from captionkit.model.captioner import Captioner
 from captionkit.plan.options import PlanOptions
 from captionkit.storage import AddressError, Storage, StorageError, split_member
@@ -70,9 +70,11 @@ class Sample:
         return rate if self.device == "cuda" else rate / self.threads
 
 
-def list_archive(options: PlanOptions, storage: Storage, progress: Callable[[int], None]) -> tuple[Archive, list[Item]]:
+def list_archive(
+    options: PlanOptions, storage: Storage, progress: Callable[[int], None]
+) -> tuple[Archive, list[InputItem]]:
     """Count everything; keep an even sample of it (Vitter's algorithm R)."""
-    archive, chosen, random = Archive(), list[Item](), Random(0)
+    archive, chosen, random = Archive(), list[InputItem](), Random(0)
     inputs = Inputs(options.inputs, storage)
     for number, item in enumerate(inputs.items()):
         archive.kinds[_suffix(item.uri)] += 1
@@ -95,11 +97,11 @@ def list_archive(options: PlanOptions, storage: Storage, progress: Callable[[int
 
 
 def measure(
-    options: PlanOptions, storage: Storage, captioner: Captioner, archive: Archive, chosen: list[Item]
+    options: PlanOptions, storage: Storage, captioner: Captioner, archive: Archive, chosen: list[InputItem]
 ) -> Sample:
     sample = Sample(device=captioner.device.type)
     limits = options.inputs.limits()
-    pictures: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.uint8]] = []
     inside = members = 0
     start = time.perf_counter()
     containers = ContainerOptions(limits, options.inputs.image_column)
@@ -115,7 +117,7 @@ def measure(
         began = time.thread_time()
         try:
             image = decode(data, captioner.preprocessing, limits)
-            pictures.append(image.pixels)
+            images.append(image.pixels)
             sample.pixels.append(image.width * image.height)
         except ImageError as err:
             sample.failed[err.kind] += 1
@@ -124,15 +126,15 @@ def measure(
     if archive.shards and members:
         # What else a shard holds (texts) makes this an upper bound.
         archive.images += round(archive.shard_bytes / (inside / members))
-    if not pictures:
+    if not images:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in sample.failed.most_common())
         raise UsageError(f"nothing can be planned: no image of the sample could be decoded ({kinds or 'it is empty'})")
-    _caption(options, captioner, pictures, sample)
+    _caption(options, captioner, images, sample)
     return sample
 
 
 def _bytes(
-    storage: Storage, containers: ContainerOptions, chosen: list[Item], wanted: int, sample: Sample
+    storage: Storage, containers: ContainerOptions, chosen: list[InputItem], wanted: int, sample: Sample
 ) -> Iterator[tuple[bool, bytes]]:
     """Encoded images of the sample, and whether they lie in a tar shard; a few of each container."""
     each = max(8, wanted // max(1, len(chosen)))
@@ -141,20 +143,20 @@ def _bytes(
             for data in islice(encoded_images(item, storage, containers), each):
                 yield item.kind == "tar", data
         except (StorageError, ImageError, AddressError) as err:
-            if isinstance(err, StorageError) and err.hopeless:
+            if isinstance(err, StorageError) and err.fatal:
                 raise
             sample.images += 1
             sample.unread += 1
             sample.failed[err.kind] += 1
 
 
-def _caption(options: PlanOptions, captioner: Captioner, pictures: list[NDArray[np.uint8]], sample: Sample) -> None:
+def _caption(options: PlanOptions, captioner: Captioner, images: list[NDArray[np.uint8]], sample: Sample) -> None:
     import torch
 
     sample.threads = torch.get_num_threads()
     sample.gpu = torch.cuda.get_device_name() if sample.device == "cuda" else ""
     size = options.captioner.images_at_once(sample.device == "cuda")
-    batch = np.stack((pictures * (size // len(pictures) + 1))[:size])
+    batch = np.stack((images * (size // len(images) + 1))[:size])
 
     def once() -> float:
         start = time.perf_counter()

@@ -19,8 +19,8 @@ from captionkit.storage.addresses import (
 )
 from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, AddressError, StorageError
 from captionkit.storage.options import Entry, StorageOptions
+from captionkit.storage.redaction import public_uri, redact
 from captionkit.storage.retrying import retry_counts
-from captionkit.storage.secrecy import public, redact
 from captionkit.storage.store import Storage
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "expand_braces",
     "is_pattern",
     "join_member",
-    "public",
+    "public_uri",
     "redact",
     "retry_counts",
     "spelled",

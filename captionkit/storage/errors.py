@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from captionkit.errors import UsageError
-from captionkit.storage.secrecy import public, redact
+from captionkit.storage.redaction import public_uri, redact
 
 __all__ = ["FAULTS", "STORAGE_ERROR_KINDS", "AddressError", "StorageError", "redact"]
 
@@ -41,14 +41,14 @@ class StorageError(Exception):
     """Storage said no. `str()` names the address (secrets hidden), the cause and what to do about it.
 
     kind: one of `STORAGE_ERROR_KINDS`, or "write_error" where writing failed for another reason than these.
-    hopeless: whether every other address would fail alike (no such bucket, wrong credentials, a full disk …),
+    fatal: whether every other address would fail alike (no such bucket, wrong credentials, a full disk …),
     so that going on would only fail a million rows in the same way.
     fault: one of `FAULTS` for what may pass by itself, "" for what will not. Whoever sees such an error sees it after
     it has been tried again for as long as the options say.
     after: seconds for which the server asked to be left alone.
     """
 
-    def __init__(self, kind: str, message: str, hopeless: bool = False, fault: str = "", after: float = 0.0) -> None:
+    def __init__(self, kind: str, message: str, fatal: bool = False, fault: str = "", after: float = 0.0) -> None:
         super().__init__(message)
         if kind not in (*STORAGE_ERROR_KINDS, "write_error"):
             raise ValueError(f"unknown storage error kind {kind!r}")
@@ -56,7 +56,7 @@ class StorageError(Exception):
             raise ValueError(f"unknown fault {fault!r}")
         self.kind = kind
         self.message = message
-        self.hopeless = hopeless
+        self.fatal = fatal
         self.fault = fault
         self.after = after
 
@@ -65,7 +65,7 @@ class StorageError(Exception):
 
     def __reduce__(self) -> tuple[type[StorageError], tuple[str, str, bool, str, float]]:
         # Not from `args`, into which Ray Data writes advice before it sends an error home.
-        return type(self), (self.kind, self.message, self.hopeless, self.fault, self.after)
+        return type(self), (self.kind, self.message, self.fatal, self.fault, self.after)
 
 
 Explain = Callable[[Exception, str], StorageError]
@@ -99,11 +99,11 @@ class Cause(Exception):
 
 
 def failure(
-    kind: str, address: str, cause: str, hint: str = "", hopeless: bool = False, fault: str = "", after: float = 0.0
+    kind: str, address: str, cause: str, hint: str = "", fatal: bool = False, fault: str = "", after: float = 0.0
 ) -> StorageError:
     """A StorageError about an address: what is the matter, then what to do."""
-    text = f"{redact(public(address))}: {redact(' '.join(cause.split()))[:300]}"
-    return StorageError(kind, f"{text}; {hint}" if hint else text, hopeless, fault, after)
+    text = f"{redact(public_uri(address))}: {redact(' '.join(cause.split()))[:300]}"
+    return StorageError(kind, f"{text}; {hint}" if hint else text, fatal, fault, after)
 
 
 # errno: (kind, fault)
@@ -138,7 +138,7 @@ def explain_os_error(error: Exception, address: str) -> StorageError:
     if isinstance(error, socket.gaierror):
         return no_such_host(error, address)
     if number in _FULL:
-        return failure("write_error", address, _FULL[number], "make room, or choose another place", hopeless=True)
+        return failure("write_error", address, _FULL[number], "make room, or choose another place", fatal=True)
     if number == errno.EFBIG:
         return failure("write_error", address, "files there may not become so large", "see `ulimit -f`")
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
@@ -173,10 +173,10 @@ def retry_after(value: object) -> float:
     return float(text) if text.isdecimal() and len(text) < 7 else 0.0
 
 
-def no_such_host(error: BaseException, address: str, hint: str = "", hopeless: bool = False) -> StorageError:
+def no_such_host(error: BaseException, address: str, hint: str = "", fatal: bool = False) -> StorageError:
     """A name that does not exist, which no waiting will change; or a name server that does not answer, which will."""
     if getattr(error, "errno", None) in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-        return failure("unreachable", address, "there is no host of this name", hint, hopeless)
+        return failure("unreachable", address, "there is no host of this name", hint, fatal)
     return failure("unreachable", address, "the host's name could not be looked up", hint, fault="unreachable")
 
 
@@ -184,4 +184,4 @@ def explain_write_error(error: Exception, address: str) -> StorageError:
     """As `explain_os_error`, in words for writing. Who may not write one file of an output may write none."""
     found = explain_os_error(error, address)
     kind = "write_error" if found.kind == "read_error" else found.kind
-    return StorageError(kind, found.message, found.hopeless or kind == "permission", found.fault, found.after)
+    return StorageError(kind, found.message, found.fatal or kind == "permission", found.fault, found.after)

@@ -44,7 +44,7 @@ class StorageOptions:
     """What web servers are told of who asks, as in "OurArchive/1.0 (mail@example.org)". Default: captionkit and its
     version. Some servers, Wikimedia's among them, refuse those who do not name a contact."""
     schemes: tuple[str, ...] = ()
-    """The only kinds of address allowed (s3, https, file …; file stands for local paths too). By itself all."""
+    """The only kinds of address allowed (s3, https, file …; file stands for local paths too). Default: all."""
 
     def __post_init__(self) -> None:
         endpoint = self.endpoint_url

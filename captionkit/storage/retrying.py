@@ -74,7 +74,7 @@ class Retries:
 
         progress: bytes received so far, for actions that go on where the last try broke off.
         answers: asked once before a fault is raised, if nothing else succeeded meanwhile: whether the server answers
-        anything at all. If not, the error is hopeless.
+        anything at all. If not, the error is fatal.
         """
         asked = begun = time.monotonic()
         failed, received = 0, progress()
@@ -110,7 +110,7 @@ class Retries:
 
     def _given_up(self, error: StorageError, failed: int, asked: float, answers: Callable[[], bool]) -> StorageError:
         if not error.fault:
-            if error.kind in ("not_found", "permission") and not error.hopeless:  # an answer, too
+            if error.kind in ("not_found", "permission") and not error.fatal:  # an answer, too
                 self._answered = time.monotonic()
             return error
         with self._lock:
@@ -120,9 +120,9 @@ class Retries:
         now = time.monotonic()
         # Few tries that all fell into one bad moment say nothing about the server.
         silent = answered < asked and (not overdrawn or now - answered > self.seconds)
-        hopeless = error.hopeless or (silent and not answers())
+        fatal = error.fatal or (silent and not answers())
         tried = f"; gave up after {failed + 1} tries in {now - asked:.0f} s" if failed else ""
-        return StorageError(error.kind, error.message + tried, hopeless, error.fault, error.after)
+        return StorageError(error.kind, error.message + tried, fatal, error.fault, error.after)
 
     def _say(self, error: StorageError) -> None:
         """A line in the log, now and then: whoever waits wants to know for what."""

@@ -129,7 +129,7 @@ class S3Backend:
             self.call(address, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
         except StorageError as error:
             # A try whose answer was lost may have completed it, and the next one finds no such upload.
-            if error.kind != "not_found" or error.hopeless:
+            if error.kind != "not_found" or error.fatal:
                 raise
             entry = self.stat(address)
             if entry.size != size or not entry.version.endswith(f"-{len(parts)}"):
@@ -251,10 +251,10 @@ class S3Backend:
         try:
             return self._retries.call(explained_action, progress, lambda: self._answers(bucket))
         except StorageError as error:
-            denied = error.kind == "permission" and not error.hopeless and bool(key) and not error.fault
+            denied = error.kind == "permission" and not error.fatal and bool(key) and not error.fault
             if denied and self._access.closed(bucket, lambda: self._others(bucket, key)):
                 message = f"{error.message}; so is every other object of this bucket that was asked for"
-                raise StorageError(error.kind, message, hopeless=True) from error.__cause__
+                raise StorageError(error.kind, message, fatal=True) from error.__cause__
             raise
 
     def _answers(self, bucket: str) -> bool:

@@ -22,7 +22,7 @@ class _Known(NamedTuple):
     kind: str
     cause: str
     hint: str = ""
-    hopeless: bool = False
+    fatal: bool = False
     fault: str = ""
 
 
@@ -144,7 +144,7 @@ def explain_s3_write_error(error: Exception, address: str) -> StorageError:
     found = explain_s3_error(error, address)
     kind = "write_error" if found.kind == "read_error" else found.kind
     message = found.message.replace(_MAY, "check what these credentials may write")
-    return StorageError(kind, message, found.hopeless or kind == "permission", found.fault, found.after)
+    return StorageError(kind, message, found.fatal or kind == "permission", found.fault, found.after)
 
 
 def error_status(error: Exception) -> int:
@@ -175,7 +175,7 @@ def _explain_silence(error: BaseException, address: str) -> StorageError:
         names = {family.__name__ for family in type(layer).__mro__}
         reason = getattr(layer, "os_error", None) or layer
         if "ClientConnectorDNSError" in names or isinstance(reason, socket.gaierror):
-            return no_such_host(reason, address, _NEEDS_ENDPOINT, hopeless=True)
+            return no_such_host(reason, address, _NEEDS_ENDPOINT, fatal=True)
         if "ClientConnectionError" in names and "ClientConnectorError" not in names:
             return _failure(_BROKEN, address)
     return _failure(_SILENT, address)
@@ -183,7 +183,7 @@ def _explain_silence(error: BaseException, address: str) -> StorageError:
 
 def _failure(known: _Known, address: str, code: str = "", after: float = 0.0) -> StorageError:
     cause = f"{known.cause} ({code})" if code else known.cause
-    return failure(known.kind, address, cause, known.hint, known.hopeless, known.fault, after)
+    return failure(known.kind, address, cause, known.hint, known.fatal, known.fault, after)
 
 
 def _layers(error: BaseException | None) -> Iterator[BaseException]:

@@ -98,7 +98,7 @@ class Storage:
         """Writes and removes a small object below a folder, so that what cannot be is known before any work.
 
         Raises:
-            StorageError: nothing can be written there (hopeless). Faults are waited out for `PROBE_S` seconds only.
+            StorageError: nothing can be written there (fatal). Faults are waited out for `PROBE_S` seconds only.
             UsageError: nothing can be written to addresses of this kind.
         """
         # Others may look into the folder meanwhile: readers of Parquet pass over names with an underscore.
@@ -111,7 +111,7 @@ class Storage:
         except StorageError as error:
             raise StorageError(error.kind, f"cannot write: {error}", True, error.fault) from error.__cause__
 
-    def trusting(self) -> Storage:
+    def without_scheme_limit(self) -> Storage:
         """The same without `StorageOptions.schemes`: for what the user named, not what stands in a list."""
         return Storage(replace(self.options, schemes=()))
 
@@ -120,7 +120,7 @@ class Storage:
         try:
             self.stat(uri)
         except StorageError as error:
-            if error.kind == "not_found" and not error.hopeless:
+            if error.kind == "not_found" and not error.fatal:
                 return False
             raise
         return True
@@ -173,7 +173,7 @@ class Storage:
         """`stat` for a stream of addresses, in their order, `concurrency` at a time, a bounded number ahead.
 
         What cannot be asked about (missing, forbidden, not answering, no address at all) has size None and version "",
-        and will say why when it is read. Raises only what every other address would raise too: hopeless StorageErrors,
+        and will say why when it is read. Raises only what every other address would raise too: fatal StorageErrors,
         and UsageErrors that are no AddressErrors.
         """
         archives: OrderedDict[str, Future[Entry]] = OrderedDict()
@@ -234,7 +234,7 @@ def _answered(base: str, member: str | None, answer: Future[Entry]) -> Entry:
     try:
         entry = answer.result()
     except StorageError as error:
-        if error.hopeless:
+        if error.fatal:
             raise
         return Entry(address, None, "")
     except AddressError:

@@ -18,20 +18,20 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from captionkit.errors import UsageError
-from captionkit.inputs.containers import BREAKS, image_members
+from captionkit.inputs.containers import CONTAINER_ERRORS, image_members
 from captionkit.inputs.ids import image_id
-from captionkit.inputs.listing import Inputs, Item, passed_over
+from captionkit.inputs.listing import InputItem, Inputs, passed_over
 from captionkit.inputs.options import InputOptions
-from captionkit.storage import Storage, StorageError, StorageOptions, join_member, public, redact
+from captionkit.storage import Storage, StorageError, StorageOptions, join_member, public_uri, redact
 from captionkit.storage.archives import listing
-from captionkit.table.check_index import Rows
+from captionkit.table.check_index import TableIndex
 from captionkit.table.check_report import CheckReport
-from captionkit.table.compact import leftovers
+from captionkit.table.compact import unfinished_merges
 from captionkit.table.lease import holder
 from captionkit.table.runs import read_run_records
 from captionkit.table.table import CaptionTable
 
-LISTED_BY = ("input", "format", "uri_column", "image_column", "stat_listed")
+INPUT_OPTIONS = ("input", "format", "uri_column", "image_column", "stat_listed")
 """The options that decide what the inputs of a run are."""
 
 
@@ -59,19 +59,19 @@ def check(
         StorageError: storage fails.
     """
     table = _Table(output, storage)
-    report = CheckReport(public(table.uri))
+    report = CheckReport(public_uri(table.uri))
     if not table.files and not table.unreadable:
         raise UsageError(f"{table.uri} holds no caption table")
     for uri, reason in table.unreadable.items():
         report.problem("unreadable", f"{uri}: {reason}")
-    for merged, replaced in leftovers(table).items():
+    for merged, replaced in unfinished_merges(table).items():
         for uri in replaced:
             report.problem("replaced", f"{uri} (by {merged})")
         table.files = [file for file in table.files if file.uri not in replaced]
     if (writer := holder(table.uri, storage)) is not None:
         report.note("writing", f"{writer.run_id} on host {writer.host} since {writer.started_at}")
     runs = read_run_records(table.uri, storage)
-    rows = Rows(table, report, every_column, progress)
+    rows = TableIndex(table, report, every_column, progress)
     _check_models(table, report, rows.models, mixed=any(run["options"].get("mixed") for run in runs))
     rows.index()
     if coverage:
@@ -111,7 +111,7 @@ def _check_models(table: CaptionTable, report: CheckReport, found: Counter[str],
 class _Coverage:
     """Looks for each input's row."""
 
-    def __init__(self, rows: Rows, report: CheckReport, progress: Callable[[int], None], members: bool) -> None:
+    def __init__(self, rows: TableIndex, report: CheckReport, progress: Callable[[int], None], members: bool) -> None:
         self.rows, self.report, self.progress, self.members = rows, report, progress, members
         self.listed: set[int] = set()
         """Indices of the containers that are among the inputs."""
@@ -150,7 +150,7 @@ class _Coverage:
             self.report.note("passed_over", f"{passed_over(files)} {where}", count=files.total())
 
     def _items(self, inputs: Inputs) -> None:
-        chunk: list[Item] = []
+        chunk: list[InputItem] = []
         for item in inputs.items():
             chunk.append(item)
             if len(chunk) == 8192:
@@ -158,7 +158,7 @@ class _Coverage:
                 chunk = []
         self._chunk(chunk)
 
-    def _chunk(self, chunk: list[Item]) -> None:
+    def _chunk(self, chunk: list[InputItem]) -> None:
         names = [item.name for item in chunk]
         places = self.rows.find(names)
         for item, name, at in zip(chunk, names, places.tolist(), strict=True):
@@ -173,7 +173,7 @@ class _Coverage:
         self.report.listed = (self.report.listed or 0) + len(chunk)
         self.progress(self.report.listed)
 
-    def _container(self, item: Item, name: str) -> None:
+    def _container(self, item: InputItem, name: str) -> None:
         """A shard or a Parquet file of images: whether all of its rows are there."""
         self.listed.add(self.rows.names.get(name, -2))
         parts = self.rows.parts.get(name, [])
@@ -193,20 +193,20 @@ class _Coverage:
         of = f"of {total:,} rows" if total is not None else "rows, and its end was not reached"
         self.report.problem("unfinished", f"{name}: {there:,} {of}")
 
-    def _holds_no_image(self, item: Item) -> bool:
+    def _holds_no_image(self, item: InputItem) -> bool:
         """Whether a shard of which the table has no row has none to give; read up to its first image."""
         try:
             return next(self._images_in(item, Counter()), None) is None
-        except BREAKS:
+        except CONTAINER_ERRORS:
             return False  # a broken shard has a row that says so
 
-    def _images_in(self, item: Item, others: Counter[str]) -> Iterator[str]:
+    def _images_in(self, item: InputItem, others: Counter[str]) -> Iterator[str]:
         """Names of the images in a shard."""
         with self.rows.table.storage.open(item.uri) as stream:
             for member, _, _ in image_members(listing(stream), others):
                 yield member.name
 
-    def _members(self, item: Item, name: str) -> None:
+    def _members(self, item: InputItem, name: str) -> None:
         """The images within a container, each by its address."""
         if item.kind == "parquet":
             self._find([join_member(name, str(row)) for row in range(sum(item.row_groups))])
@@ -216,8 +216,8 @@ class _Coverage:
         try:
             for member in self._images_in(item, others):
                 found[join_member(name, member)] = None
-        except BREAKS as err:
-            if isinstance(err, StorageError) and err.hopeless:
+        except CONTAINER_ERRORS as err:
+            if isinstance(err, StorageError) and err.fatal:
                 raise
             if int(self.rows.find([name])[0]) < 0:  # else a failed row says so
                 self.report.problem("coverage", f"{name}: {redact(' '.join(str(err).split()))[:300]}")
@@ -237,7 +237,7 @@ def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, run in enumerate(runs):
         if not number or run.get("status") in ("succeeded", "too_many_failed"):
-            inputs = {name: run["options"].get(name) for name in LISTED_BY}
+            inputs = {name: run["options"].get(name) for name in INPUT_OPTIONS}
             found.setdefault(json.dumps(inputs, sort_keys=True), run)
     return list(found.values())
 

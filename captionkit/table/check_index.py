@@ -19,7 +19,7 @@ from captionkit.table.table import CaptionTable, TableFile, container_of
 COLUMNS = ["uri", "image_id", "status", "caption", "error_kind", "model"]
 
 
-class Rows:
+class TableIndex:
     """What is kept in memory of each row, in the order of files and rows.
 
     hashes: (rows,) int64, of the address. ids: (rows,) int64. containers: (rows,) int32, an index into `names`,

@@ -8,16 +8,16 @@ row is ever missing:
 3. Those files are deleted.
 
 A death before the end of 1 changes nothing. One between 1 and 3 leaves rows twice, for readers that know nothing of
-footers; `leftovers` recognises the replaced files and `recover` deletes them, which every run and every `compact` does
-first, once it has the table's lease. A reader that lists the folder between 1 and 3 meets rows twice too, and one that
-listed it before 3 and opens a file after it is told that the file is gone: compact when nobody reads.
+footers; `unfinished_merges` recognises the replaced files and `recover` deletes them, which every run and every
+`compact` does first, once it has the table's lease. A reader that lists the folder between 1 and 3 meets rows twice
+too, and one that listed it before 3 and opens a file after it is told that the file is gone: compact when nobody reads.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -31,9 +31,9 @@ from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids, image_id
 from captionkit.schema import CAPTIONED
-from captionkit.storage import Storage, StorageError, public
+from captionkit.storage import Storage, StorageError, public_uri
 from captionkit.table.lease import Lease
-from captionkit.table.table import CaptionTable, Container, Footer, TableFile, container_of, to_parquet
+from captionkit.table.table import CaptionTable, Container, Footer, TableFile, to_parquet
 
 REPLACES = b"captionkit.replaces"
 PREFIX = "compacted-"
@@ -83,10 +83,10 @@ def compact(output: str, storage: Storage, *, target_rows: int = 500_000) -> Com
     run_id = f"{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
     with Lease(output, storage, f"compact-{run_id}", schema=before.schema()) as lease:
         table = CaptionTable(output, storage)
-        report = CompactReport(public(table.uri), files_before=len(table._listing()))
+        report = CompactReport(public_uri(table.uri), files_before=len(table._listing()))
         report.recovered = len(recover(table))
         lease.check()
-        report.doubles = drop_doubles(table)
+        report.doubles = remove_duplicate_rows(table)
         for number, group in enumerate(plan(table.files, target_rows)):
             lease.check()
             uri = f"{table.uri}/{PREFIX}{run_id}-{number:05d}.parquet"
@@ -154,7 +154,7 @@ def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFi
     return table._look(uri)
 
 
-def leftovers(table: CaptionTable) -> dict[str, list[str]]:
+def unfinished_merges(table: CaptionTable) -> dict[str, list[str]]:
     """Files that were put together with others but are still there, by the merged file: what a death leaves."""
     there = {_name(uri): uri for uri in table._listing()}
     found: dict[str, list[str]] = {}
@@ -181,7 +181,7 @@ def recover(table: CaptionTable) -> list[str]:
         UsageError: a merged file lacks rows of what it replaces. Nothing of these is deleted.
     """
     deleted: list[str] = []
-    for merged, replaced in leftovers(table).items():
+    for merged, replaced in unfinished_merges(table).items():
         present = _ids(table, merged)
         for uri in replaced:
             missing = int((~np.isin(_ids(table, uri), present)).sum())
@@ -205,7 +205,7 @@ class _Row(NamedTuple):
     when: datetime
 
 
-def drop_doubles(table: CaptionTable) -> int:
+def remove_duplicate_rows(table: CaptionTable) -> int:
     """Leave each address one row; the number of rows taken out.
 
     Of several the newest version stays, of that one a caption rather than a failure, then the newest. Doubles come
@@ -234,25 +234,8 @@ def drop_doubles(table: CaptionTable) -> int:
                 out[row.file.uri].append(row.at)
     for file in files:
         if file.uri in out:
-            _take_out(table, file, out[file.uri])
+            table.drop_at(file, out[file.uri])
     return sum(map(len, out.values()))
-
-
-def _take_out(table: CaptionTable, file: TableFile, places: list[int]) -> None:
-    """Replace a file, in one atomic write, by one without the rows at these places."""
-    rows = _read(table, file.uri)
-    gone = np.zeros(len(rows), np.bool_)
-    gone[places] = True
-    kept = rows.filter(pa.array(~gone))
-    if not len(kept):
-        table.storage.delete(file.uri)
-        table.files.remove(file)
-        return
-    lost = Counter(container_of(uri) for uri in rows.filter(pa.array(gone)).column("uri").to_pylist())
-    for key, container in file.footer.containers.items():
-        container.rows -= lost[key]
-    table.storage.write(file.uri, to_parquet(kept, file.footer))
-    table.files[table.files.index(file)] = TableFile(file.uri, len(kept), file.footer)
 
 
 def _hashes(table: CaptionTable, file: TableFile) -> Ids:

@@ -16,7 +16,7 @@ from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids
 from captionkit.schema import ERROR_KINDS, FAILED
-from captionkit.storage import Storage, public
+from captionkit.storage import Storage, public_uri
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 FOLDERS = 20_000
@@ -124,7 +124,7 @@ def failures(output: str, storage: Storage, *, examples: int = 5) -> Failures:
             tallies.setdefault(kind, _Tally(examples)).add(row["uri"], row["error"] or "")
     groups = [tally.group(kind, len(table)) for kind, tally in tallies.items()]
     groups.sort(key=lambda group: (-group.count, group.kind))
-    return Failures(public(table.uri), len(table), sum(group.count for group in groups), groups)
+    return Failures(public_uri(table.uri), len(table), sum(group.count for group in groups), groups)
 
 
 def failed_rows(table: CaptionTable, kinds: Collection[str] = ()) -> Iterator[tuple[TableFile, Ids]]:

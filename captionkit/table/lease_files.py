@@ -110,7 +110,7 @@ class LeaseFiles:
         try:
             found = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/*.parquet")]
         except StorageError as err:
-            if err.kind == "not_found" and not err.hopeless:
+            if err.kind == "not_found" and not err.fatal:
                 return []
             raise
         return sorted(int(match[1]) for uri in found if (match := _NAME.search(uri)))
@@ -127,7 +127,7 @@ class LeaseFiles:
         try:
             data, age = self.storage.read_with_age(self.uri(number))
         except StorageError as err:
-            if err.kind == "not_found" and not err.hopeless:
+            if err.kind == "not_found" and not err.fatal:
                 return None
             raise
         holder = Holder.from_bytes(data)

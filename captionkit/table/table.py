@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids, IdSet
@@ -147,33 +149,47 @@ class CaptionTable:
         return sum(part.rows for part in parts) in {part.total for part in parts}
 
     def drop(self, stale: Iterable[tuple[TableFile, pa.Array]]) -> int:
-        """Take the given rows out; the number taken. Each file is replaced whole, in one atomic write.
+        """Take the rows of the given ids out; the number taken. Each file is replaced whole, in one atomic write.
 
         Args:
             stale: Pairs of a file and the sorted int64 ids of its rows to drop.
         """
-        dropped = 0
-        for file, ids in stale:
-            with self.storage.open(file.uri) as stream:
-                table = pq.read_table(stream)
-            gone = np.isin(table.column("image_id").to_numpy(), ids)
-            if not gone.any():
-                continue
-            kept = table.filter(pa.array(~gone))
-            dropped += int(gone.sum())
-            if not len(kept):
-                self.storage.delete(file.uri)
-                self.files.remove(file)
-                continue
-            uris = table.filter(pa.array(gone)).column("uri").to_pylist()
-            lost, whole = Counter(map(container_of, uris)), set(uris)
-            for key, container in file.footer.containers.items():
-                container.rows -= lost[key]
-                if key in whole:  # the row of a shard that broke: how many images it has was a guess
-                    container.total = None
-            self.storage.write(file.uri, to_parquet(kept, file.footer))
-            self.files[self.files.index(file)] = TableFile(file.uri, len(kept), file.footer)
-        return dropped
+        return sum(self._drop(file, partial(_has_id, ids)) for file, ids in stale)
+
+    def drop_at(self, file: TableFile, places: Sequence[int]) -> int:
+        """Take the rows at these places of a file out, as `drop` does; the number taken."""
+
+        def chosen(rows: pa.Table) -> NDArray[np.bool_]:
+            gone = np.zeros(len(rows), np.bool_)
+            gone[places] = True
+            return gone
+
+        return self._drop(file, chosen)
+
+    def _drop(self, file: TableFile, choose: Callable[[pa.Table], NDArray[np.bool_]]) -> int:
+        with self.storage.open(file.uri) as stream:
+            rows = pq.read_table(stream)
+        gone = choose(rows)
+        if not gone.any():
+            return 0
+        kept = rows.filter(pa.array(~gone))
+        if not len(kept):
+            self.storage.delete(file.uri)
+            self.files.remove(file)
+            return len(rows)
+        uris = rows.filter(pa.array(gone)).column("uri").to_pylist()
+        lost, whole = Counter(map(container_of, uris)), set(uris)
+        for key, container in file.footer.containers.items():
+            container.rows -= lost[key]
+            if key in whole:  # the row of a shard that broke: how many images it has was a guess
+                container.total = None
+        self.storage.write(file.uri, to_parquet(kept, file.footer))
+        self.files[self.files.index(file)] = TableFile(file.uri, len(kept), file.footer)
+        return int(gone.sum())
+
+
+def _has_id(ids: pa.Array, rows: pa.Table) -> NDArray[np.bool_]:
+    return np.isin(rows["image_id"].to_numpy(), ids)
 
 
 def container_of(uri: str) -> str:

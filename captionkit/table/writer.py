@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from captionkit.schema import HAS_MEMBER, SCHEMA
 from captionkit.table.table import CaptionTable, Container, Footer, container_of, to_parquet
 
-TOGETHER = 64
+CONCAT_TABLES = 64
 """Tables that are copied into one at a time."""
 
 
@@ -48,10 +48,10 @@ class TableWriter:
         self.files: list[str] = []
 
     def add(self, rows: pa.Table) -> None:
-        """Take rows in, with the columns of the table plus `version` and `total`."""
+        """Take rows in, with the columns of the table plus `version` and `container_rows`."""
         self._count_containers(rows)
         self._fresh.append(rows.select(self._columns))
-        if len(self._fresh) >= TOGETHER:
+        if len(self._fresh) >= CONCAT_TABLES:
             self._gather()
         self._buffered += len(rows)
         if self._buffered >= self._flush_rows or time.monotonic() - self._last >= self._flush_seconds:
@@ -64,12 +64,12 @@ class TableWriter:
 
     def _count_containers(self, rows: pa.Table) -> None:
         # Most archives are of plain images: Arrow looks for the others, as no loop in Python could at this rate.
-        within = pc.or_(pc.match_substring_regex(rows["uri"], HAS_MEMBER), pc.is_valid(rows["total"]))
-        for row in rows.select(["uri", "version", "total"]).filter(within).to_pylist():
+        within = pc.or_(pc.match_substring_regex(rows["uri"], HAS_MEMBER), pc.is_valid(rows["container_rows"]))
+        for row in rows.select(["uri", "version", "container_rows"]).filter(within).to_pylist():
             base = container_of(row["uri"])
             container = self._containers.setdefault(base, Container(row["version"]))
             container.rows += 1
-            container.total = row["total"] if row["total"] is not None else container.total
+            container.total = container.total if row["container_rows"] is None else row["container_rows"]
 
     def _gather(self) -> None:
         """Copy what has come lately into one piece: as it comes it is a view of Ray's blocks, and holds them."""

@@ -27,14 +27,14 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
 from captionkit.images import Limits
-from captionkit.inputs.listing import Inputs, Item
+from captionkit.inputs.listing import InputItem, Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.pipeline.caption_actor import pixels_of
 from captionkit.pipeline.cluster import Pool
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.manifest import delete_manifest, make_manifest, replace_changed
-from captionkit.pipeline.stream import flow
+from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, say
 from captionkit.storage import Storage, StorageOptions, split_member
 from captionkit.table.lease import Lease
@@ -152,7 +152,7 @@ def make_features(
                 )
                 total = None if manifest.unknown else manifest.images
                 with Meter("pixels" if pixels else "features", "images", total, progress_seconds) as meter:
-                    _write(flow(manifest.units, fetch, pool, _Encode, arguments, batch_size), writer, meter)
+                    _write(caption_stream(manifest.units, fetch, pool, _Encode, arguments, batch_size), writer, meter)
             else:
                 say(f"features: all {len(images):,} are there ({key})")
         finally:
@@ -224,7 +224,7 @@ class _Wanted(Inputs):
         super().__init__(InputOptions(input=()), storage)
         self._images = images
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[InputItem]:
         shards: dict[str, None] = {}
         single: list[str] = []
         for image in self._images:
@@ -236,7 +236,7 @@ class _Wanted(Inputs):
         for kind, addresses in (("tar", iter(shards)), ("image", iter(single))):
             while chunk := list(islice(addresses, STAT_CHUNK)):
                 for entry in self.storage.stat_many(chunk):
-                    yield Item(entry.uri, entry.version, entry.size, kind)  # type: ignore[arg-type]
+                    yield InputItem(entry.uri, entry.version, entry.size, kind)  # type: ignore[arg-type]
 
 
 class _Encode:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captionkit.storage import public
+from captionkit.storage import public_uri
 
 
 class Rows:
@@ -35,7 +35,7 @@ class Rows:
         self._values: NDArray[np.generic] = np.load(folder / "values.npy", mmap_mode="r")
         names = (folder / "images.txt").read_text(encoding="utf-8").split("\n")
         place = {name: row for row, name in enumerate(names)}
-        self._rows = np.array([place[public(image)] for image in images], np.int64)
+        self._rows = np.array([place[public_uri(image)] for image in images], np.int64)
 
     def gather(self, images: NDArray[np.int64], device: torch.device) -> Tensor:
         """The values of some images, by their indices: (n, …) on `device`, in the dtype they are stored in."""

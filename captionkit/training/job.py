@@ -32,7 +32,7 @@ from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.run_record import now, versions
 from captionkit.progress import say
-from captionkit.storage import Storage, StorageError, public
+from captionkit.storage import Storage, StorageError, public_uri
 from captionkit.table.lease import Lease
 from captionkit.training.checkpoints import HISTORY, History, load_average
 from captionkit.training.checks import NOT_DRAWN, check, check_same, lasting
@@ -230,7 +230,7 @@ class TrainJob:
         return features
 
     def _examples(self, captions: Captions, features: FeatureSet) -> Examples:
-        fine = [(image, texts) for image, texts in captions if public(image) not in features.failed]
+        fine = [(image, texts) for image, texts in captions if public_uri(image) not in features.failed]
         found = examples(fine, self.vocabulary, self.options.corpus.max_words)
         if not len(found):
             raise UsageError("not one image of the corpus could be read; corpus.txt and the lines above say why")

@@ -15,7 +15,7 @@ import numpy as np
 
 from captionkit.errors import UsageError
 from captionkit.metrics.cider import CiderD
-from captionkit.storage import Storage, public, redact
+from captionkit.storage import Storage, public_uri, redact
 from captionkit.table.table import CaptionTable
 from captionkit.training.corpus import Captions
 from captionkit.vocabulary import tokenize
@@ -42,7 +42,7 @@ def read_taught(train: Captions, tables: Sequence[str], count: int, storage: Sto
         UsageError: a table has no caption for any training image, or is none.
         StorageError: one cannot be read.
     """
-    place = {public(image): number for number, (image, _) in enumerate(train)}
+    place = {public_uri(image): number for number, (image, _) in enumerate(train)}
     heard: dict[int, dict[str, None]] = {}
     for table in tables:
         known = False
@@ -53,8 +53,8 @@ def read_taught(train: Captions, tables: Sequence[str], count: int, storage: Sto
                 heard.setdefault(number, {}).update(dict.fromkeys((row["caption"], *others)))
         if not known:
             raise UsageError(
-                f"--teacher {redact(table)} has no caption for any training image, such as {public(train[0][0])}; make "
-                "it by `captionkit caption --input IMAGES --model TEACHER --beam 10 --n-best 10 --output TABLE`"
+                f"--teacher {redact(table)} has no caption for any training image, such as {public_uri(train[0][0])}; "
+                "make it by `captionkit caption --input IMAGES --model TEACHER --beam 10 --n-best 10 --output TABLE`"
             )
     people = CiderD([[tokenize(text) for text in texts] for _, texts in train])
     numbers = [number for number, texts in heard.items() for _ in texts]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.images import Limits, Preprocessing
-from captionkit.inputs.containers import Broken, Source, read_tar
+from captionkit.inputs.containers import BrokenContainer, EncodedImage, read_tar
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
@@ -92,7 +92,7 @@ def test_members_that_come_again_are_one_row_and_counted(folder: Folder, tmp_pat
     shard = folder.add("s.tar", tar_bytes([("a.jpg", pictures[0]), ("b.jpg", b"x"), *[("a.jpg", pictures[1])] * 3]))
     (table,) = tables(tmp_path, shard)
     assert table["uri"].to_pylist() == [f"{shard}#a.jpg", f"{shard}#b.jpg"]
-    assert table["total"].to_pylist() == [None, 2]
+    assert table["container_rows"].to_pylist() == [None, 2]
     record = RunRecord("r", {}, {})
     record.counts["duplicates"] = 5
     made = {"status": ["captioned", "failed"], "batch": pa.nulls(2, pa.int32()), "caption_s": pa.nulls(2, pa.float32())}
@@ -132,20 +132,20 @@ def test_a_huge_size_is_a_claim_and_no_memory(
     shard = folder.add("s.tar", whole + claim(b"b.jpg", kind, size) + b"x" * 4096)
     good, broken = rows(tmp_path, shard)
     assert (good["uri"], good["error_kind"]) == (f"{shard}#a.jpg", None)
-    assert (broken["uri"], broken["error_kind"], broken["total"]) == (shard, "truncated", 2)
+    assert (broken["uri"], broken["error_kind"], broken["container_rows"]) == (shard, "truncated", 2)
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.REGTYPE])
 def test_a_small_file_does_not_unpack_into_much_memory(folder: Folder, tmp_path: Path, kind: bytes) -> None:
     size = 60 * 2**20
     shard = folder.add("s.tar.gz", gzip.compress(claim(b"a.jpg", kind, size) + bytes(size) + bytes(1024), 1))
-    row = {"uri": shard, "version": "", "address": None}
+    row = {"uri": shard, "version": "", "read_uri": None}
     tracemalloc.start()
     found = list(read_tar(row, STORAGE, options().containers, np.empty(0, np.int64)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found) == 1
-    assert isinstance(found[0], Source if kind == tarfile.REGTYPE else Broken)
+    assert isinstance(found[0], EncodedImage if kind == tarfile.REGTYPE else BrokenContainer)
     assert peak < 12 * NAME_BYTES
 
 
@@ -162,11 +162,11 @@ def test_damaged_headers_break_a_shard_and_nothing_else(folder: Folder, pictures
         data = bytearray(buffer.getvalue())
         for _ in range(dice.choice((1, 3, 30))):
             data[dice.randrange(len(data))] = dice.choice((0, 45, 48, 55, 128, 255, dice.randrange(256)))
-        row = {"uri": folder.add("s.tar", bytes(data)), "version": "", "address": None}
+        row = {"uri": folder.add("s.tar", bytes(data)), "version": "", "read_uri": None}
         found = list(read_tar(row, STORAGE, options().containers, np.empty(0, np.int64)))
         assert len({each.uri for each in found}) == len(found)
-        assert not [each for each in found[:-1] if isinstance(each, Broken)]
-        broken += any(isinstance(each, Broken) for each in found)
+        assert not [each for each in found[:-1] if isinstance(each, BrokenContainer)]
+        broken += any(isinstance(each, BrokenContainer) for each in found)
     assert broken > 20
 
 
@@ -189,7 +189,7 @@ def test_a_parquet_file_that_breaks_costs_the_rows_that_are_lost(
     assert Counter(row["error_kind"] for row in found[10:20]) == {"truncated": 10}
     assert {row["error_kind"] for row in found[:10] + found[20:]} == {None}
     assert "the file broke at row 10" in found[15]["error"]
-    assert {row["total"] for row in found} == {30}
+    assert {row["container_rows"] for row in found} == {30}
 
 
 def test_a_parquet_file_that_cannot_be_opened_is_one_row(tmp_path: Path, folder: Folder, pictures: list[bytes]) -> None:
@@ -199,7 +199,7 @@ def test_a_parquet_file_that_cannot_be_opened_is_one_row(tmp_path: Path, folder:
     found = {row["uri"]: row for row in rows(tmp_path, str(folder.path))}
     assert len(found) == 5
     for uri in (torn, text):
-        assert (found[uri]["error_kind"], found[uri]["total"]) == ("truncated", 1)
+        assert (found[uri]["error_kind"], found[uri]["container_rows"]) == ("truncated", 1)
         assert "not a readable Parquet file" in found[uri]["error"]
     assert {row["error_kind"] for uri, row in found.items() if "good" in uri} == {None}
 
@@ -248,7 +248,7 @@ def test_members_are_images_by_name_or_content_and_others_are_counted(folder: Fo
     names = ["0a1b2c", "d/1.jpg.1", "n.JPEG", "x.img"]
     others = [("a.json", b"{}"), ("b.json", b"[1]"), ("c.cls", b"3"), ("d.txt", b""), ("._hidden.jpg", b"?")]
     shard = folder.add("s.tar", tar_bytes([*zip(names, pictures, strict=False), *others]))
-    row = {"uri": shard, "version": "", "address": None}
+    row = {"uri": shard, "version": "", "read_uri": None}
     found = list(read_tar(row, STORAGE, options().containers, np.empty(0, np.int64)))
     assert [source.uri for source in found] == [f"{shard}#{name}" for name in names]
     assert found[-1].total == 4
@@ -257,8 +257,8 @@ def test_members_are_images_by_name_or_content_and_others_are_counted(folder: Fo
 
 def test_a_shard_without_an_image_is_a_failed_row(folder: Folder) -> None:
     shard = folder.add("s.tar", tar_bytes([("a.txt", b"text"), ("b.json", b"{}")]))
-    row = {"uri": shard, "version": "", "address": None}
+    row = {"uri": shard, "version": "", "read_uri": None}
     (broken,) = read_tar(row, STORAGE, options().containers, np.empty(0, np.int64))
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, BrokenContainer)
     assert (broken.uri, broken.kind, broken.total) == (shard, "not_an_image", 1)
     assert broken.error == "there is no image in this shard: 2 files: 1 × .txt, 1 × .json"

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.errors import UsageError
-from captionkit.inputs.listing import Inputs, Item, image_column, passed_over
+from captionkit.inputs.listing import InputItem, Inputs, image_column, passed_over
 from captionkit.inputs.options import InputOptions
 from captionkit.inputs.tables import TABLE_SUFFIXES, list_suffix
 from captionkit.storage import Storage, split_member
 from tests.support.archive import Folder, tar_bytes
 
 
-def items(*addresses: str, **options: Any) -> list[Item]:
+def items(*addresses: str, **options: Any) -> list[InputItem]:
     return list(Inputs(InputOptions(input=addresses, **options), Storage()).items())
 
 
@@ -90,7 +90,7 @@ def test_lists(folder: Folder, suffix: str) -> None:
 
 def test_a_listed_image_that_is_not_there_is_still_an_input(folder: Folder) -> None:
     listing = folder.add("list.txt", f"{folder.path}/gone.jpg\n".encode())
-    assert items(listing) == [Item(f"{folder.path}/gone.jpg", "", None)]
+    assert items(listing) == [InputItem(f"{folder.path}/gone.jpg", "", None)]
 
 
 def test_other_column_names(folder: Folder) -> None:
@@ -232,7 +232,7 @@ def test_lists_are_told_by_content_whatever_they_are_called(folder: Folder, name
 def test_named_pictures_of_any_name_stay_pictures(folder: Folder) -> None:
     for name in ("picture", "picture.dat", "list.jpg"):
         address = folder.add(name, 1 if name != "list.jpg" else b"a.jpg\n")
-        assert items(address) == [Item(address, items(address)[0].version, items(address)[0].size)]
+        assert items(address) == [InputItem(address, items(address)[0].version, items(address)[0].size)]
 
 
 def test_rows_behind_an_open_quote_are_kept_and_the_log_says_so(folder: Folder) -> None:

@@ -71,7 +71,7 @@ def test_only_bad_images_and_none_at_all(captioner: Captioner) -> None:
 def test_what_fails_every_image_is_raised(captioner: Captioner) -> None:
     class Locked(Storage):
         def read(self, uri: str, column: str | None = None) -> bytes:
-            raise StorageError("permission", "no credentials", hopeless=True)
+            raise StorageError("permission", "no credentials", fatal=True)
 
     with pytest.raises(StorageError, match="no credentials"):
         captioner.caption(["s3://bucket/a.jpg"] * 100, storage=Locked(), batch_size=3)

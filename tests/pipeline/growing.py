@@ -19,12 +19,10 @@ import pyarrow as pa
 import ray
 
 from captionkit.cli.options import parse
-from captionkit.pipeline import job as run
-from captionkit.pipeline.caption_actor import Describe, DescribeOptions
-from captionkit.pipeline.columns import TRANSIENT
+from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.job import CaptionJob
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.schema import schema_with
+from captionkit.schema import TRANSIENT, schema_with
 from tests.deploy.nodes import STORE, Watch, nodes
 
 QUICK = "quick"
@@ -52,13 +50,13 @@ class Stub:
         return [[Said("a picture", -1.0)] for _ in pixels]
 
 
-class StubDescribe(Describe):
-    """As `Describe`, without torch."""
+class StubActor(CaptionActor):
+    """As `CaptionActor`, without torch."""
 
     size = 0
     folder = ""
 
-    def __init__(self, bundle: ray.ObjectRef, options: DescribeOptions) -> None:
+    def __init__(self, bundle: ray.ObjectRef, options: ActorOptions) -> None:
         self.captioner = Stub(self.size, self.folder)  # type: ignore[assignment]
         self.options = options
         self.part = None
@@ -71,16 +69,16 @@ LOW, HIGH = 1, 3
 def job(images: str, output: str, folder: str) -> None:
     """The job alone, on the cluster that RAY_ADDRESS names."""
     actors = ("--actors", f"{LOW}:{HIGH}", "--batch-size", "16", "--fetch-threads", "2")
-    captioner = CaptionJob(parse(CaptionOptions, "caption", ["--input", images, "--output", output, *actors]))
-    StubDescribe.size, StubDescribe.folder = captioner.preprocessing.size, folder
-    run.Describe = StubDescribe  # type: ignore[misc]
+    options = parse(CaptionOptions, "caption", ["--input", images, "--output", output, *actors])
+    captioner = CaptionJob(options, actor=StubActor)
+    StubActor.size, StubActor.folder = captioner.preprocessing.size, folder
     assert captioner.run().status == "succeeded"
 
 
 def cluster(images: str, output: str, folder: str, what: str) -> dict[str, Any]:
     """A cluster, the job on it, and what becomes of both."""
     with nodes(2) as cluster:
-        watch = Watch("StubDescribe")
+        watch = Watch("StubActor")
         watch.start()
         command = [sys.executable, "-m", "tests.pipeline.growing", "job", images, output, folder]
         process = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": cluster.address}, stdout=sys.stderr)

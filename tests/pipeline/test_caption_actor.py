@@ -10,7 +10,7 @@ import resource
 import torch
 import numpy as np
 from captionkit.model.captioner import Captioner
-from captionkit.pipeline.caption_actor import describe_in_parts
+from captionkit.pipeline.caption_actor import caption_with_smaller_batches
 from captionkit.pipeline.options import WordOptions
 from captionkit.model.search.options import SearchOptions
 
@@ -19,12 +19,12 @@ captioner = Captioner.load(dtype="float32")  # what it takes depends on it, and 
 search, words = SearchOptions(beam=1), WordOptions()
 size = captioner.preprocessing.size
 few = np.random.default_rng(0).integers(0, 255, (8, size, size, 3), np.uint8)
-expected, part = describe_in_parts(captioner, few, search, words, None)
+expected, part = caption_with_smaller_batches(captioner, few, search, words, None)
 assert part is None, part
 many = np.concatenate([few] * 100)
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + 256 * 2**20,) * 2)
-found, part = describe_in_parts(captioner, many, search, words, None)
+found, part = caption_with_smaller_batches(captioner, many, search, words, None)
 assert part is not None and part < len(many), part
 assert [one[0].text for one in found] == [one[0].text for one in expected] * 100
 print("held", part)

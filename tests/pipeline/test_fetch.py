@@ -16,7 +16,8 @@ from captionkit.pipeline.caption_actor import pixels_of
 from captionkit.pipeline.cluster import Pool
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
 from captionkit.pipeline.manifest import make_manifest
-from captionkit.pipeline.stream import flow
+from captionkit.pipeline.stream import caption_stream
+from captionkit.schema import stored_name
 from captionkit.storage import Storage, StorageOptions
 from captionkit.table.table import CaptionTable
 from tests.support import hostile_decoder as hostile
@@ -56,13 +57,22 @@ def test_images_by_address(folder: Folder, tmp_path: Path) -> None:
     assert "gone.jpg" in gone["error"]
 
 
+def test_carried_columns_may_have_the_names_of_the_streams_own(folder: Folder, tmp_path: Path) -> None:
+    folder.add("a.jpg", 1)
+    names = ("size", "kind", "rows", "read_uri", "fetch_s", "bytes", "carried")
+    listing = folder.add("list.csv", f"uri,{','.join(names)}\na.jpg,{','.join('abcdefg')}\n".encode())
+    (row,) = fetch(tmp_path, listing, carry=names)
+    assert row["error_kind"] is None
+    assert [row[stored_name(name)] for name in names] == list("abcdefg")
+
+
 def test_a_shard_is_read_front_to_back(folder: Folder, tmp_path: Path, pictures: list[bytes]) -> None:
     members = [(f"dir/{n:02d}.left.jpg", data) for n, data in enumerate(pictures)]
     shard = folder.add("s.tar", tar_bytes([*members, ("dir/00.json", b"{}"), ("._x.jpg", b"mac"), ("x.txt", b"t")]))
     rows = fetch(tmp_path, shard, carry=("__key__",))
     assert [row["uri"] for row in rows] == [f"{shard}#{name}" for name, _ in members]
     assert [row["__key__"] for row in rows] == [f"dir/{n:02d}" for n in range(12)]
-    assert [row["total"] for row in rows] == [None] * 11 + [12]
+    assert [row["container_rows"] for row in rows] == [None] * 11 + [12]
     assert {row["error_kind"] for row in rows} == {None}
 
 
@@ -76,7 +86,7 @@ def test_a_shard_cut_off_gives_what_came_before(
     assert 0 < len(before) < 12
     assert {row["error_kind"] for row in before} == {None}
     assert (broken["uri"], broken["error_kind"]) == (f"{folder.path}/s.tar", "truncated")
-    assert broken["total"] == len(before) + 1
+    assert broken["container_rows"] == len(before) + 1
     assert f"after {len(before)} images" in broken["error"]
 
 
@@ -111,7 +121,7 @@ def test_parquet_rows(tmp_path: Path, pictures: list[bytes], hugging_face: bool)
     assert [row["uri"] for row in rows] == [f"{file}#{n}" for n in range(5)]
     assert [row["label"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["error_kind"] for row in rows] == [None] * 4 + ["empty"]
-    assert {row["total"] for row in rows} == {5}
+    assert {row["container_rows"] for row in rows} == {5}
 
 
 def test_pixels_survive_the_columns(folder: Folder, tmp_path: Path) -> None:
@@ -180,7 +190,7 @@ def test_three_hostile_files_among_sixty_cost_three_rows(folder: Folder, tmp_pat
             return table.append_column("pid", pa.array([os.getpid()] * len(table)))
 
     pool = Pool(low=1, high=1, gpus=0, cpus=0.5, fetch_cpus=1, threads=1)
-    rows = sorted(flow(manifest.units, fetching, pool, Keep, (), 16).take_all(), key=lambda row: row["uri"])
+    rows = sorted(caption_stream(manifest.units, fetching, pool, Keep, (), 16).take_all(), key=lambda row: row["uri"])
     assert [Path(row["uri"]).name for row in rows] == [f"{n:02}.jpg" for n in range(63)]
     failed = {n: row["error_kind"] for n, row in enumerate(rows) if row["error_kind"]}
     assert failed == {11: "decoder_crashed", 30: "decode_timeout", 31: "too_many_pixels"}

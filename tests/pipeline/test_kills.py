@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 VICTIMS = {
     "driver": None,
-    "actor": "ray::MapWorker(MapBatches(Describe)",
+    "actor": "ray::MapWorker(MapBatches(CaptionActor)",
     "fetch": "ray::ReadFetchAndDecode",
     "decoder": "captionkit.images.child",
 }

@@ -89,9 +89,9 @@ def test_finished_shards_are_not_read_again(folder: Folder, tmp_path: Path) -> N
     version = STORAGE.stat(done).version
     table = write(
         tmp_path / "table",
-        rows([f"{done}#1.jpg"], version, total=1),
+        rows([f"{done}#1.jpg"], version, container_rows=1),
         rows([f"{half}#1.jpg"], STORAGE.stat(half).version),
-        rows([f"{changed}#1.jpg"], STORAGE.stat(changed).version, total=1),
+        rows([f"{changed}#1.jpg"], STORAGE.stat(changed).version, container_rows=1),
     )
     os.utime(changed, ns=(0, 12345))
     manifest = plan(table, tmp_path, str(folder.path))

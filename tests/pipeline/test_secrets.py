@@ -144,7 +144,7 @@ def test_the_manifest_is_encrypted_and_its_units_know_where_to_read(
     assert "(encrypted)" in everything_under(tmp_path / "out")
     assert hidden(guarded, everything_under(tmp_path / "out") + repr(manifest))
     rows = [row for unit in manifest.units for row in read_unit(unit, STORAGE).to_pylist()]
-    assert {row["uri"]: row["address"] for row in rows} == {
+    assert {row["uri"]: row["read_uri"] for row in rows} == {
         guarded.shown("private/a.jpg"): guarded.private("a.jpg"),
         guarded.shown("private/b.jpg"): guarded.private("b.jpg"),
         guarded.shown("private/gone.jpg"): guarded.private("gone.jpg"),

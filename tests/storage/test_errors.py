@@ -68,9 +68,9 @@ def test_access_key_ids_are_hidden_anywhere() -> None:
 
 
 def test_errors_survive_pickling() -> None:
-    error = failure("permission", "s3://b/a", "access denied", "ask", hopeless=True)
+    error = failure("permission", "s3://b/a", "access denied", "ask", fatal=True)
     again = pickle.loads(pickle.dumps(error))
-    assert (again.kind, again.hopeless, str(again)) == ("permission", True, "s3://b/a: access denied; ask")
+    assert (again.kind, again.fatal, str(again)) == ("permission", True, "s3://b/a: access denied; ask")
     again.args = (f"{again.args[0]}\nwhat Ray Data has to say about it",)
     assert vars(pickle.loads(pickle.dumps(again))) == vars(error)
 
@@ -82,7 +82,7 @@ def test_kinds_are_a_closed_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "hopeless"),
+    ("error", "kind", "fatal"),
     [
         (FileNotFoundError(errno.ENOENT, "No such file"), "not_found", False),
         (PermissionError(), "permission", False),
@@ -96,9 +96,9 @@ def test_kinds_are_a_closed_set() -> None:
         (RuntimeError("odd\nthings"), "read_error", False),
     ],
 )
-def test_exceptions_become_kinds(error: Exception, kind: str, hopeless: bool) -> None:
+def test_exceptions_become_kinds(error: Exception, kind: str, fatal: bool) -> None:
     found = explain_os_error(error, "/data/a.jpg")
-    assert (found.kind, found.hopeless) == (kind, hopeless)
+    assert (found.kind, found.fatal) == (kind, fatal)
     assert str(found).startswith("/data/a.jpg: ")
     assert "\n" not in str(found)
     assert "None" not in str(found)

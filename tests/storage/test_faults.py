@@ -134,7 +134,7 @@ def test_a_cut_body_is_never_taken_for_a_whole_one(filled: tuple[Storage, str], 
     storage = through(proxy, retries=1)
     proxy.fault("truncate", "GET .*big.bin", after=1000)
     error = refusal(lambda: storage.read(f"{base}/big.bin"))
-    assert (error.kind, error.fault, error.hopeless) == ("read_error", "broken", False)
+    assert (error.kind, error.fault, error.fatal) == ("read_error", "broken", False)
     assert "2 tries" in str(error)
     with pytest.raises(StorageError), storage.open(f"{base}/big.bin") as file:
         file.read()
@@ -162,7 +162,7 @@ def test_no_answer_is_a_timeout_and_tried_again(filled: tuple[Storage, str], pro
     assert storage.read(f"{base}/big.bin") == DATA
     proxy.fault("stall", "GET .*/p/")
     error = refusal(lambda: storage.read(f"{base}/p/01.bin"))
-    assert (error.kind, error.fault, error.hopeless) == ("timeout", "timeout", False)
+    assert (error.kind, error.fault, error.fatal) == ("timeout", "timeout", False)
 
 
 def test_slow_answers_come_through_and_hardly_any_do_not(filled: tuple[Storage, str], proxy: FaultProxy) -> None:
@@ -213,7 +213,7 @@ def test_a_server_that_stays_down_is_one_clear_error(filled: tuple[Storage, str]
                 errors.append(refusal(future.result))
     finally:
         proxy.up()
-    assert {(error.kind, error.hopeless) for error in errors} == {("unreachable", True)}
+    assert {(error.kind, error.fatal) for error in errors} == {("unreachable", True)}
     assert "check the endpoint" in str(errors[0])
 
 
@@ -222,10 +222,10 @@ def test_one_object_that_always_fails_is_no_reason_to_stop(filled: tuple[Storage
     storage = through(proxy, retries=3)
     proxy.fault("status", "GET .*/p/05", status=500, code="InternalError")
     error = refusal(lambda: storage.read(f"{base}/p/05.bin"))
-    assert (error.kind, error.fault, error.hopeless) == ("read_error", "server_error", False)
+    assert (error.kind, error.fault, error.fatal) == ("read_error", "server_error", False)
     proxy.fault("status", status=500, code="InternalError")
     error = refusal(lambda: storage.read(f"{base}/p/06.bin"))
-    assert (error.kind, error.hopeless) == ("read_error", True)
+    assert (error.kind, error.fatal) == ("read_error", True)
 
 
 def test_a_burst_of_slow_downs_loses_nothing(filled: tuple[Storage, str], proxy: FaultProxy) -> None:
@@ -244,7 +244,7 @@ def test_answers_that_are_not_of_s3(filled: tuple[Storage, str], proxy: FaultPro
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "hopeless"),
+    ("status", "code", "kind", "fatal"),
     [
         (400, "ExpiredToken", "permission", True),
         (403, "InvalidAccessKeyId", "permission", True),
@@ -256,12 +256,12 @@ def test_answers_that_are_not_of_s3(filled: tuple[Storage, str], proxy: FaultPro
     ],
 )
 def test_what_will_not_pass_is_not_tried_again(
-    filled: tuple[Storage, str], proxy: FaultProxy, status: int, code: str, kind: str, hopeless: bool
+    filled: tuple[Storage, str], proxy: FaultProxy, status: int, code: str, kind: str, fatal: bool
 ) -> None:
     storage, base = filled
     proxy.fault("status", status=status, code=code)
     error = refusal(lambda: storage.read(f"{base}/p/01.bin"))
-    assert (error.kind, error.hopeless, error.fault) == (kind, hopeless, "")
+    assert (error.kind, error.fatal, error.fault) == (kind, fatal, "")
     assert len(proxy.requests) == 1
 
 
@@ -269,7 +269,7 @@ def test_a_full_storage(filled: tuple[Storage, str], proxy: FaultProxy) -> None:
     storage, base = filled
     proxy.fault("status", "PUT", status=507, code="InsufficientStorage")
     error = refusal(lambda: storage.write(f"{base}/new", b"x"))
-    assert (error.kind, error.hopeless) == ("write_error", True)
+    assert (error.kind, error.fatal) == ("write_error", True)
     assert "full" in str(error)
 
 
@@ -286,7 +286,7 @@ def test_a_large_object_is_written_in_parts_each_tried_again(
     assert sum("partNumber=2" in line for line in proxy.requests) == 3
     assert sum("partNumber=1" in line for line in proxy.requests) == 1
     proxy.fault("status", "PUT .*partNumber=3", status=403, code="AccessDenied")
-    assert refusal(lambda: storage.write(f"{base}/other", data)).hopeless
+    assert refusal(lambda: storage.write(f"{base}/other", data)).fatal
     left = s3.client().list_multipart_uploads(Bucket=base.removeprefix("s3://"))
     assert not left.get("Uploads")
     assert not storage.exists(f"{base}/other")
@@ -298,7 +298,7 @@ def test_checking_for_writing(filled: tuple[Storage, str], proxy: FaultProxy) ->
     assert not storage.is_folder(f"{base}/out")
     proxy.fault("status", "PUT", status=403, code="AccessDenied")
     error = refusal(lambda: storage.check_writable(f"{base}/out"))
-    assert (error.kind, error.hopeless) == ("permission", True)
+    assert (error.kind, error.fatal) == ("permission", True)
     assert re.search(r"cannot write: s3://.*/out/_probe-\w+: access denied .*may write", str(error))
     proxy.clear()
     assert refusal(lambda: storage.check_writable("s3://captionkit-no-such-bucket/out")).kind == "not_found"
@@ -327,21 +327,21 @@ def test_one_object_denied_or_all_of_them(proxy: FaultProxy, s3: S3Server, bucke
     deny(s3, bucket, "p/03.bin")
     storage = through(proxy, retries=1)  # nothing is known of the bucket yet
     error = refusal(lambda: storage.read(f"{base}/p/03.bin"))
-    assert (error.kind, error.hopeless) == ("permission", False)
+    assert (error.kind, error.fatal) == ("permission", False)
     proxy.clear()
     refusal(lambda: storage.read(f"{base}/p/03.bin"))
     assert len(proxy.requests) == 1  # asked once, not each time
     deny(s3, bucket, "*")
     again = through(proxy, retries=2)
     error = refusal(lambda: again.read(f"{base}/p/03.bin"))
-    assert (error.kind, error.hopeless) == ("permission", True)
+    assert (error.kind, error.fatal) == ("permission", True)
     assert "every other" in str(error)
 
 
 def test_hosts_that_do_not_exist() -> None:
     start = time.monotonic()
     error = refusal(lambda: Storage(StorageOptions(endpoint_url="http://no-such-host.invalid")).read("s3://b/x"))
-    assert (error.kind, error.hopeless) == ("unreachable", True)
+    assert (error.kind, error.fatal) == ("unreachable", True)
     assert "no host of this name" in str(error)
     assert time.monotonic() - start < 60  # at once, not after all our patience
 
@@ -393,10 +393,10 @@ def test_a_web_address_that_fails_is_never_hopeless(signed: tuple[Storage, str],
     storage = Storage(StorageOptions(retries=1, timeout_seconds=0.5))
     proxy.fault("stall", "GET", times=2)
     error = refusal(lambda: storage.read(uri))
-    assert (error.kind, error.hopeless) == ("timeout", False)
+    assert (error.kind, error.fatal) == ("timeout", False)
     proxy.fault("truncate", "GET", after=1000)
     error = refusal(lambda: storage.read(uri))
-    assert (error.kind, error.fault, error.hopeless) == ("read_error", "broken", False)
+    assert (error.kind, error.fault, error.fatal) == ("read_error", "broken", False)
     signature = re.search(r"Signature=([^&]+)", uri)
     assert signature
     assert signature[1] not in str(error)

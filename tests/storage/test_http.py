@@ -52,7 +52,7 @@ def test_refusals(web: Web, status: int, kind: str) -> None:
     for action in (STORAGE.read, STORAGE.stat):
         with pytest.raises(StorageError) as caught:
             action(f"{web[1]}/status/{status}")
-        assert (caught.value.kind, caught.value.hopeless) == (kind, False)
+        assert (caught.value.kind, caught.value.fatal) == (kind, False)
         assert str(status) in str(caught.value)
 
 
@@ -71,7 +71,7 @@ def test_nobody_there() -> None:
     for address in (f"http://127.0.0.1:{free_port()}/a.jpg", "http://no-such-host.invalid/a.jpg"):
         with pytest.raises(StorageError) as caught:
             STORAGE.read(address)
-        assert (caught.value.kind, caught.value.hopeless) == ("unreachable", False)
+        assert (caught.value.kind, caught.value.fatal) == ("unreachable", False)
 
 
 def test_no_answer(web: Web) -> None:

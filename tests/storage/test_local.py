@@ -171,7 +171,7 @@ def test_writing_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "fsync", power_cut)
     with pytest.raises(StorageError) as caught:
         STORAGE.write(str(target), b"second")
-    assert (caught.value.kind, caught.value.hopeless) == ("write_error", True)
+    assert (caught.value.kind, caught.value.fatal) == ("write_error", True)
     assert "full" in str(caught.value)
     assert target.read_bytes() == b"first"
     assert os.listdir(target.parent) == ["out.bin"]
@@ -193,7 +193,7 @@ def fill(small_disk: Path) -> None:
     STORAGE.write(str(small_disk / "a"), bytes(40_000))
     with pytest.raises(StorageError, match="the disk is full") as caught:
         STORAGE.write(str(small_disk / "a"), bytes(80_000))
-    assert (caught.value.kind, caught.value.hopeless) == ("write_error", True)
+    assert (caught.value.kind, caught.value.fatal) == ("write_error", True)
     assert os.listdir(small_disk) == ["a"]  # nothing torn, nothing beside it
     assert (small_disk / "a").read_bytes() == bytes(40_000)
     (small_disk / "b").write_bytes(bytes(24_576))
@@ -222,7 +222,7 @@ def test_checking_for_writing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new" / "out") == []
     with pytest.raises(StorageError, match="cannot write") as caught:
         STORAGE.check_writable("/proc/captionkit/out")
-    assert caught.value.hopeless
+    assert caught.value.fatal
     with pytest.raises(StorageError, match="cannot write"):
         STORAGE.check_writable(f"{__file__}/out")
 

@@ -161,8 +161,8 @@ def test_a_server_that_answers_nothing_is_hopeless_one_that_answers_something_is
 
         return ask
 
-    assert caught(Retries(3, 60), failing(None), answers=answers(False)).hopeless
-    assert not caught(Retries(3, 60), failing(None), answers=answers(True)).hopeless
+    assert caught(Retries(3, 60), failing(None), answers=answers(False)).fatal
+    assert not caught(Retries(3, 60), failing(None), answers=answers(True)).fatal
     assert asked == [False, True]
     busy = Retries(3, 60)
 
@@ -171,7 +171,7 @@ def test_a_server_that_answers_nothing_is_hopeless_one_that_answers_something_is
         busy.call(lambda: "fine")
         raise StorageError("read_error", "odd", fault="server_error")
 
-    assert not caught(busy, others_succeed, answers=answers(False)).hopeless
+    assert not caught(busy, others_succeed, answers=answers(False)).fatal
     assert len(asked) == 2  # no need to
 
 
@@ -182,9 +182,9 @@ def test_a_bad_moment_after_many_failures_is_not_taken_for_the_end(clock: Clock)
         caught(retries, failing(None), answers=lambda: True)
     retries.call(lambda: "fine")
     clock.now += 1
-    assert not caught(retries, failing(None), answers=lambda: False).hopeless  # few tries, in a few seconds
+    assert not caught(retries, failing(None), answers=lambda: False).fatal  # few tries, in a few seconds
     clock.now += 300
-    assert caught(retries, failing(None), answers=lambda: False).hopeless
+    assert caught(retries, failing(None), answers=lambda: False).fatal
 
 
 def test_the_log_says_what_is_waited_for_now_and_then(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,7 @@ def kinds(action: Any) -> tuple[str, bool]:
         action()
     assert "None" not in str(caught.value)
     assert "testsecret" not in str(caught.value)
-    return caught.value.kind, caught.value.hopeless
+    return caught.value.kind, caught.value.fatal
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
@@ -225,7 +225,7 @@ def test_no_keys(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(StorageError, match=r"no credentials found; set AWS_ACCESS_KEY_ID") as caught:
         STORAGE.read(f"s3://{bucket}/x")
-    assert (caught.value.kind, caught.value.hopeless) == ("permission", True)
+    assert (caught.value.kind, caught.value.fatal) == ("permission", True)
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from captionkit.inputs.ids import image_id
-from captionkit.pipeline.columns import TRANSIENT
-from captionkit.schema import SCHEMA
+from captionkit.schema import SCHEMA, TRANSIENT
 from captionkit.storage import Storage
 from captionkit.table.table import CaptionTable, Footer
 from captionkit.table.writer import TableWriter, stored_columns

@@ -43,7 +43,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def versioned(*uris: str, **extra: Any) -> pa.Table:
-    """Rows of files as they are now."""
+    """TableIndex of files as they are now."""
     return pa.concat_tables([rows([uri], STORAGE.stat(uri).version, **extra) for uri in uris])
 
 
@@ -87,9 +87,9 @@ def whole(folder: Folder, output: Path) -> CheckReport:
         versioned(*loose[:2]),
         failed(versioned(loose[2])),
         inside(shard, "1.jpg"),
-        inside(shard, "2.jpg", "3.jpg", total=3),
-        failed(versioned(broken, total=1)),
-        inside(images, "0", "1", total=2),
+        inside(shard, "2.jpg", "3.jpg", container_rows=3),
+        failed(versioned(broken, container_rows=1)),
+        inside(images, "0", "1", container_rows=2),
     )
     record(output, folder.path)
     assert STORAGE.exists(empty)
@@ -219,7 +219,7 @@ def test_a_torn_column_that_the_promise_is_not_about(output: Path) -> None:
 
 
 def test_a_footer_that_counts_wrong(output: Path) -> None:
-    write(output, rows(["/a.tar#1.jpg", "/a.tar#2.jpg"], total=2))
+    write(output, rows(["/a.tar#1.jpg", "/a.tar#2.jpg"], container_rows=2))
     file = next(output.glob("*.parquet"))
     wrong = Footer("ck-0", {"beam": 3}, {}, {"/a.tar": Container("v1", 3, 3)})
     file.write_bytes(to_parquet(pq.read_table(file), wrong))
@@ -346,7 +346,7 @@ def caption(folder: Folder, output: Path) -> int:
     for unit in manifest.units:
         for fetched in fetch_unit(unit, fetching):
             for row in fetched.to_pylist():
-                made = rows([row["uri"]], row["version"], total=row["total"])
+                made = rows([row["uri"]], row["version"], total=row["container_rows"])
                 assert made["image_id"].to_pylist() == [row["image_id"]]
                 writer.add(failed(made, row["error_kind"]) if row["error_kind"] else made)
     writer.flush()
@@ -406,13 +406,13 @@ def test_images_in_shards_and_parquet_files_are_looked_for_by_name(folder: Folde
 def test_a_shard_that_breaks_now_is_no_proof(folder: Folder, output: Path) -> None:
     whole = tar_bytes([("a.jpg", jpeg(1)), ("b.jpg", jpeg(2))])
     shard = folder.add("s.tar", whole[:-8000])
-    write(output, rows([f"{shard}#a.jpg"], STORAGE.stat(shard).version, total=1))
+    write(output, rows([f"{shard}#a.jpg"], STORAGE.stat(shard).version, container_rows=1))
     record(output, shard)
     assert problems(output) == {}
     found = check(str(output), STORAGE, members=True)
     assert list(found.problems) == ["coverage"]
     assert found.problems["coverage"].examples[0].startswith(f"{shard}: ")
-    write(output, failed(rows([shard], STORAGE.stat(shard).version, total=2)), run="s")
+    write(output, failed(rows([shard], STORAGE.stat(shard).version, container_rows=2)), run="s")
     assert problems(output, members=True) == {}
 
 

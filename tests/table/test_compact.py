@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from captionkit.errors import UsageError
 from captionkit.schema import FAILED
 from captionkit.storage import Storage, StorageError
-from captionkit.table.compact import compact, drop_doubles, leftovers, plan, recover
+from captionkit.table.compact import compact, plan, recover, remove_duplicate_rows, unfinished_merges
 from captionkit.table.lease import Lease, LeaseError, LeaseLost
 from captionkit.table.table import CaptionTable, Container, Footer, TableFile
 from captionkit.table.writer import TableWriter, stored_columns
@@ -36,7 +36,7 @@ def small_files(folder: Path) -> list[dict[str, Any]]:
         folder,
         rows(["/1.jpg", "/2.jpg"]),
         rows(["/3.jpg", f"{TAR}#1.jpg"]),
-        rows([f"{TAR}#2.jpg"], total=2),
+        rows([f"{TAR}#2.jpg"], container_rows=2),
         rows(["/4.jpg"], status=FAILED, caption=None, score=None, alternatives=None, error_kind="truncated", error="!"),
     )
     return read(folder)
@@ -218,11 +218,11 @@ def test_what_a_death_leaves_is_recognised_and_taken_away(tmp_path: Path) -> Non
     assert die(tmp_path, 3)  # one write, two deletions
     table = CaptionTable(str(tmp_path), STORAGE)
     merged = next(name for name in files(tmp_path) if name not in names)
-    assert leftovers(table) == {f"{tmp_path}/{merged}": [f"{tmp_path}/{name}" for name in names[2:]]}
+    assert unfinished_merges(table) == {f"{tmp_path}/{merged}": [f"{tmp_path}/{name}" for name in names[2:]]}
     assert sorted(recover(table)) == [f"{tmp_path}/{name}" for name in names[2:]]
     assert [file.uri for file in table.files] == [f"{tmp_path}/{merged}"]
     assert read(tmp_path) == whole
-    assert leftovers(table) == {}
+    assert unfinished_merges(table) == {}
     assert recover(table) == []
 
 
@@ -244,7 +244,7 @@ def test_a_replaced_file_with_rows_of_its_own_is_not_deleted(tmp_path: Path) -> 
 def doubles(folder: Path, *parts: pa.Table) -> list[tuple[str, str | None]]:
     table = write(folder, *parts)
     before = len(table)
-    dropped = drop_doubles(table)
+    dropped = remove_duplicate_rows(table)
     found = [(row["uri"], row["caption"]) for row in read(folder)]
     assert len(found) == before - dropped == len(table) == len(CaptionTable(str(folder), STORAGE))
     assert len({uri for uri, _ in found}) == len(found)
@@ -278,7 +278,7 @@ def test_a_shard_whose_doubles_are_gone_is_finished(tmp_path: Path) -> None:
     table = write(
         tmp_path,
         rows([f"{TAR}#1.jpg", f"{TAR}#2.jpg"]),
-        rows([f"{TAR}#2.jpg", f"{TAR}#3.jpg"], total=3, captioned_at=day(2)),
+        rows([f"{TAR}#2.jpg", f"{TAR}#3.jpg"], container_rows=3, captioned_at=day(2)),
     )
     assert not table.finished(TAR, "v1")
     compact(str(tmp_path), STORAGE)

@@ -128,7 +128,7 @@ def test_a_container_is_finished_when_all_its_rows_are_there(tmp_path: Path) -> 
     first = rows(["/a.tar#1.jpg", "/a.tar#2.jpg"])
     table = write(tmp_path, first)
     assert not table.finished("/a.tar", "v1")  # its end was not seen
-    last = rows(["/a.tar#3.jpg"], total=3)
+    last = rows(["/a.tar#3.jpg"], container_rows=3)
     table = write(tmp_path, last, run="r2")
     assert table.finished("/a.tar", "v1")
     assert not table.finished("/a.tar", "v2")
@@ -138,7 +138,7 @@ def test_a_container_is_finished_when_all_its_rows_are_there(tmp_path: Path) -> 
 
 
 def test_dropping_a_row_reopens_its_container(tmp_path: Path) -> None:
-    table = write(tmp_path, rows(["/a.tar#1.jpg", "/a.tar#2.jpg"], total=2))
+    table = write(tmp_path, rows(["/a.tar#1.jpg", "/a.tar#2.jpg"], container_rows=2))
     assert table.finished("/a.tar", "v1")
     table.drop([(table.files[0], np.array([image_id("/a.tar#1.jpg", "v1")]))])
     assert not CaptionTable(str(tmp_path), Storage()).finished("/a.tar", "v1")
@@ -153,7 +153,9 @@ def test_carried_columns_follow_and_may_not_clash() -> None:
 def test_a_broken_shards_row_taken_out_leaves_its_length_unknown(tmp_path: Path) -> None:
     # Seven images and the shard's own failed row: eight in all, as far as could be told.
     shard = "/a.tar"
-    table = write(tmp_path, rows([f"{shard}#{number}.jpg" for number in range(7)]), rows([shard], total=8), every=100)
+    table = write(
+        tmp_path, rows([f"{shard}#{number}.jpg" for number in range(7)]), rows([shard], container_rows=8), every=100
+    )
     assert table.finished(shard, "v1")
     (file,) = table.files
     table.drop([(file, np.array([image_id(shard, "v1")], np.int64))])

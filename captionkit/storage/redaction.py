@@ -52,7 +52,7 @@ def redact(text: str) -> str:
     return _ACCESS_KEY_IDS.sub("***", text)
 
 
-def public(uri: str) -> str:
+def public_uri(uri: str) -> str:
     """An address as it may be stored and shown: without credentials, and the same for the same object.
 
     Passwords and tokens before a host go, and of a web address's query what only gives leave to read (signatures with

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from captionkit.errors import UsageError
-from captionkit.storage import Storage, StorageError, StorageOptions, public, redact
+from captionkit.storage import Storage, StorageError, StorageOptions, public_uri, redact
 from tests.support.servers import free_port
 
 # Recognisable, and long enough not to stand anywhere by chance.
@@ -52,28 +52,28 @@ def hidden(secret: str, text: str) -> bool:
 @given(secret=SECRETS)
 def test_stored_and_shown_addresses_hold_no_secret(template: str, secret: str) -> None:
     uri = filled(template, secret)
-    assert hidden(secret, public(uri))
+    assert hidden(secret, public_uri(uri))
     assert hidden(secret, redact(uri))
-    assert public(public(uri)) == public(uri)
-    assert public(f"{uri}#a/b.jpg").endswith("#a/b.jpg")
+    assert public_uri(public_uri(uri)) == public_uri(uri)
+    assert public_uri(f"{uri}#a/b.jpg").endswith("#a/b.jpg")
 
 
 @pytest.mark.parametrize("template", SIGNED)
 @settings(max_examples=20, deadline=None)
 @given(first=SECRETS, second=SECRETS)
 def test_the_same_object_signed_twice_is_one_address(template: str, first: str, second: str) -> None:
-    same = public(filled(template, first)) == public(filled(template, second))
+    same = public_uri(filled(template, first)) == public_uri(filled(template, second))
     either = "?token=" in template or "?key=" in template  # may say which object: then it is another one
     assert same == (not either or first == second)
 
 
 def test_public_addresses_are_what_they_should_be() -> None:
-    assert public(filled(SIGNED[0], "x")) == "https://b.s3.example/p/a.jpg"
-    assert public(filled(SIGNED[2], "x")) == "https://acc.blob.core.example/c/a.jpg"
-    assert public(filled(SIGNED[4], "x")) == "https://d1.cloudfront.example/a.jpg"
-    assert public(filled(SIGNED[6], "x")) == "https://host.example/a.jpg?w=100"
-    assert public("https://ann:a/b@host.example/a.jpg") == "https://host.example/a.jpg"
-    assert public("sftp://ann:hunter2@host/a.jpg") == "sftp://ann@host/a.jpg"
+    assert public_uri(filled(SIGNED[0], "x")) == "https://b.s3.example/p/a.jpg"
+    assert public_uri(filled(SIGNED[2], "x")) == "https://acc.blob.core.example/c/a.jpg"
+    assert public_uri(filled(SIGNED[4], "x")) == "https://d1.cloudfront.example/a.jpg"
+    assert public_uri(filled(SIGNED[6], "x")) == "https://host.example/a.jpg?w=100"
+    assert public_uri("https://ann:a/b@host.example/a.jpg") == "https://host.example/a.jpg"
+    assert public_uri("sftp://ann:hunter2@host/a.jpg") == "sftp://ann@host/a.jpg"
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_public_addresses_are_what_they_should_be() -> None:
     ],
 )
 def test_addresses_without_secrets_stay_as_they_are(uri: str) -> None:
-    assert public(uri).removesuffix("?") == uri.removesuffix("?")
+    assert public_uri(uri).removesuffix("?") == uri.removesuffix("?")
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(), st.text())
 def test_different_addresses_stay_different(first: str, second: str) -> None:
     if first != second and "@" not in first + second:
-        assert public(f"s3://b/{first}") != public(f"s3://b/{second}")
-        assert public(f"/data/{first}") != public(f"/data/{second}")
+        assert public_uri(f"s3://b/{first}") != public_uri(f"s3://b/{second}")
+        assert public_uri(f"/data/{first}") != public_uri(f"/data/{second}")
 
 
 def said_by(action: Any) -> str:
