@@ -254,7 +254,7 @@ def _deep(grey: Image.Image) -> Iterator[Odd]:
     holes = scaled.copy()
     holes[:4] = np.nan
     holes[4:8] = np.inf
-    kept = stretched.copy()
+    kept = np.asarray(grey).copy()  # within 0 to 255 and beyond half of it: shown as it is
     kept[:8] = 0
     yield Odd("nan.tiff", encode(Image.fromarray(holes), "TIFF"), Image.fromarray(kept).convert("RGB"), 2)
 

@@ -48,6 +48,19 @@ def test_deep_greys(kind: str, order: str, compression: str | None) -> None:
     assert np.abs(decode(data, WHOLE).pixels[..., 0].astype(int) - GREY).max() <= 1
 
 
+@pytest.mark.parametrize("divisor", [255, 1, 1 / 257])
+def test_usual_pictures_stored_as_floats_keep_their_contrast(divisor: float) -> None:
+    middle = (GREY // 2 + 60).astype("f4")  # from 60 to 187: neither black nor white
+    assert np.abs(decode(tiff(middle / divisor), WHOLE).pixels[..., 0] - middle).max() <= 1
+    if divisor == 1:
+        assert np.abs(decode(tiff(middle.astype("i4")), WHOLE).pixels[..., 0] - middle).max() == 0
+
+
+def test_measurements_are_stretched() -> None:
+    for values in (GREY.astype("f4") + 1000, GREY.astype("f4") / 1000, GREY.astype("i2") - 100, GREY.astype("i2") * 4):
+        assert np.abs(decode(tiff(values), WHOLE).pixels[..., 0].astype(int) - GREY).max() <= 1
+
+
 def test_white_is_zero_and_12_bits_in_16() -> None:
     inverted = tiff(65535 - GREY.astype("u2") * 257, photometric="miniswhite")
     assert np.array_equal(decode(inverted, WHOLE).pixels[..., 0], GREY)
