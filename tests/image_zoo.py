@@ -324,6 +324,12 @@ def _many_frames(picture: Image.Image) -> Iterator[Odd]:
     frames = [frame.quantize(2) for frame in later]
     gif = encode(first, "GIF", save_all=True, append_images=frames, duration=50)
     yield Odd("animated.gif", gif, first.convert("RGB"))
+    canvas = Image.new("RGB", (120, 90), "white")
+    canvas.paste(first.convert("RGB"), (10, 20))
+    still = bytearray(encode(first, "GIF"))
+    at = still.index(b"\x2c\0\0\0\0")
+    still[6:10], still[at + 1 : at + 5] = struct.pack("<HH", 120, 90), struct.pack("<HH", 10, 20)
+    yield Odd("part-of-canvas.gif", bytes(still), canvas)
     yield Odd("animated.png", encode(picture, "PNG", save_all=True, append_images=later), picture)
     webp = encode(picture, "WEBP", save_all=True, append_images=later, lossless=True)
     yield Odd("animated.webp", webp, picture)

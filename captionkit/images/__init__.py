@@ -20,6 +20,8 @@ What comes out, for every picture alike:
   three equal channels.
 - **CMYK** in JPEG is read as Adobe writes it (inverted, as nearly every CMYK JPEG is, with an Adobe marker or
   without; YCCK too), then mixed without a colour profile: R = (1-C)(1-K).
+- **JPEG 2000** is read in grey, sRGB, sYCC (chroma at a lower resolution too), ROMM RGB, CMYK and with a palette, of up
+  to 16 bits; its other colour spaces fail as "unsupported_format". Of colours of more than 8 bits 7 are kept.
 - **16-bit** channels keep their upper 8 bits (value / 256; not clipped).
 - **Greys of 9 to 15 bits**, also where 16 bits store them, keep the upper 8 of the bits that the file declares
   (TIFF's BitsPerSample, SMaxSampleValue, MaxSampleValue). Where it declares none, the highest value says how many there

@@ -25,9 +25,9 @@ from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import colours, geometry, tiffs
+from captionkit.images import colours, geometry, jpeg2000, tiffs
 from captionkit.images.formats import identify, webp_size
-from captionkit.images.metadata import jpeg2000_levels, jpeg_kind, without_metadata
+from captionkit.images.metadata import jpeg_kind, without_metadata
 from captionkit.images.structure import check_structure, ends_early
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
 
@@ -153,6 +153,8 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
             admitted.enter_context(admit(_pixels_held(image, preprocessing)))
         if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
             return _by_tifffile(data, preprocessing, limits)
+        if isinstance(image, Jpeg2KImageFile):
+            return _load_jpeg2000(data, preprocessing)
         return _load(image, data, preprocessing)
 
 
@@ -165,6 +167,7 @@ def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits) -> D
 def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decoded:
     """Decodes and renders. `data`: the whole file."""
     stored, scale = image.size, 1.0
+    frame: tuple[int, int, int, int] | None = None
     if isinstance(image, JpegImageFile):
         wanted = geometry.jpeg_scale(*stored, preprocessing)
         if wanted > 1 and jpeg_kind(data) == _LOSSLESS:
@@ -176,23 +179,10 @@ def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decode
     elif isinstance(image, TiffImageFile):
         _refuse_raw_photo(image)
         tiffs.set_unpacking(image)
-    elif isinstance(image, Jpeg2KImageFile):
-        levels, bits = jpeg2000_levels(data)
-        # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
-        halvings = min(levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
-        if halvings > 0:
-            # `image.reduce` rounds sizes otherwise than OpenJPEG does, and hides the method that resizing calls.
-            tile = image.tile[0]
-            assert isinstance(tile.args, tuple)
-            image._size = (-(-stored[0] // (1 << halvings)), -(-stored[1] // (1 << halvings)))
-            image.tile = [tile._replace(extents=(0, 0, *image._size), args=(tile.args[0], halvings, *tile.args[2:]))]
-            try:
-                image.load()
-                scale = float(1 << halvings)
-            except OSError:  # a tile of it has fewer levels, or its grid an offset
-                image = Jpeg2KImageFile(BytesIO(data))
     elif isinstance(image, PpmImageFile) and image.tile[0][0] != "raw":
         raise ImageError("unsupported_format", "Netpbm with this highest value is not supported")
+    elif isinstance(image, GifImageFile) and image.tile and image.tile[0].extents != (0, 0, *stored):
+        frame = image.tile[0].extents
     image.load()
     if isinstance(image, TiffImageFile):
         stored = image.size  # Pillow turns TIFFs upright while loading
@@ -200,13 +190,39 @@ def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decode
     picture: Image.Image = image
     if isinstance(image, TiffImageFile):
         picture = tiffs.shown(image)
-    elif isinstance(image, Jpeg2KImageFile) and bits < 8 and image.mode in ("L", "LA", "RGB", "RGBA"):
-        # Pillow shifts such values up; white is then 128 or 240.
-        top = (1 << bits) - 1
-        picture = image.point([(value >> (8 - bits)) * 255 // top for value in range(256)] * len(image.getbands()))
+    elif frame is not None:
+        picture = _on_canvas(image, frame)
     pixels = _render(picture, orientation, stored, scale, preprocessing)
     width, height = geometry.upright_size(*stored, orientation)
     return Decoded(pixels, width, height)
+
+
+def _on_canvas(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """A GIF whose frame covers a part of its canvas: the rest is see-through, as browsers have it."""
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(colours.plain(image.crop(frame)).convert("RGBA"), frame[:2])
+    return canvas
+
+
+def _load_jpeg2000(data: bytes, preprocessing: Preprocessing) -> Decoded:
+    """As `_load`, at the smallest of its resolution levels that will do."""
+    header = jpeg2000.read_header(data)
+    jpeg2000.refuse(header)
+    image, roomy = jpeg2000.opened(data, header)
+    stored, scale = image.size, 1.0
+    # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
+    halvings = min(header.levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
+    if halvings > 0 and header.palette is None:
+        jpeg2000.reduce(image, halvings)
+        try:
+            image.load()
+            scale = float(1 << halvings)
+        except OSError:  # a tile of it has fewer levels, or its grid an offset
+            image, roomy = jpeg2000.opened(data, header)
+    image.load()
+    orientation = _orientation(image)
+    pixels = _render(jpeg2000.shown(image, header, roomy), orientation, stored, scale, preprocessing)
+    return Decoded(pixels, *geometry.upright_size(*stored, orientation))
 
 
 def _render(
