@@ -25,7 +25,7 @@ from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import colours, geometry, jpeg2000, tiffs
+from captionkit.images import bitmaps, colours, geometry, jpeg2000, tiffs
 from captionkit.images.formats import identify, webp_size
 from captionkit.images.metadata import jpeg_kind, without_metadata
 from captionkit.images.structure import check_structure, ends_early
@@ -183,11 +183,14 @@ def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decode
         raise ImageError("unsupported_format", "Netpbm with this highest value is not supported")
     elif isinstance(image, GifImageFile) and image.tile and image.tile[0].extents != (0, 0, *stored):
         frame = image.tile[0].extents
-    image.load()
+    picture: Image.Image = image
+    if isinstance(image, BmpImageFile) and bitmaps.is_run_length_encoded(image):
+        picture = bitmaps.read_runs(image, data)
+    else:
+        image.load()
     if isinstance(image, TiffImageFile):
         stored = image.size  # Pillow turns TIFFs upright while loading
     orientation = _orientation(image)
-    picture: Image.Image = image
     if isinstance(image, TiffImageFile):
         picture = tiffs.shown(image)
     elif frame is not None:
