@@ -146,20 +146,26 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
         if canvas is not None:
             admitted.enter_context(admit(canvas[0] * canvas[1]))
         if name == "TIFF" and data.startswith(b"MM\0+"):
-            return _by_tifffile(data, preprocessing, limits)  # Pillow reads little-endian BigTIFF only
-        image = _READERS[name](BytesIO(data))
+            return _by_tifffile(data, preprocessing, limits, admit)  # Pillow reads little-endian BigTIFF only
+        try:
+            image = _READERS[name](BytesIO(data))
+        except SyntaxError as error:
+            # Floats in colour, 64 bits …; a compression that Pillow has not heard of is the cause's key.
+            if name == "TIFF" and ("unknown pixel mode" in str(error) or isinstance(error.__cause__, KeyError)):
+                return _by_tifffile(data, preprocessing, limits, admit)
+            raise
         _check_pixels(image.size, limits)
+        if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
+            return _by_tifffile(data, preprocessing, limits, admit)
         if canvas is None:
             admitted.enter_context(admit(_pixels_held(image, preprocessing)))
-        if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
-            return _by_tifffile(data, preprocessing, limits)
         if isinstance(image, Jpeg2KImageFile):
             return _load_jpeg2000(data, preprocessing)
         return _load(image, data, preprocessing)
 
 
-def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded:
-    image, orientation = tiffs.read(data, limits.max_pixels)
+def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
+    image, orientation = tiffs.read(data, limits.max_pixels, admit)
     pixels = _render(image, orientation, image.size, 1.0, preprocessing)
     return Decoded(pixels, *geometry.upright_size(*image.size, orientation))
 
@@ -270,7 +276,7 @@ def _refuse_raw_photo(image: TiffImageFile) -> None:
     tags = image.tag_v2
     is_preview = tags.get(ExifTags.Base.NewSubfileType, 0) & 1 and ExifTags.Base.SubIFDs in tags
     if is_preview or ExifTags.Base.DNGVersion in tags:
-        raise ImageError("unsupported_format", "a camera's raw photo is not a format captionkit reads")
+        raise ImageError("unsupported_format", tiffs.RAW_PHOTO)
 
 
 def _orientation(image: Image.Image) -> int:
