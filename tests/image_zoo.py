@@ -125,7 +125,7 @@ def broken() -> list[Broken]:
         Broken("favicon.ico", encode(picture.resize((32, 32)), "ICO"), "unsupported_format"),
         Broken("negative.dng", encode(picture, "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "unsupported_format"),
         Broken("plain.ppm", b"P3\n# made by hand\n1 1\n255\n9 9 9\n", "unsupported_format"),
-        Broken("deep.ppm", b"P6\n2 2\n1000\n" + bytes(24), "unsupported_format"),
+        Broken("cut-deep.ppm", b"P6\n2 2\n1000\n" + bytes(23), "truncated"),
         Broken("12-bit.jpg", bytes(twelve_bits), "unsupported_format"),
         *(
             Broken(f"cut-{where}.{name}", data[: int(len(data) * part)], "truncated")
@@ -183,6 +183,11 @@ def _plain_formats(picture: Image.Image) -> Iterator[Odd]:
     yield Odd("plain.png", encode(picture, "PNG"), picture)
     yield Odd("plain.bmp", encode(picture, "BMP"), picture)
     yield Odd("plain.ppm", encode(picture, "PPM"), picture)
+    for highest, stored in ((31, "u1"), (1023, ">u2"), (65535, ">u2")):
+        values = (np.asarray(picture).astype(np.uint32) * highest // 255).astype(stored)
+        header = f"P6 {picture.width} {picture.height} {highest}\n".encode()
+        shown = Image.fromarray((values.astype(np.uint32) * 255 // highest).astype(np.uint8))
+        yield Odd(f"to-{highest}.ppm", header + values.tobytes(), shown)
     yield Odd("lossless.webp", encode(picture, "WEBP", lossless=True), picture)
     yield Odd("lossy.webp", encode(picture, "WEBP", quality=95), picture, 6)
     yield Odd("plain.tiff", encode(picture, "TIFF"), picture)

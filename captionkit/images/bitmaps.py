@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
-from captionkit.images.types import ImageError
+from captionkit.images.structure import cut_short
 
 
 def is_run_length_encoded(image: BmpImageFile) -> bool:
@@ -47,7 +47,7 @@ def _numbers(data: bytes, at: int, width: int, height: int, four_bits: bool) -> 
         if at + 2 > len(data):
             if y == height - 1 and x >= width:
                 break  # only the end marker is missing
-            raise ImageError("truncated", f"the BMP is cut short after {len(data)} bytes")
+            raise cut_short("BMP", data)
         count, value = data[at], data[at + 1]
         at += 2
         if count:  # a run of one colour, or of two in turn

@@ -7,8 +7,10 @@ tifffile does, as far as it can.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -16,14 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import colours
+from captionkit.images import colours, jpeg2000
 from captionkit.images.formats import webp_size
+from captionkit.images.structure import damaged
 from captionkit.images.types import ImageError
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _MAX, _PLANES = 258, 259, 262, 274, 281, 284
 _SAMPLE_FORMAT, _SMAX, _DNG_VERSION = 339, 341, 50706
 _WHITE_IS_ZERO = 0
+
+
+COMPRESSED_AS_FILES = (50001, 34927, 33003, 33005, 34712)
+"""Compressions of which each strip or tile is a WebP (the first two) or a JPEG 2000 file."""
 
 
 def is_for_tifffile(image: TiffImageFile) -> bool:
@@ -32,10 +40,10 @@ def is_for_tifffile(image: TiffImageFile) -> bool:
     return blank or image.tag_v2.get(_COMPRESSION) in COMPRESSED_AS_FILES
 
 
-COMPRESSED_AS_FILES = (50001, 34927, 33003, 33005, 34712)
-"""Compressions of which each strip or tile is a WebP (the first two) or a JPEG 2000 file."""
+# Of Pillow's own libtiff: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard.
+_UNDONE = (1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34925, 50000, *COMPRESSED_AS_FILES)
 
-RAW_PHOTO = "a camera's raw photo is not a format captionkit reads; convert it first"
+RAW_PHOTO = "a camera's raw photo is not a format captionkit reads; convert it to JPEG or PNG first"
 
 
 def set_unpacking(image: TiffImageFile) -> None:
@@ -111,10 +119,7 @@ def read(
 
     Raises ImageError "unsupported_format" for what it does not know, "too_many_pixels".
     """
-    import tifffile  # only these few files need it
-
-    with tifffile.TiffFile(BytesIO(data)) as file:
-        page: Any = file.pages[0]
+    with _first_page(data) as page:
         width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
         if width * height > max_pixels:
             raise ImageError("too_many_pixels", f"{width} × {height} pixels, the limit is {max_pixels} in all")
@@ -135,7 +140,8 @@ def read(
             raise _unsupported(f"with {samples} channels")
         if page.dtype is None or page.dtype.kind not in "biuf":
             bits = page.bitspersample[0] if isinstance(page.bitspersample, tuple) else page.bitspersample
-            raise _unsupported(f"with {'complex numbers' if page.dtype is not None else f'samples of {bits} bits'}")
+            depths = f"{bits} bits" if isinstance(bits, int) else "an unknown depth"
+            raise _unsupported("with complex numbers" if page.dtype is not None else f"with samples of {depths}")
         with admit(width * height * max(1, samples * page.dtype.itemsize // 4)):
             try:
                 values = page.asarray(maxworkers=1)
@@ -150,6 +156,29 @@ def read(
     return Image.merge(
         mode, [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(greys, -1, 0)]
     ), orientation
+
+
+@contextmanager
+def _first_page(data: bytes) -> Iterator[Any]:
+    """tifffile's first page. What it logs of damaged files stays out of the process's standard error."""
+    import tifffile  # only few files need it
+
+    logger = logging.getLogger("tifffile")
+    if _unlogged not in logger.filters:
+        logger.addFilter(_unlogged)
+    _reading.depth = getattr(_reading, "depth", 0) + 1
+    try:
+        with tifffile.TiffFile(BytesIO(data)) as file:
+            yield file.pages[0]
+    finally:
+        _reading.depth -= 1
+
+
+_reading = threading.local()
+
+
+def _unlogged(_: logging.LogRecord) -> bool:
+    return not getattr(_reading, "depth", 0)
 
 
 def _as_bytes(values: NDArray[Any], colour_bands: int, inverted: bool) -> NDArray[np.uint8]:
@@ -175,9 +204,6 @@ def _from_files(page: Any, data: bytes, ycc: bool) -> Image.Image:
 
     Raises ImageError "corrupt" where one is of another size than the page says.
     """
-    from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
-    from PIL.WebPImagePlugin import WebPImageFile
-
     width, height = int(page.imagewidth), int(page.imagelength)
     across, down = (page.tilewidth, page.tilelength) if page.is_tiled else (width, min(height, page.rowsperstrip))
     canvas = Image.new("RGBA" if page.samplesperpixel == 4 else "RGB", (width, height))
@@ -189,16 +215,38 @@ def _from_files(page: Any, data: bytes, ycc: bool) -> Image.Image:
             sized = webp_size(piece)
             part: Any = WebPImageFile(BytesIO(piece)) if sized == fits else None
         else:
-            part = Jpeg2KImageFile(BytesIO(piece))
+            header = jpeg2000.read_header(piece)
+            jpeg2000.refuse(header)
+            part, roomy = jpeg2000.opened(piece, header)
         if part is None or part.size != fits:
-            raise ImageError(
-                "corrupt", "the TIFF is damaged: a strip or tile in it is not of the size that it should be"
-            )
+            raise damaged("TIFF", "a strip or tile in it is not of the size that it should be")
         part.load()
+        if piece[:4] != b"RIFF":
+            part = jpeg2000.shown(part, header, roomy)
         if ycc:
             part = Image.merge("YCbCr", part.convert("RGB").split())
         canvas.paste(part.convert(canvas.mode), place)
     return canvas
+
+
+def unread_compression(data: bytes) -> str | None:
+    """The compression of the first page by its name, as words that follow "TIFF", where Pillow cannot undo it."""
+    try:
+        with _first_page(data) as page:
+            compression = page.compression
+            return None if int(compression) in _UNDONE else f"with {_spelled(compression)} compression"
+    except Exception:  # a damaged directory has no compression
+        return None
+
+
+def described(data: bytes) -> str:
+    """What kind of TIFF this is, in words that follow "TIFF"."""
+    try:
+        with _first_page(data) as page:
+            apart = " in planes apart" if page.planarconfig == 2 and page.samplesperpixel > 1 else ""
+            return f"of {_spelled(page.photometric)} colours in {page.samplesperpixel} channels{apart}"
+    except Exception:  # whatever a damaged directory leads to
+        return "of this kind"
 
 
 def _spelled(value: Any) -> str:
