@@ -221,7 +221,7 @@ def _load_jpeg2000(data: bytes, preprocessing: Preprocessing) -> Decoded:
     stored, scale = image.size, 1.0
     # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
     halvings = min(header.levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
-    if halvings > 0 and header.palette is None:
+    if halvings > 0 and header.palette is None and all(part.bits >= 8 for part in header.components):
         jpeg2000.reduce(image, halvings)
         try:
             image.load()

@@ -128,13 +128,3 @@ def test_half_written(format: str) -> None:
     with pytest.raises(ImageError) as caught:
         decode(data[: len(data) // 2].ljust(len(data), b"\0"), WHOLE)
     assert caught.value.kind == "truncated"
-
-
-@pytest.mark.slow
-def test_lossless_jpeg_by_another_encoder() -> None:
-    imagecodecs = pytest.importorskip("imagecodecs")
-    big = np.asarray(photo(600, 400))
-    smooth = Preprocessing(size=48, resize=48, mode="squash")
-    data = imagecodecs.jpeg8_encode(big, lossless=True)
-    shown = decode(encode(Image.fromarray(imagecodecs.jpeg8_decode(data)), "PNG"), smooth).pixels
-    assert np.abs(decode(data, smooth).pixels.astype(int) - shown).mean() < 1
