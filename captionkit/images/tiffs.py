@@ -47,8 +47,13 @@ RAW_PHOTO = "a camera's raw photo is not a format captionkit reads; convert it t
 
 
 def set_unpacking(image: TiffImageFile) -> None:
-    """Corrects how the tiles of an unloaded TIFF are unpacked."""
+    """Corrects how the tiles of an unloaded TIFF are unpacked.
+
+    Raises ImageError "unsupported_format" for YCbCr in planes apart, which some versions of Pillow take for RGB.
+    """
     tags, tiles = image.tag_v2, []
+    if tags.get(_PHOTOMETRIC) == 6 and tags.get(_PLANES) == 2:
+        raise _unsupported("of YCBCR colours in 3 channels in planes apart")
     bits = tags.get(_BITS, (1,))
     layers = -1
     for tile in image.tile:

