@@ -20,12 +20,17 @@ What comes out, for every picture alike:
   three equal channels.
 - **CMYK** in JPEG is read as Adobe writes it (inverted, as nearly every CMYK JPEG is, with an Adobe marker or
   without; YCCK too), then mixed without a colour profile: R = (1-C)(1-K).
+- **JPEG 2000** is read in grey, sRGB, sYCC (chroma at a lower resolution too), ROMM RGB, CMYK and with a palette, of up
+  to 16 bits; its other colour spaces fail as "unsupported_format". Of colours of more than 8 bits 7 are kept.
 - **16-bit** channels keep their upper 8 bits (value / 256; not clipped).
 - **Greys of 9 to 15 bits**, also where 16 bits store them, keep the upper 8 of the bits that the file declares
   (TIFF's BitsPerSample, SMaxSampleValue, MaxSampleValue). Where it declares none, the highest value says how many there
   are, 10 to 14; above that all 16 count.
-- **Signed 16-bit, 32-bit integer and float** greys (TIFF): lowest value black, highest white, NaN and infinities
-  black. Signed 16-bit and unsigned 32-bit integers that fill half of their range or more keep their upper 8 bits.
+- **Signed, 32-bit integer and float** values (TIFF), by the first of these that holds. Signed 16-bit and unsigned
+  32-bit integers that fill half of their type's range or more keep their upper 8 bits. Values that lie within 0 to 1
+  (floats only), 0 to 255 or 0 to 65535 and reach beyond half of that range are scaled by it: they are a usual picture
+  stored in larger numbers. Of all others (heights, temperatures, counts) the lowest becomes black and the highest
+  white. NaN and infinities are black.
 - **White is zero** (TIFF) is turned round at every depth.
 - **Colour profiles** (ICC) are not applied.
 

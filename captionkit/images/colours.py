@@ -56,13 +56,21 @@ def from_16_bits(greys: NDArray[np.generic], clear: object, bits: int | None = N
 
 
 def stretched(values: NDArray[np.generic]) -> Image.Image:
-    """Numbers without a known range → "L": lowest black, highest white; NaN and infinities black."""
+    """Numbers without a declared range → "L"; NaN and infinities black.
+
+    Where they lie within 0 to 1 (floats only), 255 or 65535 and reach beyond half of it, that is their range: 8-bit or
+    16-bit values stored as larger numbers keep their contrast. Else the lowest becomes black and the highest white.
+    """
     low, high = np.inf, -np.inf
     for band in _bands(values):
         numbers = band.astype(np.float64)
         finite = numbers[np.isfinite(numbers)]
         if finite.size:
             low, high = min(low, finite.min()), max(high, finite.max())
+    for top in (1, 255, 65535) if values.dtype.kind == "f" else (255, 65535):
+        if low >= 0 and top / 2 < high <= top:
+            low, high = 0, top
+            break
     greys = np.zeros(values.shape, np.uint8)
     if high > low:
         for band, grey in zip(_bands(values), _bands(greys), strict=True):

@@ -25,10 +25,11 @@ from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import colours, geometry, tiffs
+from captionkit.images import bitmaps, colours, geometry, jpeg2000, tiffs
 from captionkit.images.formats import identify, webp_size
-from captionkit.images.metadata import jpeg2000_levels, jpeg_kind, without_metadata
-from captionkit.images.structure import check_structure, ends_early
+from captionkit.images.metadata import jpeg_frame, without_metadata
+from captionkit.images.reasons import explain
+from captionkit.images.structure import check_structure, cut_short, ends_early
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
 
 # Plugins are called directly rather than through Image.open: no other format is tried, Pillow's process-wide
@@ -60,22 +61,7 @@ _FILTERS = {
 # Pillow resizes by an integer first when the picture is more than this many times too large.
 _REDUCING_GAP = 3.0
 
-# Words by which Pillow and its libraries say the two things that are not plain damage.
-_SHORT_WORDS = ("truncated", "not enough", "only got", "unexpected end", "reached eof")
-_UNSUPPORTED_WORDS = (
-    "unsupported",
-    "not supported",
-    "not yet supported",
-    "cannot handle",
-    "not installed",
-    "unknown pixel mode",
-    "unknown raw mode",
-    "not implemented",
-)
-
-_OUT_OF_MEMORY_WORDS = ("out of memory", "insufficient memory")
-
-_LOSSLESS, _JPEG_LS = 0xC3, 0xF7  # markers of a JPEG's frame
+_LOSSLESS = 0xC3  # marker of a JPEG's frame
 
 _DEFAULT_LIMITS = Limits()
 
@@ -111,7 +97,7 @@ def decode(
         # KeyError, IndexError, TypeError, EOFError, OverflowError, struct.error, zlib.error, MemoryError and
         # more, and one bad file must not cost a batch its other pictures.
         except Exception as error:
-            raise _explain(name, data, error) from error
+            raise explain(name, data, error) from error
 
 
 def check_bytes(data: bytes, limits: Limits) -> None:
@@ -135,7 +121,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
             picture = tiffs.shown(image) if isinstance(image, TiffImageFile) else image
             return _render(picture, _orientation(image), image.size, 1.0, preprocessing)
         except Exception as error:  # broad for the reason given in `decode`
-            raise _explain(image.format or "image", b"", error) from error
+            raise explain(image.format or "image", b"", error) from error
 
 
 def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
@@ -146,18 +132,26 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
         if canvas is not None:
             admitted.enter_context(admit(canvas[0] * canvas[1]))
         if name == "TIFF" and data.startswith(b"MM\0+"):
-            return _by_tifffile(data, preprocessing, limits)  # Pillow reads little-endian BigTIFF only
-        image = _READERS[name](BytesIO(data))
+            return _by_tifffile(data, preprocessing, limits, admit)  # Pillow reads little-endian BigTIFF only
+        try:
+            image = _READERS[name](BytesIO(data))
+        except SyntaxError as error:
+            # Floats in colour, 64 bits …; a compression that Pillow has not heard of is the cause's key.
+            if name == "TIFF" and ("unknown pixel mode" in str(error) or isinstance(error.__cause__, KeyError)):
+                return _by_tifffile(data, preprocessing, limits, admit)
+            raise
         _check_pixels(image.size, limits)
+        if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
+            return _by_tifffile(data, preprocessing, limits, admit)
         if canvas is None:
             admitted.enter_context(admit(_pixels_held(image, preprocessing)))
-        if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
-            return _by_tifffile(data, preprocessing, limits)
+        if isinstance(image, Jpeg2KImageFile):
+            return _load_jpeg2000(data, preprocessing)
         return _load(image, data, preprocessing)
 
 
-def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits) -> Decoded:
-    image, orientation = tiffs.read(data, limits.max_pixels)
+def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
+    image, orientation = tiffs.read(data, limits.max_pixels, admit)
     pixels = _render(image, orientation, image.size, 1.0, preprocessing)
     return Decoded(pixels, *geometry.upright_size(*image.size, orientation))
 
@@ -165,9 +159,10 @@ def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits) -> D
 def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decoded:
     """Decodes and renders. `data`: the whole file."""
     stored, scale = image.size, 1.0
+    frame: tuple[int, int, int, int] | None = None
     if isinstance(image, JpegImageFile):
         wanted = geometry.jpeg_scale(*stored, preprocessing)
-        if wanted > 1 and jpeg_kind(data) == _LOSSLESS:
+        if wanted > 1 and jpeg_frame(data)[0] == _LOSSLESS:
             wanted = 1  # libjpeg cannot scale it
         drafted = image.draft(None, (stored[0] // wanted, stored[1] // wanted)) if wanted > 1 else None
         if drafted is not None:
@@ -176,37 +171,67 @@ def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decode
     elif isinstance(image, TiffImageFile):
         _refuse_raw_photo(image)
         tiffs.set_unpacking(image)
-    elif isinstance(image, Jpeg2KImageFile):
-        levels, bits = jpeg2000_levels(data)
-        # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
-        halvings = min(levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
-        if halvings > 0:
-            # `image.reduce` rounds sizes otherwise than OpenJPEG does, and hides the method that resizing calls.
-            tile = image.tile[0]
-            assert isinstance(tile.args, tuple)
-            image._size = (-(-stored[0] // (1 << halvings)), -(-stored[1] // (1 << halvings)))
-            image.tile = [tile._replace(extents=(0, 0, *image._size), args=(tile.args[0], halvings, *tile.args[2:]))]
-            try:
-                image.load()
-                scale = float(1 << halvings)
-            except OSError:  # a tile of it has fewer levels, or its grid an offset
-                image = Jpeg2KImageFile(BytesIO(data))
-    elif isinstance(image, PpmImageFile) and image.tile[0][0] != "raw":
-        raise ImageError("unsupported_format", "Netpbm with this highest value is not supported")
-    image.load()
+    elif isinstance(image, GifImageFile) and image.tile and image.tile[0].extents != (0, 0, *stored):
+        frame = image.tile[0].extents
+    picture: Image.Image = image
+    if isinstance(image, BmpImageFile) and bitmaps.is_run_length_encoded(image):
+        picture = bitmaps.read_runs(image, data)
+    elif isinstance(image, PpmImageFile) and image.tile[0][0] == "ppm":
+        picture = _netpbm(image, data)
+    else:
+        image.load()
     if isinstance(image, TiffImageFile):
         stored = image.size  # Pillow turns TIFFs upright while loading
     orientation = _orientation(image)
-    picture: Image.Image = image
     if isinstance(image, TiffImageFile):
         picture = tiffs.shown(image)
-    elif isinstance(image, Jpeg2KImageFile) and bits < 8 and image.mode in ("L", "LA", "RGB", "RGBA"):
-        # Pillow shifts such values up; white is then 128 or 240.
-        top = (1 << bits) - 1
-        picture = image.point([(value >> (8 - bits)) * 255 // top for value in range(256)] * len(image.getbands()))
+    elif frame is not None:
+        picture = _on_canvas(image, frame)
     pixels = _render(picture, orientation, stored, scale, preprocessing)
     width, height = geometry.upright_size(*stored, orientation)
     return Decoded(pixels, width, height)
+
+
+def _netpbm(image: PpmImageFile, data: bytes) -> Image.Image:
+    """Netpbm whose highest value is neither 255 nor, in grey, 65535, which Pillow reads number by number."""
+    tile, channels = image.tile[0], 3 if image.mode == "RGB" else 1
+    assert isinstance(tile.args, tuple)
+    highest, count = int(tile.args[1]), image.width * image.height * channels
+    stored = ">u2" if highest > 255 else "u1"
+    if len(data) < tile.offset + count * np.dtype(stored).itemsize:
+        raise cut_short("Netpbm", data)
+    values = np.frombuffer(data, stored, count, tile.offset).reshape(image.height, -1)
+    scale = (np.arange(highest + 1, dtype=np.uint32) * 255 // highest).astype(np.uint8)
+    greys = scale[np.minimum(values, highest)]
+    return Image.fromarray(greys.reshape(image.height, image.width, 3) if channels == 3 else greys)
+
+
+def _on_canvas(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """A GIF whose frame covers a part of its canvas: the rest is see-through, as browsers have it."""
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(colours.plain(image.crop(frame)).convert("RGBA"), frame[:2])
+    return canvas
+
+
+def _load_jpeg2000(data: bytes, preprocessing: Preprocessing) -> Decoded:
+    """As `_load`, at the smallest of its resolution levels that will do."""
+    header = jpeg2000.read_header(data)
+    jpeg2000.refuse(header)
+    image, roomy = jpeg2000.opened(data, header)
+    stored, scale = image.size, 1.0
+    # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
+    halvings = min(header.levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
+    if halvings > 0 and header.palette is None and all(part.bits >= 8 for part in header.components):
+        jpeg2000.reduce(image, halvings)
+        try:
+            image.load()
+            scale = float(1 << halvings)
+        except OSError:  # a tile of it has fewer levels, or its grid an offset
+            image, roomy = jpeg2000.opened(data, header)
+    image.load()
+    orientation = _orientation(image)
+    pixels = _render(jpeg2000.shown(image, header, roomy), orientation, stored, scale, preprocessing)
+    return Decoded(pixels, *geometry.upright_size(*stored, orientation))
 
 
 def _render(
@@ -251,7 +276,7 @@ def _refuse_raw_photo(image: TiffImageFile) -> None:
     tags = image.tag_v2
     is_preview = tags.get(ExifTags.Base.NewSubfileType, 0) & 1 and ExifTags.Base.SubIFDs in tags
     if is_preview or ExifTags.Base.DNGVersion in tags:
-        raise ImageError("unsupported_format", "a camera's raw photo is not a format captionkit reads")
+        raise ImageError("unsupported_format", tiffs.RAW_PHOTO)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -261,24 +286,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # broken metadata is no reason to lose a picture whose pixels are sound
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _explain(name: str, data: bytes, error: Exception) -> ImageError:
-    """The ImageError that says what a reader's exception means."""
-    said = " ".join(str(error).split())[:200] or type(error).__name__
-    words = said.lower()
-    if isinstance(error, MemoryError) or any(word in words for word in _OUT_OF_MEMORY_WORDS):
-        # Raised for absurd sizes inside a file too, so it is said of the picture and not of the machine.
-        return ImageError("too_many_pixels", f"decoding this {name} needs more memory than there is")
-    if isinstance(error, Image.DecompressionBombError):
-        return ImageError("too_many_pixels", said)
-    if (data and ends_early(name, data)) or any(word in words for word in _SHORT_WORDS):
-        return ImageError("truncated", f"the {name} is cut short after {len(data)} bytes")
-    if name == "JPEG" and jpeg_kind(data) == _JPEG_LS:
-        return ImageError("unsupported_format", "JPEG-LS is not a format captionkit reads; convert it first")
-    if any(word in words for word in _UNSUPPORTED_WORDS):
-        return ImageError("unsupported_format", f"this kind of {name} cannot be read: {said}")
-    return ImageError("corrupt", f"the {name} is damaged: {said}")
 
 
 # Pillow warns of broken metadata. `warnings.catch_warnings` is not thread-safe, and a plain filter would

@@ -174,7 +174,7 @@ def _identify_brand(data: bytes) -> str:
 
 
 def _unsupported(name: str) -> ImageError:
-    return ImageError("unsupported_format", f"{name} is not a format captionkit reads; convert it first")
+    return ImageError("unsupported_format", f"{name} is not a format captionkit reads; convert it to JPEG or PNG first")
 
 
 def _describe(data: bytes, text: bytes) -> str:

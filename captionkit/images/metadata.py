@@ -9,6 +9,9 @@ from collections.abc import Iterator
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
+_FRAMES = (0xF7, *(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)))
+
+
 def without_metadata(name: str, data: bytes) -> bytes | None:
     """A smaller file of the same pixels; None where there is nothing to leave out."""
     if name == "PNG":
@@ -60,21 +63,12 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def jpeg_kind(data: bytes) -> int:
-    """Marker of the frame: 0xC0 baseline, 0xC2 progressive, 0xC3 lossless, 0xF7 JPEG-LS …; 0 where there is none."""
-    frames = (0xF7, *(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)))
-    return next((marker for marker, _, _ in jpeg_segments(data) if marker in frames), 0)
+def jpeg_frame(data: bytes) -> tuple[int, int, int]:
+    """(marker, bits a sample, channels) of the frame; zeros where there is none.
 
-
-def jpeg2000_levels(data: bytes) -> tuple[int, int]:
-    """(times that the picture can be halved, bits of its first component); (0, 8) where that is not understood."""
-    at = data.find(b"\xff\x4f\xff\x51")
-    if at < 0 or at + 43 > len(data):
-        return 0, 8
-    bits = (data[at + 42] & 0x7F) + 1
-    at += 2
-    while at + 10 <= len(data) and data[at] == 0xFF and data[at + 1] != 0x90:
-        if data[at + 1] == 0x52:
-            return data[at + 9], bits
-        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return 0, bits
+    Markers: 0xC0 baseline, 0xC2 progressive, 0xC3 lossless, 0xF7 JPEG-LS …
+    """
+    for marker, start, end in jpeg_segments(data):
+        if marker in _FRAMES and end - start >= 10 and len(data) >= start + 10:
+            return marker, data[start + 4], data[start + 9]
+    return 0, 0, 0

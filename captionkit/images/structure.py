@@ -27,6 +27,17 @@ _ZEROS = bytes(64)
 _WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
 
 
+def cut_short(name: str, data: bytes) -> ImageError:
+    """The "truncated" error of such a file; data: empty where its length is not known."""
+    after = f" after {len(data)} bytes" if data else ""
+    return ImageError("truncated", f"the {name} is cut short{after}; fetch or copy it again")
+
+
+def damaged(name: str, what: str) -> ImageError:
+    """The "corrupt" error of such a file. what: a sentence about what is broken."""
+    return ImageError("corrupt", f"the {name} is damaged: {what}; fetch or copy it again")
+
+
 def check_structure(name: str, data: bytes) -> None:
     """Finds damage that the decoders overlook. Raises ImageError "truncated" or "corrupt".
 
@@ -40,7 +51,7 @@ def check_structure(name: str, data: bytes) -> None:
         view = memoryview(data)
         for kind, start, end in _png_chunks(data):
             if kind == b"IDAT" and zlib.crc32(view[start - 4 : end]) != unpack_from(">I", data, end)[0]:
-                raise ImageError("corrupt", f"the PNG is damaged: wrong checksum at byte {start}")
+                raise damaged("PNG", f"wrong checksum at byte {start}")
         return
     try:
         short = (
@@ -52,7 +63,7 @@ def check_structure(name: str, data: bytes) -> None:
     except _OUT_OF_BOUNDS:
         short = True
     if short:
-        raise ImageError("truncated", f"the {name} is cut short after {len(data)} bytes")
+        raise cut_short(name, data)
 
 
 def ends_early(name: str, data: bytes) -> bool:

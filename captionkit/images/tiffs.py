@@ -1,11 +1,16 @@
 """TIFFs whose pixels Pillow's reader gets wrong or cannot get at.
 
 What Pillow passes on untold, its tiles and tags say: so the unpacking is set right before it starts, and what depends
-on tags (white is zero, unsigned, 12 bits) is applied to the numbers afterwards. Two kinds are read by tifffile.
+on tags (white is zero, unsigned, 12 bits) is applied to the numbers afterwards. What Pillow does not read at all,
+tifffile does, as far as it can.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -13,22 +18,42 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import colours
+from captionkit.images import colours, jpeg2000
+from captionkit.images.formats import webp_size
+from captionkit.images.structure import damaged
 from captionkit.images.types import ImageError
 
-_BITS, _PHOTOMETRIC, _MAX, _PLANES, _SAMPLE_FORMAT, _SMAX = 258, 262, 281, 284, 339, 341
+_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _MAX, _PLANES = 258, 259, 262, 274, 281, 284
+_SAMPLE_FORMAT, _SMAX, _DNG_VERSION = 339, 341, 50706
 _WHITE_IS_ZERO = 0
 
 
+COMPRESSED_AS_FILES = (50001, 34927, 33003, 33005, 34712)
+"""Compressions of which each strip or tile is a WebP (the first two) or a JPEG 2000 file."""
+
+
 def is_for_tifffile(image: TiffImageFile) -> bool:
-    """Whether libtiff's decoder as Pillow calls it would show a blank picture: two planes apart, compressed."""
-    return image.mode == "LA" and image.tag_v2.get(_PLANES) == 2 and image.tile[0][0] == "libtiff"
+    """Whether libtiff's decoder as Pillow calls it would show a blank image (two planes apart, compressed) or none."""
+    blank = image.mode == "LA" and image.tag_v2.get(_PLANES) == 2 and image.tile[0][0] == "libtiff"
+    return blank or image.tag_v2.get(_COMPRESSION) in COMPRESSED_AS_FILES
+
+
+# Of Pillow's own libtiff: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard.
+_UNDONE = (1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34925, 50000, *COMPRESSED_AS_FILES)
+
+RAW_PHOTO = "a camera's raw photo is not a format captionkit reads; convert it to JPEG or PNG first"
 
 
 def set_unpacking(image: TiffImageFile) -> None:
-    """Corrects how the tiles of an unloaded TIFF are unpacked."""
+    """Corrects how the tiles of an unloaded TIFF are unpacked.
+
+    Raises ImageError "unsupported_format" for YCbCr in planes apart, which some versions of Pillow take for RGB.
+    """
     tags, tiles = image.tag_v2, []
+    if tags.get(_PHOTOMETRIC) == 6 and tags.get(_PLANES) == 2:
+        raise _unsupported("of YCBCR colours in 3 channels in planes apart")
     bits = tags.get(_BITS, (1,))
     layers = -1
     for tile in image.tile:
@@ -92,41 +117,148 @@ def _declared_bits(tags: Any, bits: int) -> int | None:
     return None
 
 
-def read(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
-    """The first page by tifffile, which is slower and knows fewer compressions, and its orientation.
+def read(
+    data: bytes, max_pixels: int, admit: Callable[[int], AbstractContextManager[object]]
+) -> tuple[Image.Image, int]:
+    """The first page by tifffile, which is slower and knows fewer compressions; and its orientation, 1 to 8.
 
-    Raises ImageError "unsupported_format" for what it does not know.
+    Raises ImageError "unsupported_format" for what it does not know, "too_many_pixels".
     """
-    import tifffile  # only these few files need it
-
-    with tifffile.TiffFile(BytesIO(data)) as file:
-        page: Any = file.pages[0]
-        width, height = int(page.imagewidth), int(page.imagelength)
+    with _first_page(data) as page:
+        width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
         if width * height > max_pixels:
             raise ImageError("too_many_pixels", f"{width} × {height} pixels, the limit is {max_pixels} in all")
-        kind = f"{page.dtype} {page.photometric!s}"
-        usual = page.photometric in (0, 1, 2) and page.samplesperpixel <= 4 and page.imagedepth == 1
-        if not usual or str(page.dtype) not in ("uint8", "uint16"):
-            raise ImageError("unsupported_format", f"this kind of TIFF cannot be read ({kind})")
-        try:
-            values = page.asarray(maxworkers=1)
-        except ValueError as error:
-            if "imagecodecs" in str(error):
-                name = page.compression.name
-                raise ImageError("unsupported_format", f"this kind of TIFF cannot be read: {name} in it") from error
-            raise
-        samples, inverted = int(page.samplesperpixel), page.photometric == 0
-        tag = page.tags.get(274)
+        tag = page.tags.get(_ORIENTATION)
         orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
-        if values.ndim == 3 and page.planarconfig == 2:
-            values = np.moveaxis(values, 0, -1)
-    if values.dtype == np.uint16:
-        values = (values >> 8).astype(np.uint8)
-    values = values.reshape(height, width, samples) if samples > 1 else values.reshape(height, width)
+        if _DNG_VERSION in page.tags or int(page.photometric) in (32803, 34892):
+            raise ImageError("unsupported_format", RAW_PHOTO)
+        if page.imagedepth != 1:
+            raise _unsupported("of several layers in depth")
+        compression = int(page.compression)
+        if compression in COMPRESSED_AS_FILES and page.planarconfig == 1:
+            with admit(width * height):
+                return _from_files(page, data, compression == 33003), orientation
+        if page.photometric not in (0, 1, 2):
+            raise _unsupported(f"with {_spelled(page.photometric)} colours")
+        wanted = 3 if page.photometric == 2 else 1
+        if samples not in (wanted, wanted + 1):
+            raise _unsupported(f"with {samples} channels")
+        if page.dtype is None or page.dtype.kind not in "biuf":
+            bits = page.bitspersample[0] if isinstance(page.bitspersample, tuple) else page.bitspersample
+            depths = f"{bits} bits" if isinstance(bits, int) else "an unknown depth"
+            raise _unsupported("with complex numbers" if page.dtype is not None else f"with samples of {depths}")
+        with admit(width * height * max(1, samples * page.dtype.itemsize // 4)):
+            try:
+                values = page.asarray(maxworkers=1)
+            except ValueError as error:
+                if "imagecodecs" in str(error) or "not supported" in str(error):
+                    raise _unsupported(f"with {_spelled(page.compression)} compression and such samples") from error
+                raise
+            if samples > 1 and page.planarconfig == 2:
+                values = np.moveaxis(values.reshape(samples, height, width), 0, -1)
+            greys = _as_bytes(values.reshape(height, width, samples), wanted, page.photometric == _WHITE_IS_ZERO)
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[greys.shape[2]]
+    return Image.merge(
+        mode, [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(greys, -1, 0)]
+    ), orientation
+
+
+@contextmanager
+def _first_page(data: bytes) -> Iterator[Any]:
+    """tifffile's first page. What it logs of damaged files stays out of the process's standard error."""
+    import tifffile  # only few files need it
+
+    logger = logging.getLogger("tifffile")
+    if _unlogged not in logger.filters:
+        logger.addFilter(_unlogged)
+    _reading.depth = getattr(_reading, "depth", 0) + 1
+    try:
+        with tifffile.TiffFile(BytesIO(data)) as file:
+            yield file.pages[0]
+    finally:
+        _reading.depth -= 1
+
+
+_reading = threading.local()
+
+
+def _unlogged(_: logging.LogRecord) -> bool:
+    return not getattr(_reading, "depth", 0)
+
+
+def _as_bytes(values: NDArray[Any], colour_bands: int, inverted: bool) -> NDArray[np.uint8]:
+    """(H, W, C) of any numbers → uint8; of all but 8 and 16 bits without the alpha channel."""
+    greys: NDArray[np.uint8]
+    if values.dtype == bool:
+        greys = values.astype(np.uint8) * np.uint8(255)
+    elif values.dtype == np.uint8:
+        greys = values.copy()
+    elif values.dtype == np.uint16:
+        greys = (values >> 8).astype(np.uint8)
+    else:
+        # All colours by one measure.
+        flat = values[..., :colour_bands].reshape(len(values), -1)
+        greys = np.array(_scaled(flat)).reshape(*values.shape[:2], colour_bands)
     if inverted:
-        values = values.copy()
-        values[..., : 1 if samples > 1 else None] ^= 255
-    if samples == 2:
-        planes = [Image.fromarray(np.ascontiguousarray(values[..., plane])) for plane in (0, 1)]
-        return Image.merge("LA", planes), orientation
-    return Image.fromarray(np.ascontiguousarray(values)), orientation
+        greys[..., :colour_bands] ^= 255
+    return greys
+
+
+def _from_files(page: Any, data: bytes, ycc: bool) -> Image.Image:
+    """A page each of whose strips or tiles is a WebP or JPEG 2000 file of its own.
+
+    Raises ImageError "corrupt" where one is of another size than the page says.
+    """
+    width, height = int(page.imagewidth), int(page.imagelength)
+    across, down = (page.tilewidth, page.tilelength) if page.is_tiled else (width, min(height, page.rowsperstrip))
+    canvas = Image.new("RGBA" if page.samplesperpixel == 4 else "RGB", (width, height))
+    places = [(left, top) for top in range(0, height, down) for left in range(0, width, across)]
+    for place, start, length in zip(places, page.dataoffsets, page.databytecounts, strict=False):
+        piece = data[start : start + length]
+        fits = (across, down if page.is_tiled else min(down, height - place[1]))
+        if piece[:4] == b"RIFF":
+            sized = webp_size(piece)
+            part: Any = WebPImageFile(BytesIO(piece)) if sized == fits else None
+        else:
+            header = jpeg2000.read_header(piece)
+            jpeg2000.refuse(header)
+            part, roomy = jpeg2000.opened(piece, header)
+        if part is None or part.size != fits:
+            raise damaged("TIFF", "a strip or tile in it is not of the size that it should be")
+        part.load()
+        if piece[:4] != b"RIFF":
+            part = jpeg2000.shown(part, header, roomy)
+        if ycc:
+            part = Image.merge("YCbCr", part.convert("RGB").split())
+        canvas.paste(part.convert(canvas.mode), place)
+    return canvas
+
+
+def unread_compression(data: bytes) -> str | None:
+    """The compression of the first page by its name, as words that follow "TIFF", where Pillow cannot undo it."""
+    try:
+        with _first_page(data) as page:
+            compression = page.compression
+            return None if int(compression) in _UNDONE else f"with {_spelled(compression)} compression"
+    except Exception:  # a damaged directory has no compression
+        return None
+
+
+def described(data: bytes) -> str:
+    """What kind of TIFF this is, in words that follow "TIFF"."""
+    try:
+        with _first_page(data) as page:
+            apart = " in planes apart" if page.planarconfig == 2 and page.samplesperpixel > 1 else ""
+            return f"of {_spelled(page.photometric)} colours in {page.samplesperpixel} channels{apart}"
+    except Exception:  # whatever a damaged directory leads to
+        return "of this kind"
+
+
+def _spelled(value: Any) -> str:
+    """A tag's value by its name."""
+    name = str(getattr(value, "name", value)).replace("_", " ")
+    return "CMYK" if name == "SEPARATED" else name
+
+
+def _unsupported(what: str) -> ImageError:
+    return ImageError("unsupported_format", f"TIFF {what} is not read; convert it to 8 bits a channel, grey or RGB")

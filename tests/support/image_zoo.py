@@ -125,7 +125,7 @@ def broken() -> list[Broken]:
         Broken("favicon.ico", encode(picture.resize((32, 32)), "ICO"), "unsupported_format"),
         Broken("negative.dng", encode(picture, "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "unsupported_format"),
         Broken("plain.ppm", b"P3\n# made by hand\n1 1\n255\n9 9 9\n", "unsupported_format"),
-        Broken("deep.ppm", b"P6\n2 2\n1000\n" + bytes(24), "unsupported_format"),
+        Broken("cut-deep.ppm", b"P6\n2 2\n1000\n" + bytes(23), "truncated"),
         Broken("12-bit.jpg", bytes(twelve_bits), "unsupported_format"),
         *(
             Broken(f"cut-{where}.{name}", data[: int(len(data) * part)], "truncated")
@@ -183,6 +183,11 @@ def _plain_formats(picture: Image.Image) -> Iterator[Odd]:
     yield Odd("plain.png", encode(picture, "PNG"), picture)
     yield Odd("plain.bmp", encode(picture, "BMP"), picture)
     yield Odd("plain.ppm", encode(picture, "PPM"), picture)
+    for highest, stored in ((31, "u1"), (1023, ">u2"), (65535, ">u2")):
+        values = (np.asarray(picture).astype(np.uint32) * highest // 255).astype(stored)
+        header = f"P6 {picture.width} {picture.height} {highest}\n".encode()
+        shown = Image.fromarray((values.astype(np.uint32) * 255 // highest).astype(np.uint8))
+        yield Odd(f"to-{highest}.ppm", header + values.tobytes(), shown)
     yield Odd("lossless.webp", encode(picture, "WEBP", lossless=True), picture)
     yield Odd("lossy.webp", encode(picture, "WEBP", quality=95), picture, 6)
     yield Odd("plain.tiff", encode(picture, "TIFF"), picture)
@@ -254,7 +259,7 @@ def _deep(grey: Image.Image) -> Iterator[Odd]:
     holes = scaled.copy()
     holes[:4] = np.nan
     holes[4:8] = np.inf
-    kept = stretched.copy()
+    kept = np.asarray(grey).copy()  # within 0 to 255 and beyond half of it: shown as it is
     kept[:8] = 0
     yield Odd("nan.tiff", encode(Image.fromarray(holes), "TIFF"), Image.fromarray(kept).convert("RGB"), 2)
 
@@ -324,6 +329,12 @@ def _many_frames(picture: Image.Image) -> Iterator[Odd]:
     frames = [frame.quantize(2) for frame in later]
     gif = encode(first, "GIF", save_all=True, append_images=frames, duration=50)
     yield Odd("animated.gif", gif, first.convert("RGB"))
+    canvas = Image.new("RGB", (120, 90), "white")
+    canvas.paste(first.convert("RGB"), (10, 20))
+    still = bytearray(encode(first, "GIF"))
+    at = still.index(b"\x2c\0\0\0\0")
+    still[6:10], still[at + 1 : at + 5] = struct.pack("<HH", 120, 90), struct.pack("<HH", 10, 20)
+    yield Odd("part-of-canvas.gif", bytes(still), canvas)
     yield Odd("animated.png", encode(picture, "PNG", save_all=True, append_images=later), picture)
     webp = encode(picture, "WEBP", save_all=True, append_images=later, lossless=True)
     yield Odd("animated.webp", webp, picture)
