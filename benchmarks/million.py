@@ -153,7 +153,7 @@ def is_worker(process: psutil.Process) -> bool:
         line = process.cmdline()
     except psutil.Error:
         return False
-    return bool(line) and (line[0].startswith("ray::") or "captionkit.images.child" in line)
+    return bool(line) and (line[0].startswith("ray::") or "captionkit.images.decoder_worker" in line)
 
 
 def own_memory(process: psutil.Process) -> int:

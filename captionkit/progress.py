@@ -33,7 +33,7 @@ class Meter:
         self.what, self.unit, self.total, self.seconds = what, unit, total, seconds
         self.count = 0
         self.note = ""
-        self._start = self._said = time.monotonic()
+        self._start = self._printed = time.monotonic()
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -71,8 +71,8 @@ class Meter:
         self.count, self.note = count, note
         if self._bar:
             self._bar.update(self._task, completed=count, figures=self._figures())
-        elif time.monotonic() - self._said >= self.seconds:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed >= self.seconds:
+            self._printed = time.monotonic()
             print(f"{self.what}: {self._figures()}{self._remaining()}", file=sys.stderr, flush=True)
 
     def _figures(self) -> str:

@@ -3,20 +3,20 @@
 What goes in: JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, DIB, TIFF, JPEG 2000, AVIF, binary Netpbm, SGI, PCX
 and TGA. Other image formats fail as "unsupported_format": HEIC, JPEG XL, SVG, PSD, PostScript, icons, raw photos …
 
-What comes out, for every picture alike:
+What comes out, for every image alike:
 
 - **Limits first.** Bytes and the header's pixel count are checked before a pixel is decoded. Outside
   a sandbox some of Pillow's readers (GIF, WebP, TIFF) also hold to `2 * PIL.Image.MAX_IMAGE_PIXELS`. Running out of
-  memory while decoding fails that picture as "too_many_pixels". In a sandbox large pictures wait for each other.
-- **Whole pictures only.** A file that ends early fails as "truncated", never as a picture that is half grey.
-- **Metadata** that no pixel needs costs no picture: what breaks a PNG or JPEG there is left out and it is tried again.
+  memory while decoding fails that image as "too_many_pixels". In a sandbox large images wait for each other.
+- **Whole images only.** A file that ends early fails as "truncated", never as a image that is half grey.
+- **Metadata** that no pixel needs costs no image: what breaks a PNG or JPEG there is left out and it is tried again.
 - **Upright.** EXIF orientation (or XMP's where EXIF has none) is applied, all eight; width and height are
-  those of the upright picture.
+  those of the upright image.
 - **Geometry** is torchvision's: Resize(resize) then CenterCrop(size), rounding included. JPEG and
   JPEG 2000 much larger than needed are decoded at 1/2, 1/4 or 1/8 first.
 - **See-through** (alpha, LA, a palette's or a single transparent colour) is laid on white.
 - **Animations and many pages**: the first frame or page.
-- **Palette** pictures are looked up in their palette, **1-bit** becomes black and white, **grey** becomes
+- **Palette** images are looked up in their palette, **1-bit** becomes black and white, **grey** becomes
   three equal channels.
 - **CMYK** in JPEG is read as Adobe writes it (inverted, as nearly every CMYK JPEG is, with an Adobe marker or
   without; YCCK too), then mixed without a colour profile: R = (1-C)(1-K).
@@ -28,14 +28,14 @@ What comes out, for every picture alike:
   are, 10 to 14; above that all 16 count.
 - **Signed, 32-bit integer and float** values (TIFF), by the first of these that holds. Signed 16-bit and unsigned
   32-bit integers that fill half of their type's range or more keep their upper 8 bits. Values that lie within 0 to 1
-  (floats only), 0 to 255 or 0 to 65535 and reach beyond half of that range are scaled by it: they are a usual picture
+  (floats only), 0 to 255 or 0 to 65535 and reach beyond half of that range are scaled by it: they are a usual image
   stored in larger numbers. Of all others (heights, temperatures, counts) the lowest becomes black and the highest
   white. NaN and infinities are black.
 - **White is zero** (TIFF) is turned round at every depth.
 - **Colour profiles** (ICC) are not applied.
 
 `decode` works in the caller's process. Strangers' files by the million are better decoded in a `Sandbox`: there a
-decoder that crashes or hangs costs the one picture ("decoder_crashed", "decode_timeout"), and memory is bounded.
+decoder that crashes or hangs costs the one image ("decoder_crashed", "decode_timeout"), and memory is bounded.
 """
 
 from captionkit.images.decoding import decode, prepare

@@ -1,4 +1,4 @@
-"""Any stored picture → mode "L", "LA", "RGB" or "RGBA", by the policy written in `captionkit.images`."""
+"""Any stored image → mode "L", "LA", "RGB" or "RGBA", by the policy written in `captionkit.images`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WHITE = (255, 255, 255, 255)
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """The same picture, loaded, in mode "L", "LA", "RGB" or "RGBA". Raises whatever Pillow raises."""
+    """The same image, loaded, in mode "L", "LA", "RGB" or "RGBA". Raises whatever Pillow raises."""
     image.load()
     mode = image.mode
     see_through = "transparency" in image.info
@@ -33,7 +33,7 @@ def plain(image: Image.Image) -> Image.Image:
 
 
 def opaque(image: Image.Image) -> NDArray[np.uint8]:
-    """A plain picture as uint8 (H, W, 3), RGB, what is see-through laid on white."""
+    """A plain image as uint8 (H, W, 3), RGB, what is see-through laid on white."""
     if image.mode in ("LA", "RGBA"):
         image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image.convert("RGBA"))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -83,6 +83,6 @@ def stretched(values: NDArray[np.generic]) -> Image.Image:
 
 
 def _bands(values: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-    """Views of at most a million numbers or one row each: as float64 the whole would take many times the picture."""
+    """Views of at most a million numbers or one row each: as float64 the whole would take many times the image."""
     rows = max(1, 1_000_000 // max(1, values.shape[1]))
     return [values[top : top + rows] for top in range(0, len(values), rows)]

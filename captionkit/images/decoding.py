@@ -34,7 +34,7 @@ from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
 
 # Plugins are called directly rather than through Image.open: no other format is tried, Pillow's process-wide
 # pixel limit (and its warning) stays out of the way of the limits given here, and a JPEG with a broken
-# multi-picture index is still the JPEG it is.
+# multi-image index is still the JPEG it is.
 _READERS: dict[str, Callable[[BytesIO], ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -58,7 +58,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# Pillow resizes by an integer first when the picture is more than this many times too large.
+# Pillow resizes by an integer first when the image is more than this many times too large.
 _REDUCING_GAP = 3.0
 
 _LOSSLESS = 0xC3  # marker of a JPEG's frame
@@ -72,9 +72,9 @@ Admit = Callable[[int], AbstractContextManager[object]]
 def decode(
     data: bytes, preprocessing: Preprocessing, limits: Limits = _DEFAULT_LIMITS, admit: Admit = nullcontext
 ) -> Decoded:
-    """The picture in these bytes, at the model's geometry. Safe to call from many threads at once.
+    """The image in these bytes, at the model's geometry. Safe to call from many threads at once.
 
-    `admit` can make large pictures wait for each other; by itself they do not.
+    `admit` can make large images wait for each other; by itself they do not.
 
     Raises ImageError and, for any bytes whatever, nothing else.
     """
@@ -95,7 +95,7 @@ def decode(
             raise
         # Broad on purpose: on damaged bytes Pillow's readers raise OSError, SyntaxError, ValueError,
         # KeyError, IndexError, TypeError, EOFError, OverflowError, struct.error, zlib.error, MemoryError and
-        # more, and one bad file must not cost a batch its other pictures.
+        # more, and one bad file must not cost a batch its other images.
         except Exception as error:
             raise explain(name, data, error) from error
 
@@ -136,7 +136,7 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
         try:
             image = _READERS[name](BytesIO(data))
         except SyntaxError as error:
-            # Floats in colour, 64 bits …; a compression that Pillow has not heard of is the cause's key.
+            # Floats in colour, 64 bits …; a compression that Pillow does not know is the cause's key.
             if name == "TIFF" and ("unknown pixel mode" in str(error) or isinstance(error.__cause__, KeyError)):
                 return _by_tifffile(data, preprocessing, limits, admit)
             raise
@@ -219,7 +219,7 @@ def _load_jpeg2000(data: bytes, preprocessing: Preprocessing) -> Decoded:
     jpeg2000.refuse(header)
     image, roomy = jpeg2000.opened(data, header)
     stored, scale = image.size, 1.0
-    # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled picture.
+    # One halving less than a JPEG: a wavelet's low band is sharper still than a DCT-scaled image.
     halvings = min(header.levels, geometry.jpeg_scale(*stored, preprocessing).bit_length() - 2)
     if halvings > 0 and header.palette is None and all(part.bits >= 8 for part in header.components):
         jpeg2000.reduce(image, halvings)
@@ -272,7 +272,7 @@ def _pixels_held(image: ImageFile, preprocessing: Preprocessing) -> int:
 
 
 def _refuse_raw_photo(image: TiffImageFile) -> None:
-    """Camera raw files are TIFFs whose first picture is a small preview: not what their owner means."""
+    """Camera raw files are TIFFs whose first image is a small preview: not what their owner means."""
     tags = image.tag_v2
     is_preview = tags.get(ExifTags.Base.NewSubfileType, 0) & 1 and ExifTags.Base.SubIFDs in tags
     if is_preview or ExifTags.Base.DNGVersion in tags:
@@ -283,7 +283,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF (or XMP) orientation 1..8; 1 where it is absent, impossible or unreadable."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata is no reason to lose a picture whose pixels are sound
+    except Exception:  # broken metadata is no reason to lose a image whose pixels are sound
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

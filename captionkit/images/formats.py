@@ -97,7 +97,7 @@ _DOCUMENTS: tuple[tuple[bytes, str], ...] = (
 def identify(data: bytes) -> str:
     """The format of these bytes, one of `READABLE`.
 
-    Raises ImageError: "unsupported_format" for what is an image but not one this house reads,
+    Raises ImageError: "unsupported_format" for what is an image but not one that captionkit reads,
     "not_an_image" for everything else.
     """
     for signature, name in _SIGNATURES:

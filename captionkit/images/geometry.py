@@ -1,8 +1,8 @@
-"""Which part of a stored picture becomes the model's square, and how it is turned upright.
+"""Which part of a stored image becomes the model's square, and how it is turned upright.
 
 The crop is made by resampling only the source box that the crop covers. That is the same arithmetic as
-resizing the whole picture and cutting afterwards (Pillow's filters look beyond the box), costs less, and
-keeps a 60000 × 1 picture from becoming 15 million × 256 on the way.
+resizing the whole image and cutting afterwards (Pillow's filters look beyond the box), costs less, and
+keeps a 60000 × 1 image from becoming 15 million × 256 on the way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from captionkit.images.types import Preprocessing
 
 Box = tuple[float, float, float, float]
 
-# EXIF orientation 1..8, written as what turns the stored picture upright:
+# EXIF orientation 1..8, written as what turns the stored image upright:
 # mirror left-right, mirror top-bottom, then swap the axes.
 _TURNS: dict[int, tuple[bool, bool, bool]] = {
     1: (False, False, False),
@@ -29,12 +29,12 @@ _TURNS: dict[int, tuple[bool, bool, bool]] = {
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """(width, height) of a stored picture once it is turned upright."""
+    """(width, height) of a stored image once it is turned upright."""
     return (height, width) if _TURNS[orientation][2] else (width, height)
 
 
 def upright_box(width: int, height: int, preprocessing: Preprocessing) -> Box:
-    """The part (left, top, right, bottom) of an upright width × height picture that the square shows.
+    """The part (left, top, right, bottom) of an upright width × height image that the square shows.
 
     Rounds as torchvision does: `Resize` cuts the longer side to a whole number of pixels, `CenterCrop`
     starts at the rounded half of what is left over.
@@ -53,7 +53,7 @@ def upright_box(width: int, height: int, preprocessing: Preprocessing) -> Box:
 
 
 def stored_box(width: int, height: int, orientation: int, preprocessing: Preprocessing) -> Box:
-    """`upright_box`, found in the stored (not yet turned) width × height picture."""
+    """`upright_box`, found in the stored (not yet turned) width × height image."""
     mirror_x, mirror_y, swap = _TURNS[orientation]
     left, top, right, bottom = upright_box(*upright_size(width, height, orientation), preprocessing)
     if swap:
@@ -78,7 +78,7 @@ def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
 def jpeg_scale(width: int, height: int, preprocessing: Preprocessing) -> int:
     """How many times smaller (1, 2, 4 or 8) a JPEG may be decoded without the square losing by it.
 
-    A DCT-scaled picture is sharper than what an antialiased resize makes, and the nearer it is to the
+    A DCT-scaled image is sharper than what an antialiased resize makes, and the nearer it is to the
     target the more of that stays. On photographs with detail down to the pixel, the mean difference from
     resizing the full decode was 3.0 of 255 without a margin, 1.5 with a quarter more, 0.8 with twice the
     size; the margin of a quarter still decodes a 12-megapixel photograph at one eighth for 224 × 224.

@@ -40,7 +40,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Header:
-    """What is said before the first pixel.
+    """What the headers say.
 
     components: empty where the codestream's header is not understood. levels: how often the image can be halved.
     colour: an enumerated colour space, the four letters of an ICC profile's, or None where the file does not say;

@@ -1,4 +1,4 @@
-"""The same picture without the metadata that no pixel needs: for a second try, where the first stumbled."""
+"""The same image without the metadata that no pixel needs: for a second try, where the first stumbled."""
 
 from __future__ import annotations
 

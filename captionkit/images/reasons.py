@@ -50,19 +50,19 @@ _BMP_COMPRESSIONS = {3: "bit fields", 4: "JPEG or RLE24", 5: "PNG", 6: "bit fiel
 
 def explain(name: str, data: bytes, error: Exception) -> ImageError:
     """The ImageError that says what a reader's exception means. data: the whole file, empty where it is not known."""
-    said = " ".join(str(error).split())[:200] or type(error).__name__
-    words = said.lower()
+    message = " ".join(str(error).split())[:200] or type(error).__name__
+    words = message.lower()
     if isinstance(error, MemoryError) or any(word in words for word in _OUT_OF_MEMORY):
-        # Raised for absurd sizes inside a file too, so it is said of the image and not of the machine.
+        # Raised for absurd sizes inside a file too, so it is reported of the image and not of the machine.
         return ImageError("too_many_pixels", f"decoding this {name} needs more memory than there is")
     if isinstance(error, Image.DecompressionBombError):
-        found = re.findall(r"\d+", said)
+        found = re.findall(r"\d+", message)
         return ImageError("too_many_pixels", f"{found[0] if found else 'too many'} pixels, {_pillows_limit()}")
     if (data and ends_early(name, data)) or any(word in words for word in _SHORT):
         return cut_short(name, data)
     feature = _feature(name, data)
     if feature is None and any(word in words for word in _UNSUPPORTED) and not isinstance(error, TypeError):
-        feature = tiffs.described(data) if name == "TIFF" else f"of this kind ({said})"
+        feature = tiffs.described(data) if name == "TIFF" else f"of this kind ({message})"
     if feature is not None:
         return ImageError(
             "unsupported_format", f"{name} {feature} is not read; convert it to a plain PNG or JPEG first"

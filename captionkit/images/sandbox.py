@@ -22,8 +22,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from captionkit.images.decoder_process import CHANNELS, DecoderProcess
 from captionkit.images.decoding import check_bytes
-from captionkit.images.parent import CHANNELS, Child
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
 
 DECODER = "captionkit.images.decoding:decode"
@@ -65,7 +65,7 @@ class Sandbox:
         self.preprocessing, self.limits, self.threads, self.seconds = preprocessing, limits, threads, seconds
         self.decoder = decoder
         self._changed = threading.Condition()
-        self._child: Child | None = None
+        self._child: DecoderProcess | None = None
         self._used: set[int] = set()  # channels with a batch on its way
         self._wanting_alone = 0
 
@@ -115,7 +115,7 @@ class Sandbox:
                 results[index] = found or child.verdict(self.seconds)
 
     @contextmanager
-    def _channel(self) -> Iterator[tuple[Child, int]]:
+    def _channel(self) -> Iterator[tuple[DecoderProcess, int]]:
         """A living child and a channel of it that nobody else uses."""
         with self._changed:
             self._changed.wait_for(lambda: not self._wanting_alone and self._free() is not None)
@@ -152,12 +152,12 @@ class Sandbox:
             return None
         return next((channel for channel in range(CHANNELS) if channel not in self._used), None)
 
-    def _living(self) -> Child:
+    def _living(self) -> DecoderProcess:
         """The child, or a new one. Called under the lock."""
         if self._child is not None and self._child.failed:
             self._drop()
         if self._child is None:
-            self._child = Child(self.preprocessing, self.limits, self.threads, self.decoder)
+            self._child = DecoderProcess(self.preprocessing, self.limits, self.threads, self.decoder)
         return self._child
 
     def _drop(self) -> None:
@@ -167,7 +167,7 @@ class Sandbox:
 
 
 def _refusal(data: bytes, limits: Limits) -> ImageError | None:
-    """What can be said of a file without a decoder."""
+    """What can be told of a file without a decoder."""
     try:
         check_bytes(data, limits)
     except ImageError as err:

@@ -1,6 +1,6 @@
 """Whether a file is as long and as whole as its own structure says. No pixel is decoded here.
 
-A picture that is half grey would get a caption and nobody would ever know; so what the decoders overlook is
+A image that is half grey would get a caption and nobody would ever know; so what the decoders overlook is
 looked for before they start, and what they stumble over is told apart afterwards into short and damaged.
 """
 
@@ -126,7 +126,7 @@ def _jpeg_is_short(data: bytes) -> bool:
 
 
 def _gif_is_short(data: bytes) -> bool:
-    """Whether the first picture's blocks run past the end of the file. Raises IndexError likewise."""
+    """Whether the first image's blocks run past the end of the file. Raises IndexError likewise."""
     at = 13 + _gif_palette(data[10])
     while data[at] == 0x21:
         at = _gif_skip_blocks(data, at + 2)

@@ -1,4 +1,4 @@
-"""What the rest of the house knows about a picture: geometry, limits, the result and the one error."""
+"""What other packages know about a image: geometry, limits, the result and the one error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ERROR_KINDS: tuple[str, ...] = (
     "decoder_crashed",
     "decode_timeout",
 )
-"""The closed set of reasons for which bytes do not become a picture.
+"""The closed set of reasons for which bytes do not become a image.
 
 The last two come from `captionkit.images.sandbox` only: in one's own process a decoder that crashes takes all with it,
 and one that hangs cannot be stopped.
@@ -35,7 +35,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageError(Exception):
-    """These bytes did not become a picture. `kind` is one of `ERROR_KINDS`; `str()` is one line."""
+    """These bytes did not become a image. `kind` is one of `ERROR_KINDS`; `str()` is one line."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(kind, message)  # both in args, so that the error survives pickling
@@ -51,9 +51,9 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one picture may cost. Both are checked before any pixel is decoded.
+    """What one image may cost. Both are checked before any pixel is decoded.
 
-    max_bytes: size of the file. max_pixels: width × height in the header. While it is decoded a picture takes
+    max_bytes: size of the file. max_pixels: width × height in the header. While it is decoded a image takes
     about 4 bytes a pixel, 9 with transparency, 16 as WebP; a progressive JPEG 6, another one far less, since it is
     decoded at a reduced scale.
     """
@@ -68,11 +68,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The geometry a model wants its pictures in; belongs to the encoder and travels in the bundle.
+    """The geometry a model wants its images in; belongs to the encoder and travels in the bundle.
 
-    size: the picture becomes size × size. resize: its shorter side is brought to this length first, then
+    size: the image becomes size × size. resize: its shorter side is brought to this length first, then
     the middle is cut out (`mode="crop"`, torchvision's Resize + CenterCrop); with `mode="squash"` the whole
-    picture is brought to size × size and `resize` plays no part. mean, std: per RGB channel, for values in
+    image is brought to size × size and `resize` plays no part. mean, std: per RGB channel, for values in
     [0, 1]; applied by the encoder on its device, not here.
     """
 
@@ -115,9 +115,9 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture ready for a batch.
+    """A image ready for a batch.
 
-    pixels: uint8 (size, size, 3), RGB, contiguous, writable. width, height: of the whole original picture
+    pixels: uint8 (size, size, 3), RGB, contiguous, writable. width, height: of the whole original image
     in pixels, after EXIF rotation. seconds: of processor time that it took, where a sandbox decoded it.
     """
 

@@ -75,7 +75,7 @@ class CaptionActor:
                 made["caption"][at], made["score"][at] = best.text, best.score
                 made["alternatives"][at] = [{"caption": other.text, "score": other.score} for other in hypotheses[1:]]
             else:
-                kinds[at], errors[at] = MODEL_ERROR, "the captioner said nothing"
+                kinds[at], errors[at] = MODEL_ERROR, "the captioner gave an empty caption"
         made |= {"error_kind": kinds, "error": errors}
         made["status"] = [CAPTIONED if kind is None else FAILED for kind in kinds]
         same = {

@@ -54,8 +54,8 @@ class WordOptions:
     """Words that captions may not or must hold."""
 
     banned: tuple[str, ...] = ("<unk>",)
-    """Words that are never said; `<unk>` stands for every word that the captioner does not know, and is said where
-    this list leaves it out."""
+    """Words that no caption may hold; `<unk>` stands for every word that the captioner does not know, and is allowed
+    where this list leaves it out."""
     prefix: str = ""
     """Words with which each caption begins."""
 

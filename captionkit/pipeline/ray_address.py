@@ -1,4 +1,4 @@
-"""Which Ray a command is for, and what can be said of that before Ray is imported."""
+"""Which Ray a command is for, and what can be checked of that before Ray is imported."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def await_head(address: str, source: str, seconds: float = HEAD_SECONDS) -> None
     if not match:
         return
     host, port = match["host"].strip("[]"), int(match["port"])
-    deadline, said = time.monotonic() + seconds, False
+    deadline, told = time.monotonic() + seconds, False
     while True:
         try:
             socket.create_connection((host, port), timeout=5).close()
@@ -74,9 +74,9 @@ def await_head(address: str, source: str, seconds: float = HEAD_SECONDS) -> None
                     f"{source} {address}: no Ray head answers there ({why}). "
                     f"Give the HOST:PORT that `ray start --head` printed. {_leave_out(source)}"
                 ) from err
-            if not said:
+            if not told:
                 say(f"waiting up to {seconds:.0f} s for the Ray head at {address} ({source}): {why}")
-                said = True
+                told = True
             time.sleep(min(1.0, seconds))
     if not os.environ.get("RAY_USE_TLS") and not _speaks_grpc(f"{match['host']}:{port}"):
         raise UsageError(

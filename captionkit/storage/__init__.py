@@ -1,4 +1,4 @@
-"""Everything about addresses: local paths, s3://, https:// and whatever else fsspec knows, through one door.
+"""Everything about addresses: local paths, s3://, https:// and whatever else fsspec knows, by one interface.
 
     Storage(StorageOptions(endpoint_url="https://minio.example")).read("s3://archive/2024/cat.jpg")
 

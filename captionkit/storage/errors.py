@@ -38,7 +38,7 @@ class AddressError(UsageError):
 
 
 class StorageError(Exception):
-    """Storage said no. `str()` names the address (secrets hidden), the cause and what to do about it.
+    """Storage refused or failed. `str()` names the address (secrets hidden), the cause and what to do about it.
 
     kind: one of `STORAGE_ERROR_KINDS`, or "write_error" where writing failed for another reason than these.
     fatal: whether every other address would fail alike (no such bucket, wrong credentials, a full disk …),
@@ -87,15 +87,15 @@ def explained(address: str, explain: Explain) -> Iterator[None]:
 
 
 class Cause(Exception):
-    """What a foreign exception was and said, secrets hidden, with the places in the code that it came from."""
+    """What a foreign exception was, with its message, secrets hidden, with the places in the code that it came from."""
 
     @classmethod
     def of(cls, error: BaseException) -> Cause:
-        said = [f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"]
+        lines = [f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"]
         below = error.__cause__ or error.__context__
         if below is not None:
-            said.append(f"{type(below).__name__}: {' '.join(str(below).split())[:500]}")
-        return cls(redact("; of ".join(said))).with_traceback(error.__traceback__)
+            lines.append(f"{type(below).__name__}: {' '.join(str(below).split())[:500]}")
+        return cls(redact("; of ".join(lines))).with_traceback(error.__traceback__)
 
 
 def failure(
@@ -134,7 +134,7 @@ _FULL = {
 def explain_os_error(error: Exception, address: str) -> StorageError:
     """For the local disk, and for whatever a storage library without words of its own raises."""
     number = getattr(error, "errno", None)
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, socket.gaierror):
         return no_such_host(error, address)
     if number in _FULL:
@@ -147,15 +147,15 @@ def explain_os_error(error: Exception, address: str) -> StorageError:
         return failure("not_found", address, "there is nothing at this address")
     if isinstance(error, PermissionError):
         return failure("permission", address, "access denied")
-    if isinstance(error, ValueError) and "null" in said:
+    if isinstance(error, ValueError) and "null" in message:
         return failure("not_found", address, "no address can hold a zero byte")
     status = next((code for name in ("status", "code", "status_code") if (code := getattr(error, name, None))), None)
     if isinstance(status, int) and (fault := fault_of(status)):
-        return failure("timeout" if fault == "timeout" else "read_error", address, said, fault=fault)
+        return failure("timeout" if fault == "timeout" else "read_error", address, message, fault=fault)
     if isinstance(error, OSError):
         kind, fault = _ERRNO_KINDS.get(number or 0, ("read_error", ""))
-        return failure(kind, address, said, fault=fault)
-    return failure("read_error", address, f"{type(error).__name__}: {said}")
+        return failure(kind, address, message, fault=fault)
+    return failure("read_error", address, f"{type(error).__name__}: {message}")
 
 
 def fault_of(status: int) -> str:

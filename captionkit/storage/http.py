@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 WEB = ("http", "https")
 _HOSTS = 4096
-# Unpacked on the way, bytes could not be counted; and pictures do not become smaller.
+# Unpacked on the way, bytes could not be counted; and images do not become smaller.
 _PLAIN = {"Accept-Encoding": "identity"}
 
 
@@ -219,14 +219,14 @@ def _explain(error: Exception, address: str) -> StorageError:
     status: Any = getattr(error, "status", None)
     families = {family.__name__ for family in type(error).__mro__}
     if isinstance(status, int) and status >= 400:
-        said = f"the server says {status} {getattr(error, 'message', '') or ''}".strip()
+        message = f"the server says {status} {getattr(error, 'message', '') or ''}".strip()
         if status in (404, 410):
-            return failure("not_found", address, said)
+            return failure("not_found", address, message)
         if status in (401, 403, 407, 451):
-            return failure("permission", address, said)
+            return failure("permission", address, message)
         fault, headers = fault_of(status), getattr(error, "headers", None) or {}
         kind = "timeout" if fault == "timeout" else "read_error"
-        return failure(kind, address, said, fault=fault, after=retry_after(headers.get("Retry-After")))
+        return failure(kind, address, message, fault=fault, after=retry_after(headers.get("Retry-After")))
     if "ClientConnectorDNSError" in families or isinstance(getattr(error, "os_error", None), socket.gaierror):
         return no_such_host(getattr(error, "os_error", error), address)
     if "TimeoutError" in families and "connect" in str(error).lower():

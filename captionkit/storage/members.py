@@ -1,4 +1,4 @@
-"""Pictures inside archives: a member of a tar, a row of a Parquet file."""
+"""Images inside archives: a member of a tar, a row of a Parquet file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def read_member(file: BinaryIO, base: str, member: str, column: str | None = Non
 
 
 def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str:
-    """The column that holds pictures: the one named, or else the one that looks like it.
+    """The column that holds images: the one named, or else the one that looks like it.
 
-    A picture is bytes, or a struct with `bytes` in it (as Hugging Face datasets have it). Of several such
+    A image is bytes, or a struct with `bytes` in it (as Hugging Face datasets have it). Of several such
     columns a usual name wins. Raises UsageError where none or no single one is left.
     """
     holds: list[str] = [field.name for field in schema if holds_bytes(field.type)]

@@ -163,8 +163,8 @@ def _explain_answer(response: dict[str, dict[str, object]], address: str) -> Sto
     if known is None and status.isdecimal():
         known = _FAULTS.get(fault_of(int(status)))
     if known is None:
-        said = str(told.get("Message") or "")
-        return failure("read_error", address, f"{code} {said}".strip() or f"status {status}")
+        message = str(told.get("Message") or "")
+        return failure("read_error", address, f"{code} {message}".strip() or f"status {status}")
     headers = about.get("HTTPHeaders")
     return _failure(known, address, code, retry_after(headers.get("retry-after") if isinstance(headers, dict) else ""))
 

@@ -1,4 +1,4 @@
-"""`Storage`: every address through one door."""
+"""`Storage`: every address by one interface."""
 
 from __future__ import annotations
 
@@ -212,8 +212,8 @@ class Storage:
         scheme = split_scheme(base)[0]
         allowed = self.options.schemes
         if allowed and (scheme or "file") not in allowed:
-            said = f"{scheme or 'file'} is not among the schemes allowed: {', '.join(allowed)}"
-            raise failure("forbidden", base, said)
+            message = f"{scheme or 'file'} is not among the schemes allowed: {', '.join(allowed)}"
+            raise failure("forbidden", base, message)
         return base, member, _backend(scheme, self.options)
 
     def _object(self, uri: str) -> tuple[str, Backend]:

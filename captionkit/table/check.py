@@ -1,9 +1,9 @@
 """Proof of the promise on a finished table: every input has exactly one row.
 
 Of the table: every file is readable Parquet of the schema, what its footer counts is in it, each row is a caption or a
-failure with its reason, no address has two, and one model said it all. Of its inputs: they are listed anew, as the run
-records or the user name them, and each is looked for; on request each image within shards too. Memory: some 50 bytes a
-row of the table, nothing for the inputs but the names in one shard at a time.
+failure with its reason, no address has two, and one model made all captions. Of its inputs: they are listed anew, as
+the run records or the user name them, and each is looked for; on request each image within shards too. Memory: some 50
+bytes a row of the table, nothing for the inputs but the names in one shard at a time.
 """
 
 from __future__ import annotations

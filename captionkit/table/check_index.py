@@ -84,9 +84,12 @@ class TableIndex:
             self.containers[self.size + at] = self.names.setdefault(name, len(self.names))
         captioned = pc.equal(batch["status"], CAPTIONED)
         failed = pc.equal(batch["status"], FAILED)
-        said, reason = pc.is_valid(batch["caption"]), pc.is_in(batch["error_kind"], pa.array(ERROR_KINDS))
+        has_caption, reason = pc.is_valid(batch["caption"]), pc.is_in(batch["error_kind"], pa.array(ERROR_KINDS))
         no_reason = pc.is_null(batch["error_kind"])
-        sound = pc.or_(pc.and_(captioned, pc.and_(said, no_reason)), pc.and_(failed, pc.and_(pc.invert(said), reason)))
+        sound = pc.or_(
+            pc.and_(captioned, pc.and_(has_caption, no_reason)),
+            pc.and_(failed, pc.and_(pc.invert(has_caption), reason)),
+        )
         for at in np.flatnonzero(~sound.to_numpy(zero_copy_only=False)).tolist():
             self.report.problem("rules", f"{uris[at]} in {file.uri}")
         self.report.captioned += pc.sum(captioned).as_py() or 0

@@ -24,7 +24,7 @@ class Status:
 
     @property
     def state(self) -> str:
-        """The record's status; "silent" for one that says it runs but has not been heard of."""
+        """The record's status; "silent" for one that is marked as running and has not renewed itself for long."""
         status: str = self.record["status"]
         return "silent" if status == "running" and self.age > SILENT_SECONDS else status
 
@@ -35,7 +35,7 @@ class Status:
         share = f" of {total:,} ({done / total:.1%})" if total else ""
         rate = record.get("images_per_second")
         lines = [
-            f"run {record['run_id']}: {self.state}, last heard of {self.age:,.0f} s ago",
+            f"run {record['run_id']}: {self.state}, last renewed {self.age:,.0f} s ago",
             f"  {done:,}{share} image{'' if done == 1 and not share else 's'}, {counts.get('failed', 0):,} failed; "
             f"{counts.get('done_before', 0):,} were done before",
         ]

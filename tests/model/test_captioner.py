@@ -205,7 +205,11 @@ def test_a_model_that_says_nothing(captioner: Captioner) -> None:
     with torch.no_grad():
         captioner.decoder.get_parameter("output.bias")[2] = 1000.0
         [empty] = captioner.caption([encoded(1)], min_length=0)
-        assert (empty.text, empty.error_kind, empty.error) == (None, "model_error", "the captioner said nothing")
+        assert (empty.text, empty.error_kind, empty.error) == (
+            None,
+            "model_error",
+            "the captioner gave an empty caption",
+        )
         assert len((captioner.caption([encoded(1)])[0].text or "").split()) == 1
         captioner.decoder.get_parameter("output.bias")[2] = torch.nan
     [broken] = captioner.caption([encoded(1)])

@@ -31,7 +31,7 @@ VICTIMS = {
     "driver": None,
     "actor": "ray::MapWorker(MapBatches(CaptionActor)",
     "fetch": "ray::ReadFetchAndDecode",
-    "decoder": "captionkit.images.child",
+    "decoder": "captionkit.images.decoder_worker",
 }
 """What is killed, by what its processes are called."""
 

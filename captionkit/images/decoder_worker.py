@@ -1,6 +1,6 @@
 """The process that decodes for `captionkit.images.sandbox`, as seen from within.
 
-It is told what to do by lines of JSON on its standard input: first a `Setup`, then one order per batch. Encoded
+It is told what to do by lines of JSON on its standard input: first a `WorkerSetup`, then one order per batch. Encoded
 images come and pixels go by files in memory, one a channel; what became of each image goes as a line of JSON into
 the channel's pipe. When standard input ends, or its parent does, it ends too.
 """
@@ -27,7 +27,7 @@ BYTES_PER_PIXEL = 16
 """What decoding may take: measured were up to 15.6 (WebP) and, of JPEG 2000 alone, 18.5 (RGB)."""
 
 LARGE_PICTURE = 12_000_000
-"""Pixels of a picture of which every thread may decode one at once, however low `Limits.max_pixels` is."""
+"""Pixels of a image of which every thread may decode one at once, however low `Limits.max_pixels` is."""
 
 _SLACK = 512 * 2**20  # stacks, the allocator's hoards, metadata (Pillow unpacks up to 64 MiB of a PNG's)
 
@@ -35,7 +35,7 @@ Decoder = Callable[..., Decoded]
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerSetup:
     """All that a child is told at its start.
 
     decoder: "module:function", called as `captionkit.images.decode` with all four arguments. parent: process id.
@@ -54,7 +54,7 @@ class Setup:
         return json.dumps(fields).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> Setup:
+    def from_line(cls, line: bytes) -> WorkerSetup:
         fields = json.loads(line)
         fields["preprocessing"] = Preprocessing.from_json(fields["preprocessing"])
         fields["limits"] = Limits(**fields["limits"])
@@ -65,18 +65,18 @@ class Setup:
 def memory_limit(limits: Limits, threads: int) -> int:
     """Bytes that a child may take on top of what it holds once it has started.
 
-    Enough for the pictures in `PixelBudget` at once, and twice for the bytes of the largest file.
+    Enough for the images in `PixelBudget` at once, and twice for the bytes of the largest file.
     """
     return budget_pixels(limits, threads) * BYTES_PER_PIXEL + 2 * limits.max_bytes + _SLACK
 
 
 def budget_pixels(limits: Limits, threads: int) -> int:
-    """Pixels that may be in the making at once: one picture of the largest size, or a usual one in each thread."""
+    """Pixels that may be in the making at once: one image of the largest size, or a usual one in each thread."""
     return max(limits.max_pixels, threads * min(LARGE_PICTURE, limits.max_pixels))
 
 
 class PixelBudget:
-    """Lets pictures into decoding as long as they fit in together, and one that is larger than all on its own."""
+    """Lets images into decoding as long as they fit in together, and one that is larger than all on its own."""
 
     def __init__(self, pixels: int) -> None:
         self._whole = self._left = pixels
@@ -120,10 +120,10 @@ def write_at(store: int, data: bytes | memoryview, at: int) -> None:
 
 
 class _Worker:
-    def __init__(self, setup: Setup, decode: Decoder) -> None:
+    def __init__(self, setup: WorkerSetup, decode: Decoder) -> None:
         self.setup, self.decode = setup, decode
         self.budget = PixelBudget(budget_pixels(setup.limits, setup.threads))
-        self.pen = threading.Lock()
+        self.answer_lock = threading.Lock()
         self.jobs: queue.SimpleQueue[tuple[int, int, int, int]] = queue.SimpleQueue()
 
     def work(self) -> None:
@@ -135,7 +135,7 @@ class _Worker:
             answer = self.answer(store, index, at, length)
             answer["seconds"] = round(time.thread_time() - began, 6)
             line = json.dumps(answer).encode() + b"\n"
-            with self.pen:
+            with self.answer_lock:
                 os.write(answers, line)
 
     def answer(self, store: int, index: int, at: int, length: int) -> dict[str, Any]:
@@ -151,8 +151,8 @@ class _Worker:
         except MemoryError:
             return {"i": index, "kind": "too_many_pixels", "error": "there is not enough memory for it", "short": True}
         except Exception as err:  # whatever it is, it costs one row; `decode` raises nothing of the kind
-            said = " ".join(f"{type(err).__name__}: {err}".split())[:300]
-            return {"i": index, "kind": "decoder_crashed", "error": f"the decoder failed: {said}"}
+            message = " ".join(f"{type(err).__name__}: {err}".split())[:300]
+            return {"i": index, "kind": "decoder_crashed", "error": f"the decoder failed: {message}"}
         return {"i": index, "width": image.width, "height": image.height}
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     """Starts as told, says so on every channel, and decodes until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = sys.stdin.buffer
-    setup = Setup.from_line(orders.readline())
+    setup = WorkerSetup.from_line(orders.readline())
     _end_with(setup.parent)
     module, _, name = setup.decoder.partition(":")
     worker = _Worker(setup, getattr(importlib.import_module(module), name))
@@ -195,7 +195,7 @@ def _end_with(parent: int) -> None:
 
 
 def _one_thread_per_image() -> None:
-    """AVIF's decoder would start a thread per core for each picture; the threads here are enough."""
+    """AVIF's decoder would start a thread per core for each image; the threads here are enough."""
     with suppress(ImportError):
         from PIL import AvifImagePlugin
 

@@ -72,7 +72,7 @@ def test_broken(picture: Broken) -> None:
 
 
 def test_the_zoo_has_every_kind_of_failure() -> None:
-    # What only a child process can be cut off for: tests/test_sandbox.py.
+    # What only a child process can be cut off for: tests/images/test_sandbox.py.
     assert {picture.kind for picture in BROKEN} == set(ERROR_KINDS) - {"decoder_crashed", "decode_timeout"}
 
 

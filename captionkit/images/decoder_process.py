@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from captionkit.images.child import Setup, write_at
+from captionkit.images.decoder_worker import WorkerSetup, write_at
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
 from captionkit.search_path import safe_environment
 
@@ -28,7 +28,7 @@ CHANNELS = 2
 _CHILD = """import sys
 if not getattr(sys.flags, "safe_path", False):
     del sys.path[0]
-from captionkit.images.child import main
+from captionkit.images.decoder_worker import main
 main()
 """
 _START_SECONDS = 120.0  # Python and Pillow from a cold network disk
@@ -36,11 +36,11 @@ _KEPT_BYTES = 96 * 2**20  # of a file in memory from one batch to the next
 _LONGEST_LINE = 2**16
 
 
-class Silence(Exception):
+class WorkerTimeout(Exception):
     """The child has not answered in time."""
 
 
-class Channel:
+class BatchChannel:
     """Room for one batch: a file in memory for bytes and pixels, a pipe for what became of them."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Channel:
         """The next line that the child writes.
 
         Raises:
-            Silence: none came for so long.
+            WorkerTimeout: none came for so long.
             EOFError: the child has ended.
             ValueError: this is no answer.
         """
@@ -63,7 +63,7 @@ class Channel:
             if len(self._unread) > _LONGEST_LINE:
                 raise ValueError("a line without end")
             if not self._poll.poll(max(0.0, until - time.monotonic()) * 1000):
-                raise Silence
+                raise WorkerTimeout
             part = os.read(self._answers, _LONGEST_LINE)
             if not part:
                 raise EOFError("the child has ended")
@@ -83,16 +83,16 @@ class Channel:
         os.close(self.store)
 
 
-class Child:
+class DecoderProcess:
     """A decoding child that runs. Raises RuntimeError where it cannot be started."""
 
     def __init__(self, preprocessing: Preprocessing, limits: Limits, threads: int, decoder: str) -> None:
         self._pixels_shape = (preprocessing.size, preprocessing.size, 3)
         self._orders = threading.Lock()
         self._failed = self._hung = False
-        self._channels = [Channel() for _ in range(CHANNELS)]
+        self._channels = [BatchChannel() for _ in range(CHANNELS)]
         ends = tuple((channel.store, channel.theirs) for channel in self._channels)
-        setup = Setup(decoder, preprocessing, limits, threads, os.getpid(), ends)
+        setup = WorkerSetup(decoder, preprocessing, limits, threads, os.getpid(), ends)
         try:
             self._process = _start([end for pair in ends for end in pair])
         except BaseException:
@@ -106,11 +106,11 @@ class Child:
             self._send(setup.to_line())
             for channel in self._channels:
                 channel.answer(_START_SECONDS)
-        except (Silence, EOFError, ValueError, OSError) as err:
+        except (WorkerTimeout, EOFError, ValueError, OSError) as err:
             self.close()
             raise RuntimeError(
-                f"the process that decodes images ({sys.executable}, captionkit.images.child) did not start "
-                f"(exit code {self._process.returncode}); what it said is in this process's standard error"
+                f"the process that decodes images ({sys.executable}, captionkit.images.decoder_worker) did not start "
+                f"(exit code {self._process.returncode}); what it printed is in this process's standard error"
             ) from err
         except BaseException:
             self.close()
@@ -146,7 +146,7 @@ class Child:
                 found[index] = self._outcome(number, index, answer)
             if sum(map(len, images)) + len(images) * self._pixel_bytes > _KEPT_BYTES:
                 os.ftruncate(self._channels[number].store, 0)
-        except Silence:
+        except WorkerTimeout:
             self._hung = True
             self._kill()
         except (EOFError, BrokenPipeError, ValueError, KeyError, IndexError, TypeError):
@@ -157,16 +157,16 @@ class Child:
         return found, trouble or self._failed
 
     def verdict(self, seconds: float) -> ImageError:
-        """What is to be said of the one image that the child failed on."""
+        """What to say of the one image that the child failed on."""
         if self._hung:
             return ImageError("decode_timeout", f"decoding took longer than {seconds:g} s and was stopped")
         code = self._process.wait()
-        said = f"exit code {code}"
+        message = f"exit code {code}"
         if code < 0:
-            said = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            message = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         if code == -signal.SIGKILL:
-            said += ", perhaps for want of memory"
-        return ImageError("decoder_crashed", f"the decoder crashed on this image ({said})")
+            message += ", perhaps for want of memory"
+        return ImageError("decoder_crashed", f"the decoder crashed on this image ({message})")
 
     def close(self) -> None:
         """Ends it. No batch may be on its way."""
@@ -235,7 +235,7 @@ def _start(ends: Sequence[int]) -> subprocess.Popen[bytes]:
         **safe_environment(),
         "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which decoding has no use for
         "OMP_NUM_THREADS": "1",
-        # glibc: what large pictures took goes back to the system (else 1.3 GB stayed after some of 120 megapixels),
+        # glibc: what large images took goes back to the system (else 1.3 GB stayed after some of 120 megapixels),
         # and what small ones take is kept for the next.
         "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),

@@ -19,8 +19,8 @@ from PIL import Image
 
 from captionkit.images import Decoded, ImageError, Limits, Preprocessing, Sandbox, decode, shared_sandbox
 from captionkit.images import sandbox as sandbox_module
-from captionkit.images.child import BYTES_PER_PIXEL, PixelBudget, memory_limit
-from captionkit.images.parent import CHANNELS, Child
+from captionkit.images.decoder_process import CHANNELS, DecoderProcess
+from captionkit.images.decoder_worker import BYTES_PER_PIXEL, PixelBudget, memory_limit
 from tests.support import hostile_decoder as hostile
 from tests.support.image_zoo import broken, encode, odd, photo
 
@@ -220,7 +220,7 @@ def test_it_ends_with_its_parent_even_when_frozen() -> None:
 
 
 def test_it_ends_when_its_orders_do() -> None:
-    child = Child(SMALL, TIGHT, 1, hostile.NAME)
+    child = DecoderProcess(SMALL, TIGHT, 1, hostile.NAME)
     child.decode(0, GOOD[:1], 60)
     process = child._process
     assert process.stdin is not None
