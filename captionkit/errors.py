@@ -1,7 +1,11 @@
-"""The error that means: the command, or an address in it, cannot work as it is written."""
+"""The two kinds of error that end a command with a line instead of a traceback."""
 
 from __future__ import annotations
 
 
 class UsageError(ValueError):
-    """An option or address that cannot work as it is written, with what to write instead."""
+    """An option or address that cannot work as it is written, with what to write instead. Exit code 2."""
+
+
+class OutsideError(Exception):
+    """What the world outside refused: storage, a missing program, a broken download. Exit code 1."""

@@ -1,170 +1,35 @@
-"""The `captionkit` command."""
+"""The `captionkit` command: from a name to its module, from an error to its exit code.
+
+Nothing is imported before it is needed: `captionkit --help` costs what Python's start costs.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
 
 import captionkit
-from captionkit.cli.exit_codes import BROKEN, EXIT_CODES, OK, STOPPED, TOO_MANY_FAILED, USAGE
-from captionkit.cli.options import parse
-from captionkit.cli.pages import attention, draw_scenes, gallery, scenes, show_gallery
-from captionkit.cli.tables import check, compact, failures, plan, show_plan, status
-from captionkit.corpus import CorpusError
-from captionkit.counting import counted
-from captionkit.errors import UsageError
-from captionkit.evaluation.checks import check_evaluation
-from captionkit.evaluation.options import EvaluateOptions
-from captionkit.inputs.listing import Inputs
-from captionkit.inputs.options import InputOptions
-from captionkit.metrics import MetricError
-from captionkit.model.bundle_files import check_bundle
-from captionkit.pipeline.options import CaptionOptions, OutputOptions
-from captionkit.pipeline.preflight import check_options
-from captionkit.pipeline.ray_address import check_ray
+from captionkit.cli.commands import COMMANDS
+from captionkit.cli.exit_codes import BROKEN, EXIT_CODES, OK, STOPPED, USAGE
+from captionkit.errors import OutsideError, UsageError
 from captionkit.pipeline.signals import JobStopped
-from captionkit.progress import say
-from captionkit.storage import Storage, StorageError, retry_counts
-from captionkit.training.checks import check as check_training
-from captionkit.training.checks import check_inputs
-from captionkit.training.options import TrainOptions
-
-if TYPE_CHECKING:
-    from captionkit.pipeline.job import CaptionJob
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """Draw scenes, caption them with the embedded captioner through the whole pipeline, make a page of them."""
-
-    output: str = "demo"
-    """Folder for pictures, table and page."""
-    count: int = 60
-    """Scenes to draw."""
-    seed: int = 20_000_000
-    """Seed of the first scene. The captioner was trained on seeds below ten million."""
-
-
-def caption(args: Sequence[str]) -> int:
-    """Caption images into a Parquet table, one row per image."""
-    return run_job(parse(CaptionOptions, "caption", args))
-
-
-def run_job(options: CaptionOptions) -> int:
-    """Run a caption job and say how it went; the exit code."""
-    # What is wrong with the command is found at once: torch and Ray take seconds to load.
-    check_options(options)
-    retries = retry_counts()
-    storage = Storage(options.storage).without_scheme_limit()
-    check_bundle(options.captioner.model, storage)
-    inputs = Inputs(options.inputs, storage, output=options.table.output)
-    inputs.check()
-    from captionkit.pipeline.job import CaptionJob
-
-    job = CaptionJob(options, inputs)
-    job.record.count_retries_since(retries)
-    if options.dry_run:
-        return _dry_run(job)
-    record = job.run()
-    counts = record.counts
-    speed = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
-    say(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{speed}")
-    for kind, count in sorted(record.failures.items(), key=lambda item: -item[1]):
-        say(f"  {count:,} × {kind}")
-    if options.table.page:
-        rate = record.images_per_second
-        show_gallery(job.table.uri, options.table.page, 200, Storage(options.storage), images_per_second=rate)
-    say(f"table:  {job.table.uri}")
-    say(f"record: {job.record_uri}")
-    if options.table.page:
-        say(f"page:   {options.table.page}")
-    if record.status == "too_many_failed":
-        say(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
-        return TOO_MANY_FAILED
-    return OK
-
-
-def _dry_run(job: CaptionJob) -> int:
-    """The plan of a job whose options hold, and which is not run."""
-    from captionkit.plan.options import PlanOptions
-
-    options = job.options
-    if job.table.files:
-        rows = sum(file.rows for file in job.table.files)
-        say(f"{job.table.uri} holds {counted(rows, 'row')}; a run passes over their images, and this plan does not")
-    return show_plan(PlanOptions(options.inputs, options.captioner, options.search, options.words, options.storage))
-
-
-def train(args: Sequence[str]) -> int:
-    """Train a captioner on a corpus of captioned images."""
-    options = parse(TrainOptions, "train", args)
-    check_training(options)
-    check_ray(options.cluster.address)
-    check_inputs(options, Storage(options.storage))
-    from ray.train import TrainingFailedError
-
-    from captionkit.training.job import TrainJob
-
-    try:
-        bundle = TrainJob(options).run()
-    except TrainingFailedError as err:
-        lines = [line for line in str(err).splitlines() if line.strip()]
-        return _complain(BROKEN, f"{lines[-1].strip()}; the same command goes on from the last checkpoint")
-    say(f"bundle: {bundle}")
-    say(f"curve:  {Storage().join(options.result.output, 'curve.png')}")
-    return OK
-
-
-def evaluate(args: Sequence[str]) -> int:
-    """Judge a captioner, or a caption table, by what people said of the same images."""
-    options = parse(EvaluateOptions, "evaluate", args)
-    check_evaluation(options, Storage(options.storage))
-    from captionkit.evaluation.job import evaluate as judge
-
-    judged = judge(options)
-    say(f"score card: {judged.markdown_uri}")
-    say(f"page:       {judged.page_uri}")
-    return OK
-
-
-def demo(args: Sequence[str]) -> int:
-    """Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine."""
-    options = parse(DemoOptions, "demo", args)
-    images = f"{options.output}/scenes"
-    draw_scenes(images, options.count, options.seed)
-    # Two files that are no pictures, to see what becomes of such: a row with its reason, and nothing else.
-    storage = Storage()
-    storage.write(storage.normalize(f"{images}/empty.jpg"), b"")
-    storage.write(storage.normalize(f"{images}/notes.jpg"), b"These are notes, whatever the name says.\n")
-    return run_job(
-        CaptionOptions(
-            inputs=InputOptions(input=(images,)),
-            table=OutputOptions(output=f"{options.output}/captions", page=f"{options.output}/captions.html"),
-        )
-    )
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "attention": attention,
-    "caption": caption,
-    "check": check,
-    "compact": compact,
-    "demo": demo,
-    "evaluate": evaluate,
-    "failures": failures,
-    "gallery": gallery,
-    "plan": plan,
-    "scenes": scenes,
-    "status": status,
-    "train": train,
-}
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """The `captionkit` command; returns its exit code (see `EXIT_CODES`)."""
-    name, *rest = [*(sys.argv[1:] if args is None else args)] or ["--help"]
+    try:
+        code = _run([*(sys.argv[1:] if args is None else args)] or ["--help"])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `captionkit check captions/ | head`: the reader has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it ends
+        return BROKEN
+
+
+def _run(args: Sequence[str]) -> int:
+    name, *rest = args
     if name in ("--version", "-V"):
         print(f"captionkit {captionkit.__version__}")
         return OK
@@ -172,10 +37,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print(_overview(), file=sys.stdout if name in ("--help", "-h") else sys.stderr)
         return OK if name in ("--help", "-h") else USAGE
     try:
-        return COMMANDS[name](rest)
-    except (UsageError, CorpusError) as err:
+        run: Callable[[Sequence[str]], int] = getattr(import_module(f"captionkit.cli.{COMMANDS[name].module}"), name)
+        return run(rest)
+    except UsageError as err:
         return _complain(USAGE, str(err))
-    except (StorageError, MetricError) as err:
+    except OutsideError as err:
         return _complain(BROKEN, str(err))
     except JobStopped as err:
         return _complain(STOPPED, f"stopped by {err}; the same command goes on from here")
@@ -185,13 +51,13 @@ def main(args: Sequence[str] | None = None) -> int:
         from captionkit.pipeline.cluster import raised_by_task
 
         cause = raised_by_task(err)
-        if cause is err or not isinstance(cause, StorageError):
+        if cause is err or not isinstance(cause, OutsideError):
             raise
         return _complain(BROKEN, str(cause))
 
 
 def _overview() -> str:
-    lines = [f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: captionkit COMMAND [OPTIONS]     (captionkit COMMAND --help says more)",
@@ -204,9 +70,7 @@ def _overview() -> str:
 
 
 def _complain(code: int, message: str) -> int:
+    from captionkit.progress import say
+
     say(f"captionkit: {message}")
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from captionkit.cli.commands import COMMANDS
 from captionkit.config import read_config
 from captionkit.errors import UsageError
 
@@ -29,6 +30,7 @@ def parse(kind: type[T], command: str, args: Sequence[str]) -> T:
         parsed: T = tyro.cli(
             kind,
             prog=f"captionkit {command}",
+            description=COMMANDS[command].help,
             args=_gathered(args, _options_of_several_values(kind)),
             config=(tyro.conf.OmitSubcommandPrefixes,),
             **default,

@@ -62,7 +62,7 @@ class ScenesOptions:
 
 
 def attention(args: Sequence[str]) -> int:
-    """Draw where a captioner looked for each word of a caption."""
+    """`captionkit attention`; the exit code."""
     options = parse(AttentionOptions, "attention", args)
     from captionkit.gallery.attention import attention as attend  # brings torch along, which --help can do without
     from captionkit.gallery.attention import attention_picture
@@ -82,7 +82,7 @@ def attention(args: Sequence[str]) -> int:
 
 
 def gallery(args: Sequence[str]) -> int:
-    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+    """`captionkit gallery`; the exit code."""
     options = parse(GalleryOptions, "gallery", args)
     show_gallery(options.table, options.page, options.limit, Storage(options.storage))
     say(f"page: {options.page}")
@@ -100,7 +100,7 @@ def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: A
 
 
 def scenes(args: Sequence[str]) -> int:
-    """Draw scenes into a folder, as many as you like."""
+    """`captionkit scenes`; the exit code."""
     options = parse(ScenesOptions, "scenes", args)
     draw_scenes(options.output, options.count, options.seed, options.size)
     say(f"{counted(options.count, 'scene')} in {options.output}")

@@ -75,7 +75,7 @@ class StatusOptions:
 
 
 def status(args: Sequence[str]) -> int:
-    """Say how far a caption job is, from anywhere: what its run record tells."""
+    """`captionkit status`; the exit code."""
     options = parse(StatusOptions, "status", args)
     from captionkit.table.status import read_status
 
@@ -86,7 +86,7 @@ def status(args: Sequence[str]) -> int:
 
 
 def plan(args: Sequence[str]) -> int:
-    """Say how long an archive will take and what it will cost, before anything is spent."""
+    """`captionkit plan`; the exit code."""
     from captionkit.plan.options import PlanOptions, check_plan
 
     options = parse(PlanOptions, "plan", args)
@@ -105,7 +105,7 @@ def show_plan(options: PlanOptions) -> int:
 
 
 def check(args: Sequence[str]) -> int:
-    """Prove a caption table: every input has its row, none has two, every file can be read, one model made it."""
+    """`captionkit check`; the exit code."""
     options = parse(CheckOptions, "check", args)
     from captionkit.table.check import check as look
 
@@ -124,7 +124,7 @@ def check(args: Sequence[str]) -> int:
 
 
 def failures(args: Sequence[str]) -> int:
-    """Group what failed, with reasons, places and examples."""
+    """`captionkit failures`; the exit code."""
     options = parse(FailuresOptions, "failures", args)
     from captionkit.table.failures import failures as group
 
@@ -134,7 +134,7 @@ def failures(args: Sequence[str]) -> int:
 
 
 def compact(args: Sequence[str]) -> int:
-    """Put small table files together into large ones, without ever losing a row."""
+    """`captionkit compact`; the exit code."""
     options = parse(CompactOptions, "compact", args)
     from captionkit.table.compact import compact as merge
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from captionkit.counting import counted
+from captionkit.errors import UsageError
 
 EXAMPLES = 3
 """How many examples of each quirk a report keeps."""
@@ -44,7 +45,7 @@ NOTED = {
 _SPLITS = {"training": "train", "dev": "val", "valid": "val", "validation": "val", "testing": "test"}
 
 
-class CorpusError(ValueError):
+class CorpusError(UsageError):
     """A corpus that cannot be understood as a whole. The message says which file, what is wrong and what to do."""
 
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from captionkit.errors import UsageError
+from captionkit.errors import OutsideError, UsageError
 from captionkit.storage.redaction import public_uri, redact
 
 __all__ = ["FAULTS", "STORAGE_ERROR_KINDS", "AddressError", "StorageError", "redact"]
@@ -37,7 +37,7 @@ class AddressError(UsageError):
     kind = "not_found"
 
 
-class StorageError(Exception):
+class StorageError(OutsideError):
     """Storage refused or failed. `str()` names the address (secrets hidden), the cause and what to do about it.
 
     kind: one of `STORAGE_ERROR_KINDS`, or "write_error" where writing failed for another reason than these.

@@ -26,6 +26,21 @@ def test_help_names_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
     assert main(["captoin"]) == USAGE
 
 
+def test_a_reader_who_has_read_enough_meets_no_traceback() -> None:
+    command = [sys.executable, "-m", "captionkit", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_the_list_of_commands_loads_next_to_nothing() -> None:
+    script = "import sys; from captionkit.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"torch", "ray", "pyarrow", "numpy", "tyro", "rich", "yaml"} & set(run.stderr.split())
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

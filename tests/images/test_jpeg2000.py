@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from captionkit.images import ImageError, Preprocessing, decode, jpeg2000
-from tests.image_zoo import encode, photo
+from tests.support.image_zoo import encode, photo
 
 WHOLE = Preprocessing(size=64, resize=64, mode="squash", interpolation="nearest")
 SMOOTH = Preprocessing(size=64, resize=64, mode="squash")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from captionkit.images import Decoded, ImageError, Limits, Preprocessing, Sandbox
-from tests.image_zoo import encode
+from tests.support.image_zoo import encode
 
 SMALL = Preprocessing(size=48, resize=56)
 WIDTH, HEIGHT = 16_000, 12_000  # 192 million

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from captionkit.images import ImageError, Limits, Preprocessing, decode
-from tests.image_zoo import encode, odd, photo
+from tests.support.image_zoo import encode, odd, photo
 from tests.test_images import mutate
 
 SMALL = Preprocessing(size=48, resize=56)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captionkit.images import Preprocessing, decode
-from tests.image_zoo import encode, photo
+from tests.support.image_zoo import encode, photo
 
 imagecodecs = pytest.importorskip("imagecodecs")
 

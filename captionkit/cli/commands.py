@@ -1,0 +1,34 @@
+"""The commands, the modules they live in, and their lines of help."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One command: its module, where a function of its name takes the arguments, and its line of help."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "attention": Command("pages", "Draw where a captioner looked for each word of a caption."),
+    "caption": Command("jobs", "Caption images into a Parquet table, one row per image."),
+    "check": Command(
+        "tables",
+        "Prove a caption table: every input has its row, none has two, every file can be read, one model made it.",
+    ),
+    "compact": Command("tables", "Put small table files together into large ones, without ever losing a row."),
+    "demo": Command(
+        "jobs",
+        "Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine.",
+    ),
+    "evaluate": Command("jobs", "Score a captioner, or a caption table, against people's captions of the same images."),
+    "failures": Command("tables", "Group what failed, with reasons, places and examples."),
+    "gallery": Command("pages", "Show a caption table as a page: one HTML file with images, captions and failures."),
+    "plan": Command("tables", "Say how long an archive will take and what it will cost, before anything is spent."),
+    "scenes": Command("pages", "Draw scenes into a folder, as many as you like."),
+    "status": Command("tables", "Say how far a caption job is, from anywhere: what its run record tells."),
+    "train": Command("jobs", "Train a captioner on a corpus of captioned images."),
+}

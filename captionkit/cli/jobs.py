@@ -1,0 +1,143 @@
+"""Commands that run jobs: caption, train, evaluate, and the demonstration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from captionkit.cli.exit_codes import BROKEN, OK, TOO_MANY_FAILED
+from captionkit.cli.options import parse
+from captionkit.cli.pages import draw_scenes, show_gallery
+from captionkit.cli.tables import show_plan
+from captionkit.counting import counted
+from captionkit.inputs.listing import Inputs
+from captionkit.inputs.options import InputOptions
+from captionkit.model.bundle_files import check_bundle
+from captionkit.pipeline.options import CaptionOptions, OutputOptions
+from captionkit.pipeline.preflight import check_options
+from captionkit.pipeline.ray_address import check_ray
+from captionkit.progress import say
+from captionkit.storage import Storage, retry_counts
+
+if TYPE_CHECKING:
+    from captionkit.pipeline.job import CaptionJob
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Draw scenes, caption them with the embedded captioner through the whole pipeline, make a page of them."""
+
+    output: str = "demo"
+    """Folder for pictures, table and page."""
+    count: int = 60
+    """Scenes to draw."""
+    seed: int = 20_000_000
+    """Seed of the first scene. The captioner was trained on seeds below ten million."""
+
+
+def caption(args: Sequence[str]) -> int:
+    """`captionkit caption`; the exit code."""
+    return run_job(parse(CaptionOptions, "caption", args))
+
+
+def run_job(options: CaptionOptions) -> int:
+    """Run a caption job and say how it went; the exit code."""
+    # What is wrong with the command is found at once: torch and Ray take seconds to load.
+    check_options(options)
+    retries = retry_counts()
+    storage = Storage(options.storage).without_scheme_limit()
+    check_bundle(options.captioner.model, storage)
+    inputs = Inputs(options.inputs, storage, output=options.table.output)
+    inputs.check()
+    from captionkit.pipeline.job import CaptionJob
+
+    job = CaptionJob(options, inputs)
+    job.record.count_retries_since(retries)
+    if options.dry_run:
+        return _dry_run(job)
+    record = job.run()
+    counts = record.counts
+    speed = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
+    say(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{speed}")
+    for kind, count in sorted(record.failures.items(), key=lambda item: -item[1]):
+        say(f"  {count:,} × {kind}")
+    if options.table.page:
+        rate = record.images_per_second
+        show_gallery(job.table.uri, options.table.page, 200, Storage(options.storage), images_per_second=rate)
+    say(f"table:  {job.table.uri}")
+    say(f"record: {job.record_uri}")
+    if options.table.page:
+        say(f"page:   {options.table.page}")
+    if record.status == "too_many_failed":
+        say(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
+        return TOO_MANY_FAILED
+    return OK
+
+
+def _dry_run(job: CaptionJob) -> int:
+    """The plan of a job whose options hold, and which is not run."""
+    from captionkit.plan.options import PlanOptions
+
+    options = job.options
+    if job.table.files:
+        rows = sum(file.rows for file in job.table.files)
+        say(f"{job.table.uri} holds {counted(rows, 'row')}; a run passes over their images, and this plan does not")
+    return show_plan(PlanOptions(options.inputs, options.captioner, options.search, options.words, options.storage))
+
+
+def train(args: Sequence[str]) -> int:
+    """`captionkit train`; the exit code."""
+    from captionkit.training.checks import check as check_training
+    from captionkit.training.checks import check_inputs
+    from captionkit.training.options import TrainOptions
+
+    options = parse(TrainOptions, "train", args)
+    check_training(options)
+    check_ray(options.cluster.address)
+    check_inputs(options, Storage(options.storage))
+    from ray.train import TrainingFailedError
+
+    from captionkit.training.job import TrainJob
+
+    try:
+        bundle = TrainJob(options).run()
+    except TrainingFailedError as err:
+        lines = [line for line in str(err).splitlines() if line.strip()]
+        say(f"captionkit: {lines[-1].strip()}; the same command goes on from the last checkpoint")
+        return BROKEN
+    say(f"bundle: {bundle}")
+    say(f"curve:  {Storage().join(options.result.output, 'curve.png')}")
+    return OK
+
+
+def evaluate(args: Sequence[str]) -> int:
+    """`captionkit evaluate`; the exit code."""
+    from captionkit.evaluation.checks import check_evaluation
+    from captionkit.evaluation.options import EvaluateOptions
+
+    options = parse(EvaluateOptions, "evaluate", args)
+    check_evaluation(options, Storage(options.storage))
+    from captionkit.evaluation.job import evaluate as judge
+
+    judged = judge(options)
+    say(f"score card: {judged.markdown_uri}")
+    say(f"page:       {judged.page_uri}")
+    return OK
+
+
+def demo(args: Sequence[str]) -> int:
+    """`captionkit demo`; the exit code."""
+    options = parse(DemoOptions, "demo", args)
+    images = f"{options.output}/scenes"
+    draw_scenes(images, options.count, options.seed)
+    # Two files that are no pictures, to see what becomes of such: a row with its reason, and nothing else.
+    storage = Storage()
+    storage.write(storage.normalize(f"{images}/empty.jpg"), b"")
+    storage.write(storage.normalize(f"{images}/notes.jpg"), b"These are notes, whatever the name says.\n")
+    return run_job(
+        CaptionOptions(
+            inputs=InputOptions(input=(images,)),
+            table=OutputOptions(output=f"{options.output}/captions", page=f"{options.output}/captions.html"),
+        )
+    )
