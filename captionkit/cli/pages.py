@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import tyro
@@ -17,6 +18,7 @@ from captionkit.model.search.options import SearchOptions
 from captionkit.progress import Meter, say
 from captionkit.scenes import draw_folder
 from captionkit.storage import Storage, StorageOptions
+from captionkit.table.runs import read_run_records
 from captionkit.table.table import CaptionTable
 
 
@@ -95,8 +97,11 @@ def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: A
     if not table.files:
         raise UsageError(f"{table.uri} holds no caption table")
     title = table.uri.rstrip("/").rpartition("/")[2]
+    # Of a Parquet file with several columns of bytes, the one that was captioned.
+    columns = {run["options"].get("image_column") for run in read_run_records(table.uri, storage)} - {None}
+    read = partial(storage.read, column=columns.pop() if len(columns) == 1 else None)
     summary = {"table": table.uri, **summary}
-    write_gallery(table.rows(), storage.read, page, title=title, summary=summary, limit=limit, write=storage.write)
+    write_gallery(table.rows(), read, page, title=title, summary=summary, limit=limit, write=storage.write)
 
 
 def scenes(args: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ from captionkit.storage import (
 )
 from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.documents import DOCUMENT
-from captionkit.storage.members import holds_bytes
+from captionkit.storage.members import image_column
 
 _SUFFIXES = (
     ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
@@ -403,28 +403,6 @@ class Inputs:
             carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
             for uri, values in zip(uris, carried, strict=True):
                 yield uri, shown(values, column)
-
-
-def image_column(schema: pa.Schema, name: str | None) -> str | None:
-    """The column of image bytes in a Parquet schema: the one named, else `image`, else the only binary one.
-
-    Binary columns and Hugging Face's ``struct<bytes: binary, path: string>`` count. None where there is none.
-
-    Raises:
-        UsageError: several columns would do, or the one named does not.
-    """
-    fitting = [column.name for column in schema if holds_bytes(column.type)]
-    if name is not None:
-        if name not in fitting:
-            raise UsageError(
-                f"--image-column {name}: no such column of bytes; there is: {', '.join(fitting) or 'none'}"
-            )
-        return name
-    if "image" in fitting:
-        return "image"
-    if len(fitting) > 1:
-        raise UsageError(f"several columns hold bytes ({', '.join(fitting)}); choose one with --image-column")
-    return fitting[0] if fitting else None
 
 
 _BOOKKEEPING = frozenset(

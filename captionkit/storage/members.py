@@ -11,8 +11,6 @@ from captionkit.errors import UsageError
 from captionkit.storage.archives import ARCHIVE_ERRORS, members, open_parquet, seekable
 from captionkit.storage.errors import AddressError, Cause, StorageError, failure, redact
 
-_IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "img", "image_bytes", "bytes", "content", "data")
-
 
 def read_member(file: BinaryIO, base: str, member: str, column: str | None = None) -> bytes:
     """The bytes of one member. Reads a tar from its start up to the member; of a Parquet file, one row group.
@@ -29,23 +27,27 @@ def read_member(file: BinaryIO, base: str, member: str, column: str | None = Non
         raise failure("read_error", f"{base}#{member}", f"the archive is broken: {error}") from Cause.of(error)
 
 
-def image_column(schema: pa.Schema, base: str, column: str | None = None) -> str:
-    """The column that holds images: the one named, or else the one that looks like it.
+def image_column(schema: pa.Schema, name: str | None = None) -> str | None:
+    """The column of image bytes in a Parquet schema: the one named, else `image`, else the only one; None without any.
 
-    A image is bytes, or a struct with `bytes` in it (as Hugging Face datasets have it). Of several such
-    columns a usual name wins. Raises UsageError where none or no single one is left.
+    Binary columns of every kind and Hugging Face's ``struct<bytes: binary, path: string>`` count. Captioning and
+    whoever reads a row again (a page, say) choose by this one rule.
+
+    Raises:
+        UsageError: several columns would do, or the one named does not.
     """
-    holds: list[str] = [field.name for field in schema if holds_bytes(field.type)]
-    if column is not None:
-        if column not in holds:
-            raise UsageError(f"{redact(base)} has no column {column!r} of bytes; it has {', '.join(holds) or 'none'}")
-        return column
-    usual = [name for name in _IMAGE_COLUMNS if name in holds]
-    if usual:
-        return usual[0]
-    if len(holds) != 1:
-        raise AddressError(f"{redact(base)}: which column holds the images? There are {', '.join(holds) or 'none'}")
-    return holds[0]
+    fitting: list[str] = [column.name for column in schema if holds_bytes(column.type)]
+    if name is not None:
+        if name not in fitting:
+            raise UsageError(
+                f"--image-column {name}: no such column of bytes; there is: {', '.join(fitting) or 'none'}"
+            )
+        return name
+    if "image" in fitting:
+        return "image"
+    if len(fitting) > 1:
+        raise UsageError(f"several columns hold bytes ({', '.join(fitting)}); choose one with --image-column")
+    return fitting[0] if fitting else None
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
@@ -78,7 +80,9 @@ def _read_row(file: BinaryIO, base: str, member: str, column: str | None) -> byt
 
 
 def _row_of(table: pq.ParquetFile, base: str, member: str, column: str | None) -> bytes:
-    name = image_column(table.schema_arrow, base, column)
+    name = image_column(table.schema_arrow, column)
+    if name is None:
+        raise AddressError(f"{redact(base)} has no column of image bytes")
     if not member.isdecimal() or int(member) >= table.metadata.num_rows:
         raise _missing(base, member, f"no such row, there are {table.metadata.num_rows}")
     row, group = int(member), 0

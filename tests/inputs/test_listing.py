@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.errors import UsageError
-from captionkit.inputs.listing import InputItem, Inputs, image_column, passed_over
+from captionkit.inputs.listing import InputItem, Inputs, passed_over
 from captionkit.inputs.options import InputOptions
 from captionkit.inputs.tables import TABLE_SUFFIXES, list_suffix
 from captionkit.storage import Storage, split_member
+from captionkit.storage.members import image_column
 from tests.support.archive import Folder, tar_bytes
 
 

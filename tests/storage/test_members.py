@@ -77,7 +77,7 @@ def test_parquet_rows(tmp_path: Path) -> None:
     path = str(tmp_path / "t.parquet")
     rows = [f"picture {number}".encode() for number in range(10)]
     rows[7] = None  # type: ignore[call-overload]
-    table = pa.table({"id": list(range(10)), "jpg": rows, "other": [b"?"] * 10})
+    table = pa.table({"id": list(range(10)), "image": rows, "other": [b"?"] * 10})
     pq.write_table(table, path, row_group_size=3)
     assert STORAGE.read(f"{path}#0") == b"picture 0"
     assert STORAGE.read(f"{path}#8") == b"picture 8"
@@ -86,7 +86,7 @@ def test_parquet_rows(tmp_path: Path) -> None:
         with pytest.raises(StorageError) as caught:
             STORAGE.read(f"{path}#{missing}")
         assert caught.value.kind == "not_found"
-    with pytest.raises(UsageError, match="jpg, other"):
+    with pytest.raises(UsageError, match="image, other"):
         STORAGE.read(f"{path}#0", column="id")
 
 
@@ -100,9 +100,15 @@ def test_kinds_of_image_columns(kind: pa.DataType, tmp_path: Path) -> None:
     assert STORAGE.read(f"{path}#0") == b"x"
 
 
-@pytest.mark.parametrize("columns", [{"a": ["text"]}, {"a": [b"x"], "b": [b"y"]}])
-def test_columns_that_are_not_evident(columns: dict[str, list[object]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": ["text"]}, "no column of image bytes"),
+        ({"a": [b"x"], "b": [b"y"]}, r"several columns hold bytes \(a, b\)"),
+    ],
+)
+def test_columns_that_are_not_evident(columns: dict[str, list[object]], message: str, tmp_path: Path) -> None:
     path = str(tmp_path / "t.parquet")
     pq.write_table(pa.table(columns), path)
-    with pytest.raises(UsageError, match="which column"):
+    with pytest.raises(UsageError, match=message):
         STORAGE.read(f"{path}#0")

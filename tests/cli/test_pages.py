@@ -1,0 +1,33 @@
+"""Pages made by commands."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from captionkit.cli import OK, main
+from captionkit.pipeline.run_record import RunRecord
+from captionkit.storage import Storage
+from tests.support.table_rows import rows, write
+
+
+def test_a_page_shows_the_column_that_was_captioned(tmp_path: Path) -> None:
+    def jpeg(colour: str) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), colour).save(buffer, "JPEG")
+        return buffer.getvalue()
+
+    source, table = tmp_path / "source.parquet", tmp_path / "captions"
+    pq.write_table(pa.table({"img": [jpeg("blue")], "photo": [jpeg("red")]}), source)
+    write(table, rows([f"{source}#0"], container_rows=1))
+    RunRecord("r", {"image_column": "photo"}, {}).write(Storage(), f"{table}/_runs/r.parquet")
+    assert main(["gallery", str(table), "--page", str(tmp_path / "page.html")]) == OK
+    (shown,) = re.findall(r"data:image/[a-z]+;base64,([A-Za-z0-9+/=]+)", (tmp_path / "page.html").read_text())
+    red, _, blue = Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB").getpixel((9, 9))
+    assert red > 200 > 60 > blue
