@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from hashlib import blake2b
 from importlib.resources import files as package_files
 from io import BytesIO
@@ -144,7 +145,7 @@ def pack(
         "format": FORMAT,
         "encoder": encoder.config,
         "preprocessing": encoder.preprocessing.to_json(),
-        "decoder": {"name": decoder.name, "config": decoder.config},
+        "decoder": {"name": decoder.name, "config": asdict(decoder.config)},
         **about,
     }
     # The encoder's under torchvision's own names.
@@ -194,10 +195,10 @@ def check_fit(encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary, consen
             f"the vocabulary has {len(vocabulary)} words and the decoder {decoder.vocab_size}: they belong to "
             "different captioners"
         )
-    if (decoder.wants, decoder.feature_size) != (encoder.config["output"], encoder.feature_size):
+    if (decoder.feature_kind, decoder.feature_size) != (encoder.config["output"], encoder.feature_size):
         raise BundleError(
             f"the encoder gives {encoder.config['output']} features of {encoder.feature_size} values, "
-            f"the decoder wants {decoder.wants} ones of {decoder.feature_size}"
+            f"the decoder wants {decoder.feature_kind} ones of {decoder.feature_size}"
         )
     if consensus and consensus.features.shape[1] != encoder.feature_size:
         raise BundleError(

@@ -135,7 +135,7 @@ class TrainJob:
         weights: Any = network.encoder_weights
         if weights not in ("pretrained", "none"):
             weights = read_weights(self.storage.normalize(weights), self.storage)
-        output = DECODERS[network.decoder].wants
+        output = DECODERS[network.decoder].feature_kind
         try:
             preprocessing = default_preprocessing(network.encoder, network.image_size)
             if network.whole_image:

@@ -39,7 +39,9 @@ def one_captioner() -> Captioner:
     preprocessing = Preprocessing(size=64, resize=72)
     encoder = build_encoder("squeezenet1_1", weights="none", preprocessing=preprocessing)
     vocabulary = Vocabulary.build([WORDS], min_count=1)
-    decoder = ShowTell(len(vocabulary), encoder.feature_size, embed_size=16, hidden_size=16)
+    decoder = ShowTell(
+        ShowTell.Config(vocab_size=len(vocabulary), feature_size=encoder.feature_size, embed_size=16, hidden_size=16)
+    )
     captioner = Captioner(encoder, decoder, vocabulary, note="for tests", provenance={"data": ["none"]})
     features = captioner.encode(np.stack([decode(encoded(seed), preprocessing).pixels for seed in range(8)]))
     with torch.no_grad():

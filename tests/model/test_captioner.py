@@ -134,7 +134,7 @@ def test_batches_change_nothing_at_real_sizes() -> None:
     """Matrices of the sizes at which a library chooses other kernels for other batches."""
     torch.manual_seed(0)
     encoder = build_encoder("squeezenet1_1", weights="none")
-    decoder = ShowTell(1661, encoder.feature_size)
+    decoder = ShowTell(ShowTell.Config(vocab_size=1661, feature_size=encoder.feature_size))
     vocabulary = Vocabulary((*SPECIAL_WORDS, *(f"w{number}" for number in range(1657))))
     captioner = Captioner(encoder, decoder, vocabulary)
     pixels = np.stack([decode(encoded(seed), captioner.preprocessing).pixels for seed in range(10)])
@@ -233,7 +233,7 @@ def test_parts_that_do_not_fit(captioner: Captioner) -> None:
     with pytest.raises(BundleError, match="the vocabulary has 5 words and the decoder 26"):
         Captioner(captioner.encoder, captioner.decoder, Vocabulary.build(["dog"], 1))
     with pytest.raises(BundleError, match="pooled features of 512 values, the decoder wants pooled ones of 4096"):
-        Captioner(captioner.encoder, ShowTell(26, 4096), captioner.vocabulary)
+        Captioner(captioner.encoder, ShowTell(ShowTell.Config(vocab_size=26, feature_size=4096)), captioner.vocabulary)
 
 
 def test_a_captioner_in_training_keeps_its_weights(captioner: Captioner) -> None:

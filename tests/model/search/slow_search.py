@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +21,10 @@ class Tree(Decoder):
     `levels`: how many different logits there are; few make ties. `ends`: added to the end marker's logit.
     """
 
-    name: ClassVar[str] = "toy_tree"
-    wants: ClassVar[Literal["pooled", "grid"]] = "pooled"
+    name = "toy_tree"
 
     def __init__(self, vocab_size: int, levels: int = 1000, ends: float = 0.0) -> None:
-        super().__init__(vocab_size=vocab_size, feature_size=1, levels=levels, ends=ends)
+        super().__init__(self.Config(vocab_size=vocab_size, feature_size=1))
         self.levels, self.ends = levels, ends
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
