@@ -123,7 +123,7 @@ def describe_in_parts(
     while len(found) < len(pixels):
         some = pixels[len(found) :][:part]
         try:
-            found += captioner.describe(some, search, banned=words.banned, prefix=words.prefix)
+            found += captioner.caption_pixels(some, search, banned=words.banned, prefix=words.prefix)
         except (MemoryError, RuntimeError) as err:
             if not _is_out_of_memory(err):
                 raise

@@ -306,7 +306,7 @@ class TrainJob:
             "stages": [(name, s["cider"], s["epochs"]) for name, s in self.record["stages"].items()],
             "beam": self.options.validate.beam,
             "options": self.asked,
-            "neighbours": self.consensus.most if self.consensus else 0,
+            "neighbours": self.consensus.max_neighbours if self.consensus else 0,
         }
         self.storage.write(self.storage.join(bundle, "README.md"), model_card(facts).encode())
         write_curves(done, self.output, self.storage)

@@ -119,10 +119,10 @@ def test_batches_change_nothing(captioner: Captioner, pixels: NDArray[np.uint8])
         SearchOptions(beam=4, groups=2, n_best=2, no_repeat_ngram=2),
         SearchOptions(method="sample", n_best=2, top_p=0.9),
     ):
-        together = captioner.describe(pixels, options)
+        together = captioner.caption_pixels(pixels, options)
         assert len({captions[0].text for captions in together}) > 1
-        alone = [captioner.describe(pixels[i : i + 1], options)[0] for i in range(len(pixels))]
-        backwards = captioner.describe(pixels[::-1], options)[::-1]
+        alone = [captioner.caption_pixels(pixels[i : i + 1], options)[0] for i in range(len(pixels))]
+        backwards = captioner.caption_pixels(pixels[::-1], options)[::-1]
         for other in (alone, backwards):
             assert [[c.text for c in captions] for captions in other] == [[c.text for c in row] for row in together]
             scores = [[c.score for c in captions] for captions in other]
@@ -145,13 +145,13 @@ def test_batches_change_nothing_at_real_sizes() -> None:
         decoder.image.weight.div_(features.std(dim=0).clamp_min(1e-3))
         decoder.image.bias.copy_(-decoder.image.weight @ features.mean(dim=0))
     options = SearchOptions(beam=5, n_best=5, min_length=4, max_length=12)
-    together = captioner.describe(pixels, options)
+    together = captioner.caption_pixels(pixels, options)
     assert len({captions[0].text for captions in together}) == 10
     for size in (1, 3):
         parts = [
             captions
             for start in range(0, 10, size)
-            for captions in captioner.describe(pixels[start : start + size], options)
+            for captions in captioner.caption_pixels(pixels[start : start + size], options)
         ]
         for found, expected in zip(parts, together, strict=True):
             assert [c.text for c in found] == [c.text for c in expected]
@@ -161,7 +161,7 @@ def test_batches_change_nothing_at_real_sizes() -> None:
 def test_a_sample_is_of_its_pixels_and_seed(captioner: Captioner, pixels: NDArray[np.uint8]) -> None:
     def texts(chosen: NDArray[np.uint8], seed: int) -> list[str]:
         options = SearchOptions(method="sample", seed=seed, temperature=2.0)
-        return [captions[0].text for captions in captioner.describe(chosen, options)]
+        return [captions[0].text for captions in captioner.caption_pixels(chosen, options)]
 
     assert texts(pixels, 0) == texts(pixels, 0)
     assert texts(pixels, 0) != texts(pixels, 1)
@@ -172,7 +172,7 @@ def test_scores_are_nats_per_token(captioner: Captioner, pixels: NDArray[np.uint
     """Whatever the captions are ranked by, and worked out anew by teacher forcing."""
     for kind in ("none", "average", "reward"):
         options = SearchOptions(length_penalty=kind, max_length=6)  # type: ignore[arg-type]
-        best = captioner.describe(pixels[:1], options)[0][0]
+        best = captioner.caption_pixels(pixels[:1], options)[0][0]
         words = captioner.vocabulary.encode(best.text)
         tokens = [1, *words, *([2] if len(words) < 6 else [])]
         with torch.no_grad():
@@ -182,21 +182,21 @@ def test_scores_are_nats_per_token(captioner: Captioner, pixels: NDArray[np.uint
 
 
 def test_read_only_memory_and_views(captioner: Captioner, pixels: NDArray[np.uint8]) -> None:
-    expected = captioner.describe(pixels[:3], SearchOptions())
+    expected = captioner.caption_pixels(pixels[:3], SearchOptions())
     locked = pixels[:3].copy()
     locked.flags.writeable = False
     strided = np.repeat(pixels[:3], 2, axis=0)[::2]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert captioner.describe(locked, SearchOptions()) == expected
-        assert captioner.describe(strided, SearchOptions()) == expected
+        assert captioner.caption_pixels(locked, SearchOptions()) == expected
+        assert captioner.caption_pixels(strided, SearchOptions()) == expected
 
 
 def test_features(captioner: Captioner, pixels: NDArray[np.uint8]) -> None:
     assert captioner.encode(pixels).shape == (12, 512)
-    assert captioner.describe(pixels[:0], SearchOptions()) == []
+    assert captioner.caption_pixels(pixels[:0], SearchOptions()) == []
     for wrong in (pixels[0], pixels[:, :32], pixels.astype(np.float32)):
-        with pytest.raises(ValueError, match=r"pictures are uint8 \(N, 64, 64, 3\) here"):
+        with pytest.raises(ValueError, match=r"pixels are uint8 \(N, 64, 64, 3\) here"):
             captioner.encode(wrong)
 
 
@@ -210,7 +210,7 @@ def test_a_model_that_says_nothing(captioner: Captioner) -> None:
     [broken] = captioner.caption([encoded(1)])
     assert (broken.text, broken.error_kind) == (None, "model_error")
     pixels = np.zeros((1, 64, 64, 3), np.uint8)
-    assert captioner.describe(pixels, SearchOptions(n_best=3)) == [[Hypothesis("", -np.inf)]]
+    assert captioner.caption_pixels(pixels, SearchOptions(n_best=3)) == [[Hypothesis("", -np.inf)]]
 
 
 def test_device_and_dtype(captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_device_and_dtype(captioner: Captioner, tmp_path: Path, monkeypatch: pyt
 def test_parts_that_do_not_fit(captioner: Captioner) -> None:
     with pytest.raises(BundleError, match="the vocabulary has 5 words and the decoder 26"):
         Captioner(captioner.encoder, captioner.decoder, Vocabulary.build(["dog"], 1))
-    with pytest.raises(BundleError, match="pooled features of 512 values, the decoder wants pooled ones of 4096"):
+    with pytest.raises(BundleError, match="pooled features of 512 values, the decoder reads pooled ones of 4096"):
         Captioner(captioner.encoder, ShowTell(ShowTell.Config(vocab_size=26, feature_size=4096)), captioner.vocabulary)
 
 

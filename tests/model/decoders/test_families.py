@@ -13,7 +13,8 @@ from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import DECODERS, build_decoder
 from captionkit.model.decoders.base import PADDING
 from captionkit.model.encoders import Encoder, Output, build_encoder
-from captionkit.model.search import SearchOptions, search
+from captionkit.model.search import SearchOptions
+from captionkit.model.search.search import search
 from captionkit.model.tuning import MAX_DEVIATIONS
 from captionkit.vocabulary import BOS, EOS, PAD, Vocabulary
 from tests.model.conftest import WORDS as VOCABULARY

@@ -83,7 +83,7 @@ def test_promises(task: Task) -> None:
             assert not set(caption.words[len(task.prefix) :]) & set(task.banned)
             assert len(caption.words) <= options.max_length
             assert caption.ended == (len(caption.words) < options.max_length)
-            if len(caption.words) < options.min_length:  # nothing was left to say
+            if len(caption.words) < options.min_length:  # no other token was left
                 assert [word for word, _ in task.allowed(image, caption.words)] == [EOS]
             no_ngram_twice(caption.words, options.no_repeat_ngram, len(task.prefix))
 
@@ -174,7 +174,7 @@ def test_a_vocabulary_smaller_than_the_beam() -> None:
     }
 
 
-def test_groups_say_different_things() -> None:
+def test_groups_differ() -> None:
     options = SearchOptions(beam=4, groups=4, n_best=4, diversity=100.0, max_length=5, length_penalty="none")
     for captions in read_all(Task(Tree(40), IMAGES, options)):
         assert len({caption.words[0] for caption in captions}) == 4
@@ -182,8 +182,8 @@ def test_groups_say_different_things() -> None:
     assert [len(captions) for captions in read_all(Task(Tree(40), IMAGES, careless))] == [1] * 5
 
 
-def test_a_group_that_is_done_is_heard_no_more() -> None:
-    """Three groups of one, which end at different times over three words that they would all like to say."""
+def test_a_group_that_is_done_costs_the_others_nothing() -> None:
+    """Three groups of one, which end at different times over three words that are likely for all of them."""
     options = SearchOptions(beam=3, groups=3, n_best=3, diversity=2.0, max_length=8)
     task = Task(Tree(6, levels=20, ends=1.0), torch.arange(60.0).unsqueeze(1), options)
     for image, captions in enumerate(read_all(task)):
@@ -263,7 +263,7 @@ def test_a_gpu_finds_the_same() -> None:
 
 
 def test_a_forced_word_that_the_decoder_rules_out() -> None:
-    """It is said all the same, at a price."""
+    """It comes all the same, at a price."""
     torch.manual_seed(0)
     for method in ("beam", "sample"):
         options = SearchOptions(method=method, max_length=5)  # type: ignore[arg-type]
