@@ -168,7 +168,7 @@ def cut(name: str, size: int) -> Callable[[dict[str, bytes]], None]:
         (described(encoder__name="resnet5"), "no classification network 'resnet5'; there are: resnet50"),
         (described(encoder__name="resnet18"), "these are not the weights of resnet18"),
         (described(encoder__output="map"), 'output is "pooled" or "grid"'),
-        (described(encoder__output="grid"), "the encoder gives grid features of 512 values, the decoder wants pooled"),
+        (described(encoder__output="grid"), "the encoder gives grid features of 512 values, the decoder reads pooled"),
         (described(encoder__weights="none"), "give no encoder: .*weights"),
         (described(preprocessing__size=0), "give no encoder: size must be at least 1"),
         (described(preprocessing__angle=0), "give no encoder: not a preprocessing description"),
