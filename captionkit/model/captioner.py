@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import fields, replace
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -13,44 +13,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captionkit.images import ImageError, Limits, Preprocessing
+from captionkit.images import Limits, Preprocessing
 from captionkit.model.bundle import BundleError, Files, check_fit, fingerprint, pack, read_files, unpack, write_files
+from captionkit.model.captions import Caption, Hypothesis, read_candidates, rerank, to_caption
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder
 from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.image_reader import ImageLike, Pixels, read_batches
 from captionkit.model.search.options import SearchOptions
-from captionkit.model.search.ranking import SearchResult
 from captionkit.model.search.search import search
-from captionkit.model.tuning import LIKELIHOOD
-from captionkit.storage import Storage, StorageError, UsageError, redact
+from captionkit.storage import Storage, UsageError, redact
 from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, tokenize
 
 __all__ = ["Caption", "Captioner", "Hypothesis", "ImageLike"]
 
 _UNKNOWN = SPECIAL_WORDS[UNK]
-
-
-class Hypothesis(NamedTuple):
-    """A caption found by a search."""
-
-    text: str
-    score: float
-    """Mean log-probability of its tokens, in nats; the end marker counts where the model ended it."""
-
-
-@dataclass(frozen=True)
-class Caption:
-    """The result for one image: a caption, or the reason why there is none."""
-
-    text: str | None
-    score: float | None = None
-    alternatives: tuple[Hypothesis, ...] = ()
-    """The rest of the `n_best`, best first."""
-    error_kind: str | None = None
-    """One of `captionkit.images.ERROR_KINDS` or `captionkit.storage.STORAGE_ERROR_KINDS`, or "model_error"."""
-    error: str | None = None
 
 
 class Captioner:
@@ -204,7 +182,7 @@ class Captioner:
             hypotheses = iter(
                 self.caption_pixels(np.stack(pixels), chosen, banned=banned, prefix=prefix) if pixels else []
             )
-            captions += [_to_caption(next(hypotheses) if isinstance(image, np.ndarray) else image) for image in batch]
+            captions += [to_caption(next(hypotheses) if isinstance(image, np.ndarray) else image) for image in batch]
         return captions
 
     @torch.inference_mode()
@@ -276,11 +254,11 @@ class Captioner:
             )
         except ValueError as err:
             raise UsageError(str(err)) from err
-        candidates = _candidates(result)
+        candidates = read_candidates(result)
         if self.consensus and options.consensus:
             token_ids = [[candidate.ids for candidate in row] for row in candidates]
             ciders = self.consensus.expected_cider(features, token_ids, options.consensus)
-            candidates = [_rerank(row, of_row)[:n_best] for row, of_row in zip(candidates, ciders, strict=True)]
+            candidates = [rerank(row, of_row)[:n_best] for row, of_row in zip(candidates, ciders, strict=True)]
         decode = self.vocabulary.decode
         return [[Hypothesis(decode(candidate.ids), candidate.logprob) for candidate in row] for row in candidates]
 
@@ -319,46 +297,9 @@ class Captioner:
                 raise UsageError(f"{what}: the captioner does not know {', '.join(map(repr, unknown))}")
 
 
-class _Candidate(NamedTuple):
-    """A caption as a search gives it."""
-
-    ids: list[int]
-    logprob: float
-    ended: bool
-
-
 def _replace_options(options: SearchOptions, changes: Mapping[str, Any]) -> SearchOptions:
     try:
         return replace(options, **changes)
     except (TypeError, ValueError) as err:
         names = ", ".join(field.name for field in fields(SearchOptions))
         raise UsageError(f"{err} (search options: {names})") from err
-
-
-def _candidates(result: SearchResult) -> list[list[_Candidate]]:
-    """The captions of each image. Without any of finite probability, the first one stands for it, which is empty."""
-    columns = (result.tokens, result.lengths, result.logprobs, result.ended)
-    return [
-        [
-            _Candidate(ids[:length], logprob, ended)
-            for rank, (ids, length, logprob, ended) in enumerate(zip(*row, strict=True))
-            if logprob > -np.inf or rank == 0
-        ]
-        for row in zip(*(column.tolist() for column in columns), strict=True)
-    ]
-
-
-def _rerank(candidates: list[_Candidate], ciders: list[float]) -> list[_Candidate]:
-    """By expected CIDEr-D and likelihood. Those that ended come first, and equal ones stay in their order."""
-    scores = [cider + LIKELIHOOD * candidate.logprob for candidate, cider in zip(candidates, ciders, strict=True)]
-    order = sorted(range(len(candidates)), key=lambda rank: (not candidates[rank].ended, -scores[rank], rank))
-    return [candidates[rank] for rank in order]
-
-
-def _to_caption(result: list[Hypothesis] | ImageError | StorageError) -> Caption:
-    if isinstance(result, (ImageError, StorageError)):
-        return Caption(None, error_kind=result.kind, error=str(result))
-    best, *others = result
-    if not best.text:
-        return Caption(None, error_kind="model_error", error="the captioner said nothing")
-    return Caption(best.text, best.score, tuple(other for other in others if other.text))

@@ -1,6 +1,6 @@
 """The numbers that were chosen by trial, each with what was measured and the test that fails without it.
 
-The tests are in `tests/model/test_tuning.py` where no other file is named.
+The tests are in tests/model/: in `test_tuning.py` where no other file is named.
 """
 
 from typing import Final

@@ -20,7 +20,7 @@ from captionkit.model.encoders import build_encoder
 from captionkit.model.search import SearchOptions
 from captionkit.storage import Storage, StorageError, UsageError
 from captionkit.vocabulary import SPECIAL_WORDS, Vocabulary
-from tests.model.conftest import encoded, picture
+from tests.model.conftest import encoded, patches
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_every_kind_of_image(captioner: Captioner, tmp_path: Path) -> None:
     data = encoded(1)
     path = tmp_path / "one.png"
     path.write_bytes(data)
-    image = picture(1)
+    image = patches(1)
     kinds = [str(path), path, f"file://{path}", data, image, image, Image.open(path)]
     captions = captioner.caption(kinds)
     assert captions[0].text
@@ -78,7 +78,7 @@ def test_what_fails_every_image_is_raised(captioner: Captioner) -> None:
         captioner.caption(["gopher://a/b.jpg"])
 
 
-@pytest.mark.parametrize("images", ["one.jpg", Path("one.jpg"), b"\xff\xd8", picture(1)])
+@pytest.mark.parametrize("images", ["one.jpg", Path("one.jpg"), b"\xff\xd8", patches(1)])
 def test_one_image_is_no_list(captioner: Captioner, images: object) -> None:
     with pytest.raises(UsageError, match=r"takes a list of images: caption\(\[image\]\)"):
         captioner.caption(images)  # type: ignore[arg-type]
@@ -96,16 +96,16 @@ def test_one_image_is_no_list(captioner: Captioner, images: object) -> None:
         ({"batch_size": 0}, "batch_size is at least 1"),
     ],
 )
-def test_what_cannot_be_asked(captioner: Captioner, arguments: dict[str, object], message: str) -> None:
+def test_options_that_are_refused(captioner: Captioner, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         captioner.caption([encoded(1)], **arguments)  # type: ignore[arg-type]
 
 
-def test_words_that_may_not_or_must_come(captioner: Captioner) -> None:
+def test_banned_words_and_a_prefix(captioner: Captioner) -> None:
     images = [encoded(seed) for seed in range(6)]
-    said = {word for caption in captioner.caption(images, n_best=3) for word in (caption.text or "").split()}
-    assert len(said) > 3
-    word = sorted(said)[0]
+    used = {word for caption in captioner.caption(images, n_best=3) for word in (caption.text or "").split()}
+    assert len(used) > 3
+    word = sorted(used)[0]
     for caption in captioner.caption(images, n_best=3, banned=[word, "<unk>"], prefix="Two dog"):
         for text in (caption.text or "", *(other.text for other in caption.alternatives)):
             assert text.startswith("two dog")
@@ -200,7 +200,7 @@ def test_features(captioner: Captioner, pixels: NDArray[np.uint8]) -> None:
             captioner.encode(wrong)
 
 
-def test_a_model_that_says_nothing(captioner: Captioner) -> None:
+def test_a_model_that_generates_no_words(captioner: Captioner) -> None:
     with torch.no_grad():
         captioner.decoder.get_parameter("output.bias")[2] = 1000.0
         [empty] = captioner.caption([encoded(1)], min_length=0)

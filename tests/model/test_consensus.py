@@ -76,10 +76,10 @@ def test_expected_cider_is_cider_with_the_regressions_prediction(
         for caption, score in zip(captions, scores, strict=True):
             similar = 0.0
             for n in range(1, 5):
-                mine = tf_idf(caption, n, known)
+                vector = tf_idf(caption, n, known)
                 for weight, other in weighted:
-                    theirs = tf_idf(other, n, known)
-                    similar += weight * sum(value * theirs.get(gram, 0) for gram, value in mine.items()) / 4
+                    other_vector = tf_idf(other, n, known)
+                    similar += weight * sum(value * other_vector.get(gram, 0) for gram, value in vector.items()) / 4
             expected = 10 * similar * math.exp(-((len(caption) - length) ** 2) / 72)
             assert score == pytest.approx(expected, abs=1e-5)
 
@@ -93,10 +93,10 @@ def test_the_weights_solve_the_ridge_regression(images: int, neighbours: int, se
         consensus._statistics.unit_MD.astype(np.float64),
         consensus._normalize(queries).astype(np.float64),
     )
-    for mine, near, query in zip(weights, nearest, normalized, strict=True):
+    for row, near, query in zip(weights, nearest, normalized, strict=True):
         kernel = np.exp(SHARPNESS * (unit[near] @ unit[near].T - 1)) + RIDGE * np.eye(len(near))
-        assert kernel @ mine[near] == pytest.approx(np.exp(SHARPNESS * (unit[near] @ query - 1)), abs=1e-4)
-        assert set(np.flatnonzero(mine)) <= set(near)
+        assert kernel @ row[near] == pytest.approx(np.exp(SHARPNESS * (unit[near] @ query - 1)), abs=1e-4)
+        assert set(np.flatnonzero(row)) <= set(near)
     # Of a training image, its own captions count most; an image's weights do not depend on its batch.
     known = consensus.weights(consensus.features.float(), neighbours)
     assert known.max(axis=1) == pytest.approx(known.diagonal())
@@ -167,7 +167,7 @@ def test_it_travels_in_a_bundle(one_captioner: Captioner) -> None:
         ("counts", lambda t: None, r"of its tensors it lacks 1 \(counts\)"),
     ],
 )
-def test_what_is_damaged_says_so(
+def test_a_damaged_consensus_gives_an_error(
     one_captioner: Captioner, name: str, change: Callable[[torch.Tensor], torch.Tensor | None], message: str
 ) -> None:
     files = one_captioner._pack(half=False)

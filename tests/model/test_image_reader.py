@@ -8,13 +8,13 @@ import pytest
 from captionkit.images import ImageError, Preprocessing, decode
 from captionkit.model.image_reader import read_batches
 from captionkit.storage import Storage, StorageError
-from tests.model.conftest import encoded, picture
+from tests.model.conftest import encoded, patches
 
 SMALL = Preprocessing(size=32, resize=36)
 
 
 def test_pixels_and_errors_come_in_the_order_of_the_images() -> None:
-    images = [encoded(0), b"no image", picture(1), "/nowhere/a.jpg", encoded(2)]
+    images = [encoded(0), b"no image", patches(1), "/nowhere/a.jpg", encoded(2)]
     batches = list(read_batches(images, SMALL, batch_size=2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     first, bad, pil, missing, last = (result for batch in batches for result in batch)

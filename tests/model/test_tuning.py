@@ -1,10 +1,15 @@
 """The numbers chosen by trial: each of these fails if its number is taken away or changed many times over."""
 
+import inspect
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from captionkit.model.captioner import _Candidate, _rerank
+from captionkit.model import tuning
+from captionkit.model.captions import Candidate, rerank
 from captionkit.model.consensus import Consensus, _kernel
 from captionkit.model.decoders import ShowTell
 from captionkit.model.tuning import MAX_DEVIATIONS, RIDGE
@@ -73,5 +78,17 @@ def test_the_regression_is_smooth_and_well_conditioned() -> None:
 @pytest.mark.parametrize(("cider", "is_first"), [(0.5, False), (1.0, False), (2.0, True)])
 def test_likelihood_decides_between_captions_of_like_consensus(cider: float, is_first: bool) -> None:
     """Two nats are worth more than half a point of CIDEr-D, and less than one and a half."""
-    unlikely, likely = _Candidate([4], -3.0, True), _Candidate([5], -1.0, True)
-    assert (_rerank([unlikely, likely], [cider, 0.5])[0] is unlikely) == is_first
+    unlikely, likely = Candidate([4], -3.0, True), Candidate([5], -1.0, True)
+    assert (rerank([unlikely, likely], [cider, 0.5])[0] is unlikely) == is_first
+
+
+def test_every_number_names_a_test_that_exists() -> None:
+    source, folder = inspect.getsource(tuning), Path(__file__).parent
+    tests = "".join(path.read_text() for path in folder.rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", source):
+        assert f"def {name}(" in tests, name
+    for name in re.findall(r"`([\w/]*test_\w+\.py)`", source):
+        assert (folder / name).exists(), name
+    numbers = re.findall(r'^[A-Z_]+: Final = [^\n]*\n"""(.*?)"""', source, re.MULTILINE | re.DOTALL)
+    assert len(numbers) == source.count(": Final = ")
+    assert all("test" in reason for reason in numbers)

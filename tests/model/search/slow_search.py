@@ -153,7 +153,7 @@ def every_caption(task: Task, image: int) -> list[Found]:
 
 
 def slow_beam(task: Task, image: int) -> list[Found]:
-    """Beam search as the module says it, for one image. One group is never stopped but by the limit."""
+    """Beam search as `captionkit.model.search.beam` specifies it, for one image. One group stops at the limit only."""
     options = task.options
     width = options.beam // options.groups
     open_hypotheses = [[(task.prefix, task.prefix_sum(image))] for _ in range(options.groups)]

@@ -40,7 +40,7 @@ from captionkit.model.search import SearchOptions, options
         ({"seed": "x"}, "seed is a whole number of 64 bits"),
     ],
 )
-def test_what_cannot_be_asked(fields: dict[str, object], message: str) -> None:
+def test_options_that_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SearchOptions(**fields)  # type: ignore[arg-type]
 
