@@ -82,11 +82,11 @@ def main() -> None:
 
     def decode() -> None:
         for _ in range(batches):
-            captioner.describe_features(features, search)
+            captioner.caption_features(features, search)
 
     def both() -> None:
         for _ in range(batches):
-            captioner.describe(pixels, search)
+            captioner.caption_pixels(pixels, search)
 
     with tempfile.TemporaryDirectory() as folder:
         paths = jpegs(Path(folder), batches * options.batch)

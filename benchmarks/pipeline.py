@@ -107,7 +107,7 @@ def run_loader(options: Options) -> float:
     start = time.perf_counter()
     captions = []
     for batch in DataLoader(Files(), options.batch_size, num_workers=options.loader_workers):
-        captions += captioner.describe(batch.numpy(), SearchOptions(beam=options.beam))
+        captions += captioner.caption_pixels(batch.numpy(), SearchOptions(beam=options.beam))
     assert len(captions) == len(Files.paths)
     return time.perf_counter() - start
 
@@ -121,7 +121,7 @@ class NaiveCaptioner:
         self.search = SearchOptions(beam=beam)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        found = self.captioner.describe(batch["image"], self.search)
+        found = self.captioner.caption_pixels(batch["image"], self.search)
         return {"path": batch["path"], "caption": [best.text for best, *_ in found]}
 
 

@@ -121,7 +121,7 @@ def run_plain(options: Options) -> float:
     ]
     known = {row["uri"]: np.frombuffer(row["values"], np.float16).astype(np.float32) for row in rows}
     decoder = build_decoder(options.decoder, {"vocab_size": len(vocabulary), "feature_size": 512})
-    grid = (-1, 512) if decoder.wants == "grid" else (512,)
+    grid = (-1, 512) if decoder.feature_kind == "grid" else (512,)
     pairs = [
         (torch.from_numpy(known[image].reshape(grid)), torch.tensor([BOS, *vocabulary.encode(text), EOS]))
         for image, texts in corpus.train

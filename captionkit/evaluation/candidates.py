@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from captionkit.corpus.record import id_text
 from captionkit.errors import UsageError
-from captionkit.images import ImageError, Limits, decode
 from captionkit.inputs.tables import ARRAY, array_rows, open_text
 from captionkit.model.captioner import Captioner
+from captionkit.model.image_reader import ReadResult, read_batches
 from captionkit.model.search.options import SearchOptions
 from captionkit.progress import Meter
 from captionkit.schema import CAPTIONED
-from captionkit.storage import Storage, StorageError, redact
+from captionkit.storage import Storage, redact
 from captionkit.table.table import CaptionTable
-
-READERS = 8
-"""Threads that fetch and decode."""
 
 
 @dataclass
@@ -51,37 +46,27 @@ def make_captions(
         StorageError: storage fails in a way that would fail every image alike.
     """
     made = Candidates({name: {} for name in ways}, seconds=dict.fromkeys(ways, 0.0))
-    with (
-        ThreadPoolExecutor(READERS, thread_name_prefix="captionkit-read") as pool,
-        Meter("captioning", "images", len(images)) as meter,
-    ):
-
-        def read_batch(start: int) -> list[Future[NDArray[np.uint8] | str]]:
-            batch = images[start : start + batch_size]
-            return [pool.submit(_read, image, captioner, storage) for image in batch]
-
-        reading = read_batch(0)
-        try:
-            for start in range(0, len(images), batch_size):
-                batch, reading = [future.result() for future in reading], read_batch(start + batch_size)
-                names = images[start : start + batch_size]
-                _caption_batch(captioner, dict(zip(names, batch, strict=True)), ways, made)
-                meter.update(min(start + batch_size, len(images)))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    start = 0
+    with Meter("captioning", "images", len(images)) as meter:
+        for batch in read_batches(images, captioner.preprocessing, batch_size, storage):
+            names = images[start : start + batch_size]
+            _caption_batch(captioner, dict(zip(names, batch, strict=True)), ways, made)
+            start += len(batch)
+            meter.update(start)
     return made
 
 
 def _caption_batch(
     captioner: Captioner,
-    batch: Mapping[str, NDArray[np.uint8] | str],
+    batch: Mapping[str, ReadResult],
     ways: Mapping[str, SearchOptions],
     made: Candidates,
 ) -> None:
     for captions in made.captions.values():
         captions |= dict.fromkeys(batch, "")
-    made.missing |= {name: read for name, read in batch.items() if isinstance(read, str)}
-    pixels = {name: read for name, read in batch.items() if not isinstance(read, str)}
+    pixels = {name: read for name, read in batch.items() if isinstance(read, np.ndarray)}
+    errors = {name: read for name, read in batch.items() if not isinstance(read, np.ndarray)}
+    made.missing |= {name: f"{error.kind}: {error}" for name, error in errors.items()}
     if not pixels:
         return
     features = captioner.encode(np.stack(list(pixels.values())))
@@ -95,17 +80,7 @@ def _caption_batch(
 
 def search_captions(captioner: Captioner, features: torch.Tensor, options: SearchOptions) -> list[str]:
     """The best caption for each image's features, (N, D) or (N, P, D)."""
-    return [best.text for best, *_ in captioner.describe_features(features, options)]
-
-
-def _read(image: str, captioner: Captioner, storage: Storage) -> NDArray[np.uint8] | str:
-    """The picture, or why there is none."""
-    try:
-        return decode(storage.read(image), captioner.preprocessing, Limits()).pixels
-    except (ImageError, StorageError) as error:
-        if isinstance(error, StorageError) and error.fatal:
-            raise
-        return f"{error.kind}: {error}"
+    return [best.text for best, *_ in captioner.caption_features(features, options)]
 
 
 def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table") -> Candidates:

@@ -54,7 +54,7 @@ def attention(captioner: Captioner, image: bytes, options: SearchOptions | None 
         )
     pixels = decode(image, captioner.preprocessing).pixels
     features = captioner.encode(pixels[None])
-    best = captioner.describe_features(features, options or SearchOptions())[0][0]
+    best = captioner.caption_features(features, options or SearchOptions())[0][0]
     ids = captioner.vocabulary.encode(best.text)
     with torch.inference_mode():
         tokens = torch.tensor([[BOS, *ids]], device=captioner.device)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from io import BytesIO
 from typing import Any
 
@@ -95,7 +96,7 @@ def pack(
         "format": FORMAT,
         "encoder": encoder.config,
         "preprocessing": encoder.preprocessing.to_json(),
-        "decoder": {"name": decoder.name, "config": decoder.config},
+        "decoder": {"name": decoder.name, "config": asdict(decoder.config)},
         **about,
     }
     # The encoder's under torchvision's own names.
@@ -119,8 +120,8 @@ def pack(
 
 
 def unpack(files: Files) -> tuple[Encoder, Decoder, Vocabulary, Consensus | None, dict[str, Any]]:
-    """What a bundle's files hold: the network in fp32 and eval mode, the words, the training images' captions where
-    they are there, and `captioner.json` as it stands.
+    """The parts in a bundle's files: the network in fp32 and eval mode, the vocabulary, the training images' captions
+    if the bundle has them, and `captioner.json`.
 
     Raises:
         BundleError: a file is damaged, of a newer captionkit, or does not fit the others.
@@ -145,10 +146,10 @@ def check_fit(encoder: Encoder, decoder: Decoder, vocabulary: Vocabulary, consen
             f"the vocabulary has {len(vocabulary)} words and the decoder {decoder.vocab_size}: they belong to "
             "different captioners"
         )
-    if (decoder.wants, decoder.feature_size) != (encoder.config["output"], encoder.feature_size):
+    if (decoder.feature_kind, decoder.feature_size) != (encoder.config["output"], encoder.feature_size):
         raise BundleError(
             f"the encoder gives {encoder.config['output']} features of {encoder.feature_size} values, "
-            f"the decoder wants {decoder.wants} ones of {decoder.feature_size}"
+            f"the decoder reads {decoder.feature_kind} ones of {decoder.feature_size}"
         )
     if consensus and consensus.features.shape[1] != encoder.feature_size:
         raise BundleError(
@@ -198,7 +199,7 @@ def _encoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> E
         encoder = build_encoder(**description["encoder"], weights=tensors, preprocessing=preprocessing)
     except (TypeError, ValueError, RuntimeError) as err:  # EncoderError is a ValueError
         raise BundleError(f"{DESCRIPTION} and {WEIGHTS} give no encoder: {err}") from err
-    # A classifier's, which `build_encoder` passes over, have no place in a bundle.
+    # `build_encoder` ignores a classifier's tensors; a bundle has none.
     _check_names("encoder", encoder.network.state_dict(), tensors)
     return encoder
 
@@ -213,20 +214,20 @@ def _consensus(tensors: Mapping[str, Tensor]) -> Consensus | None:
         raise BundleError(f"{WEIGHTS}: {err}; copy the bundle anew") from err
 
 
-class _Undrawn(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Skips the drawing of random weights: on "meta", PyTorch would import its compiler for it, which takes seconds."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        drawing = getattr(func, "__module__", "") == "torch.nn.init"
-        return (kwargs or {}).get("tensor", *args[:1]) if drawing else func(*args, **(kwargs or {}))
+        is_init = getattr(func, "__module__", "") == "torch.nn.init"
+        return (kwargs or {}).get("tensor", *args[:1]) if is_init else func(*args, **(kwargs or {}))
 
 
 def _decoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Decoder:
     name, config = description["decoder"].get("name"), description["decoder"].get("config")
     try:
-        with torch.device("meta"), _Undrawn():  # look before memory is taken for whatever sizes stand there
+        with torch.device("meta"), _SkipInit():  # check the sizes before memory is allocated for them
             own = build_decoder(name, config).state_dict()
     except (TypeError, ValueError, RuntimeError) as err:
         raise BundleError(f"{DESCRIPTION} gives no decoder: {err}") from err
@@ -242,6 +243,8 @@ def _decoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> D
 
 def _check_names(part: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     wrong = {"lacks": sorted(own.keys() - given.keys()), "also holds": sorted(given.keys() - own.keys())}
-    said = [f"{what} {len(names)} ({', '.join(names[:3])})" for what, names in wrong.items() if names]
-    if said:
-        raise BundleError(f"{WEIGHTS} does not fit the {part} of {DESCRIPTION}: of its tensors it {' and '.join(said)}")
+    faults = [f"{what} {len(names)} ({', '.join(names[:3])})" for what, names in wrong.items() if names]
+    if faults:
+        raise BundleError(
+            f"{WEIGHTS} does not fit the {part} of {DESCRIPTION}: of its tensors it {' and '.join(faults)}"
+        )

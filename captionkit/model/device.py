@@ -1,4 +1,4 @@
-"""Where a network computes, and in which number format."""
+"""The device that a network computes on, and its number format."""
 
 import torch
 
@@ -9,16 +9,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(device: str) -> torch.device:
-    """A device by its name as torch has it, or "auto": a GPU where there is one.
+    """A device by torch's name for it, or "auto": a GPU where there is one.
 
     Raises:
-        UsageError: it cannot be used here.
+        UsageError: the device cannot be used here.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as err:  # torch says AssertionError where it was built without CUDA
+    except (RuntimeError, AssertionError) as err:  # torch raises AssertionError where it was built without CUDA
         raise UsageError(f"device {device!r} cannot be used: {str(err).splitlines()[0]}") from err
 
 
@@ -26,7 +26,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """A number format by its name, or "auto": bfloat16 where the device computes it fast, else float32.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: no number format has this name.
     """
     if dtype == "auto":
         return torch.bfloat16 if fast_bfloat16(device) else torch.float32
@@ -39,6 +39,6 @@ def fast_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 faster than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Of CPUs only those with AMX are faster in it, and torch has no public name for the question.
+    # Of CPUs only those with AMX are faster in it, and torch has no public function that tells.
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(device.type == "cpu" and supported and supported())

@@ -109,7 +109,7 @@ def caption_with_smaller_batches(
     while len(found) < len(pixels):
         some = pixels[len(found) :][:part]
         try:
-            found += captioner.describe(some, search, banned=words.banned, prefix=words.prefix)
+            found += captioner.caption_pixels(some, search, banned=words.banned, prefix=words.prefix)
         except (MemoryError, RuntimeError) as err:
             if not _is_out_of_memory(err):
                 raise

@@ -160,7 +160,7 @@ def _caption(options: PlanOptions, captioner: Captioner, images: list[NDArray[np
 
     def once() -> float:
         start = time.perf_counter()
-        captioner.describe(batch, options.search, banned=options.words.banned, prefix=options.words.prefix)
+        captioner.caption_pixels(batch, options.search, banned=options.words.banned, prefix=options.words.prefix)
         return time.perf_counter() - start
 
     once()  # the first call allocates and compiles

@@ -136,7 +136,7 @@ class TrainJob:
         weights: Any = network.encoder_weights
         if weights not in ("pretrained", "none"):
             weights = read_weights(self.storage.normalize(weights), self.storage)
-        output = DECODERS[network.decoder].wants
+        output = DECODERS[network.decoder].feature_kind
         try:
             preprocessing = default_preprocessing(network.encoder, network.image_size)
             if network.whole_image:
@@ -307,7 +307,7 @@ class TrainJob:
             "stages": [(name, s["cider"], s["epochs"]) for name, s in self.record["stages"].items()],
             "beam": self.options.validate.beam,
             "options": self.asked,
-            "neighbours": self.consensus.most if self.consensus else 0,
+            "neighbours": self.consensus.max_neighbours if self.consensus else 0,
         }
         self.storage.write(self.storage.join(bundle, "README.md"), model_card(facts).encode())
         write_curves(done, self.output, self.storage)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from captionkit.model.decoders import AttentionDecoder, Decoder
-from captionkit.model.decoders.attention import doubly_stochastic_loss
-from captionkit.model.decoders.scheduled import scheduled_tokens
 from captionkit.model.encoders import Encoder
+from captionkit.training.scheduled_sampling import scheduled_tokens
 from captionkit.vocabulary import EOS, PAD
 
 
@@ -101,3 +101,17 @@ class Objective(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+
+def doubly_stochastic_loss(attention_NTP: Tensor, is_target_NT: Tensor) -> Tensor:
+    """How far a caption's attention is from weights that add up to 1 at every place (Xu et al. 2015, equation 14).
+
+    Args:
+        attention_NTP: attention weights, which add up to 1 over the places.
+        is_target_NT: whether there is a word or an end marker to predict, or only padding.
+
+    Returns:
+        The mean over images and places of (1 - Σ_t attention)², to be added to the loss with a weight (theirs: 1).
+    """
+    sums_NP = (attention_NTP * is_target_NT.unsqueeze(2)).sum(dim=1, dtype=torch.float32)
+    return (1 - sums_NP).square().mean()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from captionkit.metrics.cider import CiderD
 from captionkit.model.decoders import Decoder, State
-from captionkit.model.search.entry import search
 from captionkit.model.search.options import SearchOptions
+from captionkit.model.search.search import search
 from captionkit.vocabulary import BOS, EOS, PAD, UNK
 
 

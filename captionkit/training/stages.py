@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ class DecoderSpec:
 
     @classmethod
     def of(cls, decoder: Decoder) -> DecoderSpec:
-        return cls(decoder.name, dict(decoder.config))
+        return cls(decoder.name, asdict(decoder.config))
 
     def build(self) -> Decoder:
         return build_decoder(self.name, self.config)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from captionkit.metrics.cider import CiderD
 from captionkit.model.decoders import Decoder
-from captionkit.model.search.entry import search
 from captionkit.model.search.options import SearchOptions
+from captionkit.model.search.search import search
 from captionkit.training.examples import Examples, share
 from captionkit.vocabulary import BOS, EOS, PAD, UNK
 

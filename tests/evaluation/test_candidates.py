@@ -29,7 +29,7 @@ def test_each_way_says_what_the_captioner_says_and_features_are_computed_once(
     images = [str(path) for path in sorted(scenes.glob("*.jpg"))]
     pixels = np.stack([decode(Path(image).read_bytes(), captioner.preprocessing).pixels for image in images])
     expected = {
-        way: dict(zip(images, (found[0].text for found in captioner.describe(pixels, options)), strict=True))
+        way: dict(zip(images, (found[0].text for found in captioner.caption_pixels(pixels, options)), strict=True))
         for way, options in WAYS.items()
     }
     looked_at: list[int] = []

@@ -43,7 +43,7 @@ def test_each_word_of_the_caption_has_a_map_over_the_grid(decoder: str) -> None:
     speaker = captioner(decoder)
     search = SearchOptions(min_length=3, max_length=4)
     found = attention(speaker, photo(), search)
-    assert found.caption == speaker.describe(found.pixels[None], search)[0][0].text
+    assert found.caption == speaker.caption_pixels(found.pixels[None], search)[0][0].text
     words, rows, columns = found.maps.shape
     assert (words, rows) == (len(found.words), columns)
     assert rows**2 == speaker.encode(found.pixels[None]).shape[1]

@@ -14,8 +14,8 @@ import tifffile
 from PIL import Image
 
 from captionkit.images import ImageError, Limits, Preprocessing, decode
+from tests.images.test_decoding import mutate
 from tests.support.image_zoo import encode, odd, photo
-from tests.test_images import mutate
 
 SMALL = Preprocessing(size=48, resize=56)
 PICTURE = photo(96, 64, seed=1)

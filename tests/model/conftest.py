@@ -1,4 +1,4 @@
-"""A captioner that is tiny and untrained, but tells pictures apart, with probabilities that no rounding decides."""
+"""A captioner that is tiny and untrained, but tells images apart, with probabilities that no rounding decides."""
 
 import copy
 import io
@@ -18,28 +18,30 @@ from captionkit.vocabulary import Vocabulary
 WORDS = "a the on in with two dog cat ball tree house red blue small large left right of and runs sits near"
 
 
-def picture(seed: int) -> Image.Image:
-    """Large patches of colour."""
+def patches(seed: int) -> Image.Image:
+    """An image of large patches of colour."""
     random = np.random.default_rng(seed)
-    patches = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    return Image.fromarray(patches).resize((90, 70), Image.Resampling.NEAREST)
+    colours = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((90, 70), Image.Resampling.NEAREST)
 
 
 def encoded(seed: int, kind: str = "PNG") -> bytes:
-    """A picture's file."""
+    """The same as an encoded file."""
     buffer = io.BytesIO()
-    picture(seed).save(buffer, kind)
+    patches(seed).save(buffer, kind)
     return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")
 def one_captioner() -> Captioner:
-    """Look, don't touch."""
+    """Shared by all tests, which must not change it."""
     torch.manual_seed(0)
     preprocessing = Preprocessing(size=64, resize=72)
     encoder = build_encoder("squeezenet1_1", weights="none", preprocessing=preprocessing)
     vocabulary = Vocabulary.build([WORDS], min_count=1)
-    decoder = ShowTell(len(vocabulary), encoder.feature_size, embed_size=16, hidden_size=16)
+    decoder = ShowTell(
+        ShowTell.Config(vocab_size=len(vocabulary), feature_size=encoder.feature_size, embed_size=16, hidden_size=16)
+    )
     captioner = Captioner(encoder, decoder, vocabulary, note="for tests", provenance={"data": ["none"]})
     features = captioner.encode(np.stack([decode(encoded(seed), preprocessing).pixels for seed in range(8)]))
     with torch.no_grad():
@@ -53,5 +55,5 @@ def one_captioner() -> Captioner:
 
 @pytest.fixture
 def captioner(one_captioner: Captioner) -> Captioner:
-    """A test's own."""
+    """A copy that a test may change."""
     return copy.deepcopy(one_captioner)

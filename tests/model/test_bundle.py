@@ -1,4 +1,4 @@
-"""Bundles: what is saved comes back, and what is damaged says so."""
+"""Bundles: saved parts load again, damaged ones give an error that tells what is wrong."""
 
 import contextlib
 import json
@@ -42,11 +42,11 @@ def test_round_trip(captioner: Captioner, tmp_path: Path) -> None:
     assert (again.note, again.provenance) == ("for tests", {"data": ["none"]})
     assert again.vocabulary == captioner.vocabulary
     assert again.preprocessing == captioner.preprocessing
-    for mine, theirs in ((captioner.encoder, again.encoder), (captioner.decoder, again.decoder)):
-        assert mine.config == theirs.config
-        assert not theirs.training
-        for key, tensor in mine.state_dict().items():
-            assert torch.equal(theirs.state_dict()[key], tensor)
+    for saved, loaded in ((captioner.encoder, again.encoder), (captioner.decoder, again.decoder)):
+        assert saved.config == loaded.config
+        assert not loaded.training
+        for key, tensor in saved.state_dict().items():
+            assert torch.equal(loaded.state_dict()[key], tensor)
     assert again.save(tmp_path / "again") == name
 
 
@@ -161,7 +161,7 @@ def cut(name: str, size: int) -> Callable[[dict[str, bytes]], None]:
         (described(encoder__name="resnet5"), "no classification network 'resnet5'; there are: resnet50"),
         (described(encoder__name="resnet18"), "these are not the weights of resnet18"),
         (described(encoder__output="map"), 'output is "pooled" or "grid"'),
-        (described(encoder__output="grid"), "the encoder gives grid features of 512 values, the decoder wants pooled"),
+        (described(encoder__output="grid"), "the encoder gives grid features of 512 values, the decoder reads pooled"),
         (described(encoder__weights="none"), "give no encoder: .*weights"),
         (described(preprocessing__size=0), "give no encoder: size must be at least 1"),
         (described(preprocessing__angle=0), "give no encoder: not a preprocessing description"),
@@ -187,7 +187,7 @@ def cut(name: str, size: int) -> Callable[[dict[str, bytes]], None]:
         (lambda files: files.update({VOCABULARY: b'{"format": 1, "words": ["a"]}'}), "vocabulary.json: .*begins with"),
     ],
 )
-def test_what_is_damaged_says_so(
+def test_a_damaged_bundle_gives_an_error(
     files: dict[str, bytes], damage: Callable[[dict[str, bytes]], None], message: str
 ) -> None:
     damage(files)
@@ -198,7 +198,7 @@ def test_what_is_damaged_says_so(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_raises_anything_else(files: dict[str, bytes], data: st.DataObject) -> None:
-    """Bytes changed in the parts that say what the rest means."""
+    """Bytes changed at the beginning of each file, which describes the rest."""
     damaged = Quiet(files)
     name = data.draw(st.sampled_from(FILES))
     content = bytearray(damaged[name])

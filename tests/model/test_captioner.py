@@ -21,7 +21,7 @@ from captionkit.model.encoders import build_encoder
 from captionkit.model.search import SearchOptions
 from captionkit.storage import Storage, StorageError
 from captionkit.vocabulary import SPECIAL_WORDS, Vocabulary
-from tests.model.conftest import encoded, picture
+from tests.model.conftest import encoded, patches
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_every_kind_of_image(captioner: Captioner, tmp_path: Path) -> None:
     data = encoded(1)
     path = tmp_path / "one.png"
     path.write_bytes(data)
-    image = picture(1)
+    image = patches(1)
     kinds = [str(path), path, f"file://{path}", data, image, image, Image.open(path)]
     captions = captioner.caption(kinds)
     assert captions[0].text
@@ -79,7 +79,7 @@ def test_what_fails_every_image_is_raised(captioner: Captioner) -> None:
         captioner.caption(["gopher://a/b.jpg"])
 
 
-@pytest.mark.parametrize("images", ["one.jpg", Path("one.jpg"), b"\xff\xd8", picture(1)])
+@pytest.mark.parametrize("images", ["one.jpg", Path("one.jpg"), b"\xff\xd8", patches(1)])
 def test_one_image_is_no_list(captioner: Captioner, images: object) -> None:
     with pytest.raises(UsageError, match=r"takes a list of images: caption\(\[image\]\)"):
         captioner.caption(images)  # type: ignore[arg-type]
@@ -97,16 +97,16 @@ def test_one_image_is_no_list(captioner: Captioner, images: object) -> None:
         ({"batch_size": 0}, "batch_size is at least 1"),
     ],
 )
-def test_what_cannot_be_asked(captioner: Captioner, arguments: dict[str, object], message: str) -> None:
+def test_options_that_are_refused(captioner: Captioner, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         captioner.caption([encoded(1)], **arguments)  # type: ignore[arg-type]
 
 
-def test_words_that_may_not_or_must_come(captioner: Captioner) -> None:
+def test_banned_words_and_a_prefix(captioner: Captioner) -> None:
     images = [encoded(seed) for seed in range(6)]
-    said = {word for caption in captioner.caption(images, n_best=3) for word in (caption.text or "").split()}
-    assert len(said) > 3
-    word = sorted(said)[0]
+    used = {word for caption in captioner.caption(images, n_best=3) for word in (caption.text or "").split()}
+    assert len(used) > 3
+    word = sorted(used)[0]
     for caption in captioner.caption(images, n_best=3, banned=[word, "<unk>"], prefix="Two dog"):
         for text in (caption.text or "", *(other.text for other in caption.alternatives)):
             assert text.startswith("two dog")
@@ -120,10 +120,10 @@ def test_batches_change_nothing(captioner: Captioner, pixels: NDArray[np.uint8])
         SearchOptions(beam=4, groups=2, n_best=2, no_repeat_ngram=2),
         SearchOptions(method="sample", n_best=2, top_p=0.9),
     ):
-        together = captioner.describe(pixels, options)
+        together = captioner.caption_pixels(pixels, options)
         assert len({captions[0].text for captions in together}) > 1
-        alone = [captioner.describe(pixels[i : i + 1], options)[0] for i in range(len(pixels))]
-        backwards = captioner.describe(pixels[::-1], options)[::-1]
+        alone = [captioner.caption_pixels(pixels[i : i + 1], options)[0] for i in range(len(pixels))]
+        backwards = captioner.caption_pixels(pixels[::-1], options)[::-1]
         for other in (alone, backwards):
             assert [[c.text for c in captions] for captions in other] == [[c.text for c in row] for row in together]
             scores = [[c.score for c in captions] for captions in other]
@@ -135,7 +135,7 @@ def test_batches_change_nothing_at_real_sizes() -> None:
     """Matrices of the sizes at which a library chooses other kernels for other batches."""
     torch.manual_seed(0)
     encoder = build_encoder("squeezenet1_1", weights="none")
-    decoder = ShowTell(1661, encoder.feature_size)
+    decoder = ShowTell(ShowTell.Config(vocab_size=1661, feature_size=encoder.feature_size))
     vocabulary = Vocabulary((*SPECIAL_WORDS, *(f"w{number}" for number in range(1657))))
     captioner = Captioner(encoder, decoder, vocabulary)
     pixels = np.stack([decode(encoded(seed), captioner.preprocessing).pixels for seed in range(10)])
@@ -146,13 +146,13 @@ def test_batches_change_nothing_at_real_sizes() -> None:
         decoder.image.weight.div_(features.std(dim=0).clamp_min(1e-3))
         decoder.image.bias.copy_(-decoder.image.weight @ features.mean(dim=0))
     options = SearchOptions(beam=5, n_best=5, min_length=4, max_length=12)
-    together = captioner.describe(pixels, options)
+    together = captioner.caption_pixels(pixels, options)
     assert len({captions[0].text for captions in together}) == 10
     for size in (1, 3):
         parts = [
             captions
             for start in range(0, 10, size)
-            for captions in captioner.describe(pixels[start : start + size], options)
+            for captions in captioner.caption_pixels(pixels[start : start + size], options)
         ]
         for found, expected in zip(parts, together, strict=True):
             assert [c.text for c in found] == [c.text for c in expected]
@@ -162,7 +162,7 @@ def test_batches_change_nothing_at_real_sizes() -> None:
 def test_a_sample_is_of_its_pixels_and_seed(captioner: Captioner, pixels: NDArray[np.uint8]) -> None:
     def texts(chosen: NDArray[np.uint8], seed: int) -> list[str]:
         options = SearchOptions(method="sample", seed=seed, temperature=2.0)
-        return [captions[0].text for captions in captioner.describe(chosen, options)]
+        return [captions[0].text for captions in captioner.caption_pixels(chosen, options)]
 
     assert texts(pixels, 0) == texts(pixels, 0)
     assert texts(pixels, 0) != texts(pixels, 1)
@@ -173,7 +173,7 @@ def test_scores_are_nats_per_token(captioner: Captioner, pixels: NDArray[np.uint
     """Whatever the captions are ranked by, and worked out anew by teacher forcing."""
     for kind in ("none", "average", "reward"):
         options = SearchOptions(length_penalty=kind, max_length=6)  # type: ignore[arg-type]
-        best = captioner.describe(pixels[:1], options)[0][0]
+        best = captioner.caption_pixels(pixels[:1], options)[0][0]
         words = captioner.vocabulary.encode(best.text)
         tokens = [1, *words, *([2] if len(words) < 6 else [])]
         with torch.no_grad():
@@ -183,25 +183,25 @@ def test_scores_are_nats_per_token(captioner: Captioner, pixels: NDArray[np.uint
 
 
 def test_read_only_memory_and_views(captioner: Captioner, pixels: NDArray[np.uint8]) -> None:
-    expected = captioner.describe(pixels[:3], SearchOptions())
+    expected = captioner.caption_pixels(pixels[:3], SearchOptions())
     locked = pixels[:3].copy()
     locked.flags.writeable = False
     strided = np.repeat(pixels[:3], 2, axis=0)[::2]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert captioner.describe(locked, SearchOptions()) == expected
-        assert captioner.describe(strided, SearchOptions()) == expected
+        assert captioner.caption_pixels(locked, SearchOptions()) == expected
+        assert captioner.caption_pixels(strided, SearchOptions()) == expected
 
 
 def test_features(captioner: Captioner, pixels: NDArray[np.uint8]) -> None:
     assert captioner.encode(pixels).shape == (12, 512)
-    assert captioner.describe(pixels[:0], SearchOptions()) == []
+    assert captioner.caption_pixels(pixels[:0], SearchOptions()) == []
     for wrong in (pixels[0], pixels[:, :32], pixels.astype(np.float32)):
-        with pytest.raises(ValueError, match=r"pictures are uint8 \(N, 64, 64, 3\) here"):
+        with pytest.raises(ValueError, match=r"pixels are uint8 \(N, 64, 64, 3\) here"):
             captioner.encode(wrong)
 
 
-def test_a_model_that_says_nothing(captioner: Captioner) -> None:
+def test_a_model_that_generates_no_words(captioner: Captioner) -> None:
     with torch.no_grad():
         captioner.decoder.get_parameter("output.bias")[2] = 1000.0
         [empty] = captioner.caption([encoded(1)], min_length=0)
@@ -215,7 +215,7 @@ def test_a_model_that_says_nothing(captioner: Captioner) -> None:
     [broken] = captioner.caption([encoded(1)])
     assert (broken.text, broken.error_kind) == (None, "model_error")
     pixels = np.zeros((1, 64, 64, 3), np.uint8)
-    assert captioner.describe(pixels, SearchOptions(n_best=3)) == [[Hypothesis("", -np.inf)]]
+    assert captioner.caption_pixels(pixels, SearchOptions(n_best=3)) == [[Hypothesis("", -np.inf)]]
 
 
 def test_device_and_dtype(captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,8 +237,8 @@ def test_device_and_dtype(captioner: Captioner, tmp_path: Path, monkeypatch: pyt
 def test_parts_that_do_not_fit(captioner: Captioner) -> None:
     with pytest.raises(BundleError, match="the vocabulary has 5 words and the decoder 26"):
         Captioner(captioner.encoder, captioner.decoder, Vocabulary.build(["dog"], 1))
-    with pytest.raises(BundleError, match="pooled features of 512 values, the decoder wants pooled ones of 4096"):
-        Captioner(captioner.encoder, ShowTell(26, 4096), captioner.vocabulary)
+    with pytest.raises(BundleError, match="pooled features of 512 values, the decoder reads pooled ones of 4096"):
+        Captioner(captioner.encoder, ShowTell(ShowTell.Config(vocab_size=26, feature_size=4096)), captioner.vocabulary)
 
 
 def test_a_captioner_in_training_keeps_its_weights(captioner: Captioner) -> None:

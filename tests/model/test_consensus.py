@@ -1,4 +1,4 @@
-"""Captions chosen by what was said of similar pictures."""
+"""Consensus: captions ranked by those of similar training images."""
 
 import math
 from collections import Counter
@@ -17,8 +17,9 @@ from captionkit.images import decode
 from captionkit.model.bundle import unpack
 from captionkit.model.bundle_files import WEIGHTS, BundleError
 from captionkit.model.captioner import Captioner
-from captionkit.model.consensus import FARTHEST, RIDGE, SHARPNESS, Consensus
+from captionkit.model.consensus import Consensus
 from captionkit.model.search.options import SearchOptions
+from captionkit.model.tuning import CLIP_DEVIATIONS, RIDGE, SHARPNESS
 from tests.model.conftest import encoded
 
 CAPTIONS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=4)
@@ -32,71 +33,75 @@ def some(images: int, seed: int, size: int = 6) -> torch.Tensor:
 @settings(max_examples=50)
 def test_the_nearest_are_the_nearest(images: int, neighbours: int, seed: int) -> None:
     consensus = Consensus.of(some(images, seed), [[[1]]] * images, pad=0)
-    pictures = some(5, seed + 1000)
-    found = consensus.nearest(pictures, neighbours)
+    queries = some(5, seed + 1000)
+    found = consensus.nearest(queries, neighbours)
 
     known = consensus.features.double()
     mean, deviation = known.mean(dim=0), known.std(dim=0, unbiased=False)
     deviation[deviation == 0] = 1
-    of_all, of_one = (((x - mean) / deviation).clamp(-FARTHEST, FARTHEST) for x in (known, pictures.double()))
+    limit = CLIP_DEVIATIONS
+    of_all, of_one = (((x - mean) / deviation).clamp(-limit, limit) for x in (known, queries.double()))
     alike = torch.nn.functional.normalize(of_one, dim=1) @ torch.nn.functional.normalize(of_all, dim=1).T
     best = alike.sort(dim=1, descending=True).values[:, :neighbours]
     assert found.shape == best.shape
     assert torch.allclose(alike.gather(1, torch.from_numpy(found)), best, atol=1e-5)
-    # A picture's neighbours do not depend on its batch; a grid is taken for the mean of its places.
-    assert (consensus.nearest(pictures[2:3], neighbours) == found[2:3]).all()
-    grid = torch.stack([pictures - 0.5, pictures + 0.5], dim=1)
+    # An image's neighbours do not depend on its batch; a grid is taken for the mean of its places.
+    assert (consensus.nearest(queries[2:3], neighbours) == found[2:3]).all()
+    grid = torch.stack([queries - 0.5, queries + 0.5], dim=1)
     assert consensus.nearest(grid, 1).tolist() == consensus.nearest(grid.mean(dim=1), 1).tolist()
 
 
-def tf_idf(caption: list[int], n: int, said: list[list[list[int]]]) -> dict[tuple[int, ...], float]:
+def tf_idf(caption: list[int], n: int, known: list[list[list[int]]]) -> dict[tuple[int, ...], float]:
     """The n-grams of a caption, weighted and at length 1, as CIDEr's authors write it down."""
     grams = Counter(tuple(caption[i : i + n]) for i in range(len(caption) - n + 1))
     holds = {
-        gram: sum(gram in [tuple(c[i : i + n]) for c in cs for i in range(len(c))] for cs in said) for gram in grams
+        gram: sum(gram in [tuple(c[i : i + n]) for c in cs for i in range(len(c))] for cs in known) for gram in grams
     }
-    vector = {gram: count * math.log(len(said) / max(1, holds[gram])) for gram, count in grams.items()}
+    vector = {gram: count * math.log(len(known) / max(1, holds[gram])) for gram, count in grams.items()}
     length = math.sqrt(sum(value**2 for value in vector.values()))
     return {gram: value / length for gram, value in vector.items()} if length else {}
 
 
 @given(st.lists(CAPTIONS, min_size=4, max_size=8), st.lists(CAPTIONS, min_size=3, max_size=3), st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
-def test_agreement_is_cider_with_what_the_regression_foretells(
-    said: list[list[list[int]]], candidates: list[list[list[int]]], neighbours: int
+def test_expected_cider_is_cider_with_the_regressions_prediction(
+    known: list[list[list[int]]], candidates: list[list[list[int]]], neighbours: int
 ) -> None:
-    consensus, pictures = Consensus.of(some(len(said), 0), said, pad=0), some(3, 1)
-    found = consensus.agreement(pictures, candidates, neighbours)
-    ordinary = sum(sum(map(len, captions)) / len(captions) for captions in said) / len(said)
+    consensus, queries = Consensus.of(some(len(known), 0), known, pad=0), some(3, 1)
+    found = consensus.expected_cider(queries, candidates, neighbours)
+    mean_length = sum(sum(map(len, captions)) / len(captions) for captions in known) / len(known)
     for place, (captions, scores) in enumerate(zip(candidates, found, strict=True)):
-        weights = consensus.weights(pictures, neighbours)[place].tolist()
-        says = [(weight / len(mine), caption) for weight, mine in zip(weights, said, strict=True) for caption in mine]
-        length = ordinary + sum(weight * (len(caption) - ordinary) for weight, caption in says)
+        weights = consensus.weights(queries, neighbours)[place].tolist()
+        weighted = [(weight / len(own), caption) for weight, own in zip(weights, known, strict=True) for caption in own]
+        length = mean_length + sum(weight * (len(caption) - mean_length) for weight, caption in weighted)
         for caption, score in zip(captions, scores, strict=True):
             similar = 0.0
             for n in range(1, 5):
-                mine = tf_idf(caption, n, said)
-                for weight, other in says:
-                    theirs = tf_idf(other, n, said)
-                    similar += weight * sum(value * theirs.get(gram, 0) for gram, value in mine.items()) / 4
+                vector = tf_idf(caption, n, known)
+                for weight, other in weighted:
+                    other_vector = tf_idf(other, n, known)
+                    similar += weight * sum(value * other_vector.get(gram, 0) for gram, value in vector.items()) / 4
             expected = 10 * similar * math.exp(-((len(caption) - length) ** 2) / 72)
             assert score == pytest.approx(expected, abs=1e-5)
 
 
 @given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
-def test_what_each_counts_for_solves_the_ridge_regression(images: int, neighbours: int, seed: int) -> None:
-    consensus, pictures = Consensus.of(some(images, seed), [[[1]]] * images, pad=0), some(5, seed + 1000)
-    weights, nearest = consensus.weights(pictures, neighbours), consensus.nearest(pictures, neighbours)
-    unit, of_pictures = consensus._scaled[2].astype(np.float64), consensus._pictures(pictures).astype(np.float64)
-    for mine, near, picture in zip(weights, nearest, of_pictures, strict=True):
+def test_the_weights_solve_the_ridge_regression(images: int, neighbours: int, seed: int) -> None:
+    consensus, queries = Consensus.of(some(images, seed), [[[1]]] * images, pad=0), some(5, seed + 1000)
+    weights, nearest = consensus.weights(queries, neighbours), consensus.nearest(queries, neighbours)
+    unit, normalized = (
+        consensus._statistics.unit_MD.astype(np.float64),
+        consensus._normalize(queries).astype(np.float64),
+    )
+    for row, near, query in zip(weights, nearest, normalized, strict=True):
         kernel = np.exp(SHARPNESS * (unit[near] @ unit[near].T - 1)) + RIDGE * np.eye(len(near))
-        assert kernel @ mine[near] == pytest.approx(np.exp(SHARPNESS * (unit[near] @ picture - 1)), abs=1e-4)
-        assert set(np.flatnonzero(mine)) <= set(near)
-    # Of a training image, what was said of itself counts most; and a picture's weights do not depend on its batch.
+        assert kernel @ row[near] == pytest.approx(np.exp(SHARPNESS * (unit[near] @ query - 1)), abs=1e-4)
+        assert set(np.flatnonzero(row)) <= set(near)
+    # Of a training image, its own captions count most; an image's weights do not depend on its batch.
     known = consensus.weights(consensus.features.float(), neighbours)
     assert known.max(axis=1) == pytest.approx(known.diagonal())
-    assert consensus.weights(pictures[3:4], neighbours)[0] == pytest.approx(weights[3], abs=1e-5)
+    assert consensus.weights(queries[3:4], neighbours)[0] == pytest.approx(weights[3], abs=1e-5)
 
 
 def test_it_chooses_among_the_beam(captioner: Captioner) -> None:
@@ -104,10 +109,10 @@ def test_it_chooses_among_the_beam(captioner: Captioner) -> None:
     short = SearchOptions(beam=6, max_length=5, no_repeat_ngram=1)
     plain = captioner.caption(images, short, n_best=6)
     beams = [[caption.text, *(other.text for other in caption.alternatives)] for caption in plain]
-    # What was said of each of these pictures is what stands fourth in its beam, and something about no picture.
-    said = [[captioner.vocabulary.encode(beam[3] or ""), [5, 5, 6]] for beam in beams]
+    # The training captions of each image: the fourth of its beam, and one that fits no image.
+    known = [[captioner.vocabulary.encode(beam[3] or ""), [5, 5, 6]] for beam in beams]
     features = captioner.encode(np.stack([decode(image, captioner.preprocessing).pixels for image in images]))
-    captioner.consensus = Consensus.of(features, said, pad=0)
+    captioner.consensus = Consensus.of(features, known, pad=0)
     found = captioner.caption(images, short, consensus=1)
     assert [caption.text for caption in found] == [beam[3] for beam in beams]
     assert all(not caption.alternatives for caption in found)
@@ -129,7 +134,7 @@ def test_without_captions_there_is_no_consensus(captioner: Captioner) -> None:
 
 def test_a_thousand_can_be_asked_or_all_of_ten_thousand() -> None:
     few, many = (Consensus.of(some(images, 0, size=2), [[[1]]] * images, pad=0) for images in (1_500, 10_001))
-    assert (few.most, many.most) == (1_500, 1_000)
+    assert (few.max_neighbours, many.max_neighbours) == (1_500, 1_000)
     for consensus, fine in ((few, (1, 1_000, 1_500, 99_999)), (many, (1, 1_000))):
         for neighbours in fine:
             consensus.check(neighbours)
@@ -163,7 +168,7 @@ def test_it_travels_in_a_bundle(one_captioner: Captioner) -> None:
         ("counts", lambda t: None, r"of its tensors it lacks 1 \(counts\)"),
     ],
 )
-def test_what_is_damaged_says_so(
+def test_a_damaged_consensus_gives_an_error(
     one_captioner: Captioner, name: str, change: Callable[[torch.Tensor], torch.Tensor | None], message: str
 ) -> None:
     files = one_captioner._pack(half=False)

@@ -4,30 +4,31 @@ Our own families are tested in `tests/model/decoders/`.
 """
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from captionkit.model.decoders import DECODERS, Decoder, ShowTell, build_decoder
-from tests.model.toys import GridAttention, Merge, OneShot, SaidWords
+from tests.model.toys import GridAttention, Merge, OneShot, UsedWords
 
 BOS = 1
 
 
 def decoders() -> list[Decoder]:
     return [
-        ShowTell(vocab_size=11, feature_size=6, embed_size=5, hidden_size=7),
-        ShowTell(vocab_size=11, feature_size=6, embed_size=5, hidden_size=7, layers=3, dropout=0.3),
+        ShowTell(ShowTell.Config(vocab_size=11, feature_size=6, embed_size=5, hidden_size=7)),
+        ShowTell(ShowTell.Config(vocab_size=11, feature_size=6, embed_size=5, hidden_size=7, layers=3, dropout=0.3)),
         GridAttention(vocab_size=11, feature_size=6),
         Merge(vocab_size=11, feature_size=6),
-        SaidWords(vocab_size=11, feature_size=6),
+        UsedWords(vocab_size=11, feature_size=6),
         OneShot(vocab_size=11, feature_size=6),
     ]
 
 
 def features_for(decoder: Decoder, images: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(images)
-    shape = (images, 6) if decoder.wants == "pooled" else (images, 9, 6)
+    shape = (images, 6) if decoder.feature_kind == "pooled" else (images, 9, 6)
     return torch.randn(shape, generator=generator)
 
 
@@ -75,7 +76,7 @@ def test_rows_are_independent_and_reorderable(index: int) -> None:
 
 
 def test_show_tell_learns_and_reads_the_image() -> None:
-    decoder = ShowTell(vocab_size=11, feature_size=6, embed_size=16, hidden_size=16, dropout=0.0)
+    decoder = ShowTell(ShowTell.Config(vocab_size=11, feature_size=6, embed_size=16, hidden_size=16, dropout=0.0))
     features = features_for(decoder, 2)
     tokens = torch.tensor([[BOS, 4, 5, 6], [BOS, 7, 8, 9]])
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
@@ -91,7 +92,7 @@ def test_show_tell_learns_and_reads_the_image() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_show_tell_drops_only_while_training(layers: int) -> None:
-    decoder = ShowTell(vocab_size=11, feature_size=6, embed_size=32, hidden_size=32, layers=layers)
+    decoder = ShowTell(ShowTell.Config(vocab_size=11, feature_size=6, embed_size=32, hidden_size=32, layers=layers))
     features, tokens = features_for(decoder, 2), torch.tensor([[BOS, 4], [BOS, 5]])
     assert not torch.equal(decoder(features, tokens), decoder(features, tokens))
     first, second = decoder.start(features), decoder.start(features)
@@ -101,15 +102,17 @@ def test_show_tell_drops_only_while_training(layers: int) -> None:
 
 
 def test_show_tell_runs_in_bfloat16() -> None:
-    decoder = ShowTell(vocab_size=11, feature_size=6, embed_size=5, hidden_size=7).eval().to(torch.bfloat16)
+    decoder = (
+        ShowTell(ShowTell.Config(vocab_size=11, feature_size=6, embed_size=5, hidden_size=7)).eval().to(torch.bfloat16)
+    )
     state = decoder.start(features_for(decoder, 2).to(torch.bfloat16))
     logits, _ = decoder.step(torch.tensor([BOS, BOS]), state)
     assert logits.dtype == torch.bfloat16
 
 
 def test_built_from_its_config() -> None:
-    decoder = ShowTell(vocab_size=11, feature_size=6, hidden_size=7, layers=2)
-    config = json.loads(json.dumps(decoder.config))
+    decoder = ShowTell(ShowTell.Config(vocab_size=11, feature_size=6, hidden_size=7, layers=2))
+    config = json.loads(json.dumps(asdict(decoder.config)))
     again = build_decoder(decoder.name, config)
     assert type(again) is ShowTell
     assert again.config == decoder.config
@@ -121,7 +124,7 @@ def test_built_from_its_config() -> None:
     ("name", "config", "message"),
     [
         ("show_tel", {}, "no decoder is called 'show_tel'; there are: show_tell, merge, "),
-        ("show_tell", {"vocab_size": 5}, "missing 1 required positional argument"),
+        ("show_tell", {"vocab_size": 5}, "missing 1 required keyword-only argument"),
         (
             "show_tell",
             {"vocab_size": 5, "feature_size": 4, "heads": 2},

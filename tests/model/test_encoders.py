@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 from captionkit.images import Preprocessing
 from captionkit.model.encoders import EncoderError, build_encoder, default_preprocessing, encoder_names
-from captionkit.model.tiny_resnet import Block
+from captionkit.model.encoders.tiny_resnet import Block
 
 SQUEEZENET = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet1_1.pth"
 SMALL = Preprocessing(size=64, resize=64)

@@ -1,10 +1,8 @@
 """Tiny decoders of other families, which show that the interface and the search fit them.
 
 `GridAttention` attends over a grid (Xu et al. 2015), `Merge` mixes image and words late (Tanti et al. 2018),
-`SaidWords` carries a mask of what was said, `OneShot` says everything in `start`.
+`UsedWords` carries a mask of the words used so far, `OneShot` computes all logits in `start`.
 """
-
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +11,13 @@ from captionkit.model.decoders import Decoder, State
 
 
 class GridAttention(Decoder):
-    """A GRU cell that looks at the grid anew for every word."""
+    """A GRU cell that attends to the grid anew for every word."""
 
-    name: ClassVar[str] = "toy_grid_attention"
-    wants: ClassVar[Literal["pooled", "grid"]] = "grid"
+    name = "toy_grid_attention"
+    feature_kind = "grid"
 
     def __init__(self, vocab_size: int, feature_size: int, hidden_size: int = 8) -> None:
-        super().__init__(vocab_size=vocab_size, feature_size=feature_size, hidden_size=hidden_size)
+        super().__init__(self.Config(vocab_size=vocab_size, feature_size=feature_size))
         self.words = nn.Embedding(vocab_size, hidden_size)
         self.keys = nn.Linear(feature_size, hidden_size)
         self.cell = nn.GRUCell(2 * hidden_size, hidden_size)
@@ -39,27 +37,26 @@ class GridAttention(Decoder):
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         keys, hidden = state.memory["keys"], state.carry["hidden"]
         weights = torch.softmax((keys * hidden.unsqueeze(1)).sum(dim=2), dim=1)
-        seen = (weights.unsqueeze(2) * keys).sum(dim=1)
-        hidden = self.cell(torch.cat([self.words(tokens), seen], dim=1), hidden)
+        context = (weights.unsqueeze(2) * keys).sum(dim=1)
+        hidden = self.cell(torch.cat([self.words(tokens), context], dim=1), hidden)
         return self.output(hidden), State({"hidden": hidden}, state.memory)
 
 
 class Merge(Decoder):
     """Words go through an RNN of their own; the image is added just before the output."""
 
-    name: ClassVar[str] = "toy_merge"
-    wants: ClassVar[Literal["pooled", "grid"]] = "pooled"
+    name = "toy_merge"
 
     def __init__(self, vocab_size: int, feature_size: int, hidden_size: int = 8) -> None:
-        super().__init__(vocab_size=vocab_size, feature_size=feature_size, hidden_size=hidden_size)
+        super().__init__(self.Config(vocab_size=vocab_size, feature_size=feature_size))
         self.image = nn.Linear(feature_size, hidden_size)
         self.words = nn.Embedding(vocab_size, hidden_size)
         self.gru = nn.GRU(hidden_size, hidden_size, batch_first=True)
         self.output = nn.Linear(hidden_size, vocab_size)
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        said, _ = self.gru(self.words(tokens))
-        logits: Tensor = self.output(torch.relu(self.image(features).unsqueeze(1) + said))
+        hidden, _ = self.gru(self.words(tokens))
+        logits: Tensor = self.output(torch.relu(self.image(features).unsqueeze(1) + hidden))
         return logits
 
     def start(self, features: Tensor) -> State:
@@ -68,48 +65,46 @@ class Merge(Decoder):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         hidden = state.carry["hidden"].unsqueeze(0)
-        said, hidden = self.gru(self.words(tokens).unsqueeze(1), hidden)
-        logits = self.output(torch.relu(state.memory["image"] + said.squeeze(1)))
+        output, hidden = self.gru(self.words(tokens).unsqueeze(1), hidden)
+        logits = self.output(torch.relu(state.memory["image"] + output.squeeze(1)))
         return logits, State({"hidden": hidden.squeeze(0)}, state.memory)
 
 
-class SaidWords(Decoder):
-    """Never says a word twice: the carry holds a mask (R, V) of what was said."""
+class UsedWords(Decoder):
+    """Never predicts a word twice: the carry holds a mask (R, V) of the words used."""
 
-    name: ClassVar[str] = "toy_said_words"
-    wants: ClassVar[Literal["pooled", "grid"]] = "pooled"
+    name = "toy_used_words"
 
     def __init__(self, vocab_size: int, feature_size: int, first_word: int = 4) -> None:
-        super().__init__(vocab_size=vocab_size, feature_size=feature_size, first_word=first_word)
+        super().__init__(self.Config(vocab_size=vocab_size, feature_size=feature_size))
         self.first_word = first_word
         self.image = nn.Linear(feature_size, vocab_size)
         self.words = nn.Embedding(vocab_size, vocab_size)
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        said = nn.functional.one_hot(tokens, self.vocab_size).cumsum(dim=1) > 0
-        said[:, :, : self.first_word] = False
+        used = nn.functional.one_hot(tokens, self.vocab_size).cumsum(dim=1) > 0
+        used[:, :, : self.first_word] = False
         logits: Tensor = self.image(features).unsqueeze(1) + self.words(tokens)
-        return logits.masked_fill(said, -torch.inf)
+        return logits.masked_fill(used, -torch.inf)
 
     def start(self, features: Tensor) -> State:
         image = self.image(features)
-        return State({"said": torch.zeros_like(image, dtype=torch.bool)}, {"image": image})
+        return State({"used": torch.zeros_like(image, dtype=torch.bool)}, {"image": image})
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        said = state.carry["said"].scatter(1, tokens.unsqueeze(1), True)
-        said[:, : self.first_word] = False
-        logits = (state.memory["image"] + self.words(tokens)).masked_fill(said, -torch.inf)
-        return logits, State({"said": said}, state.memory)
+        used = state.carry["used"].scatter(1, tokens.unsqueeze(1), True)
+        used[:, : self.first_word] = False
+        logits = (state.memory["image"] + self.words(tokens)).masked_fill(used, -torch.inf)
+        return logits, State({"used": used}, state.memory)
 
 
 class OneShot(Decoder):
     """All logits at once in `start`; a step only reads those of its position, as a view."""
 
-    name: ClassVar[str] = "toy_one_shot"
-    wants: ClassVar[Literal["pooled", "grid"]] = "pooled"
+    name = "toy_one_shot"
 
     def __init__(self, vocab_size: int, feature_size: int, length: int = 5) -> None:
-        super().__init__(vocab_size=vocab_size, feature_size=feature_size, length=length)
+        super().__init__(self.Config(vocab_size=vocab_size, feature_size=feature_size))
         self.max_steps = length
         self.output = nn.Linear(feature_size, length * vocab_size)
 

@@ -45,7 +45,7 @@ def test_a_decoder_learns_six_captions_by_heart_the_same_way_each_time() -> None
     curves: list[list[Point]] = []
     for _ in range(2):
         torch.manual_seed(0)
-        decoder = ShowTell(vocab_size=12, feature_size=6, embed_size=16, hidden_size=24, dropout=0.0)
+        decoder = ShowTell(ShowTell.Config(vocab_size=12, feature_size=6, embed_size=16, hidden_size=24, dropout=0.0))
         seen: list[Point] = []
         curve = fit(decoder, teacher_forcing(decoder), batches(), LoopOptions(300, 1e-2), seen.append, every=80)
         assert curve == seen
@@ -60,7 +60,7 @@ def test_a_decoder_learns_six_captions_by_heart_the_same_way_each_time() -> None
 
 
 def test_frozen_parameters_stay() -> None:
-    decoder = ShowTell(vocab_size=12, feature_size=6, embed_size=8, hidden_size=8)
+    decoder = ShowTell(ShowTell.Config(vocab_size=12, feature_size=6, embed_size=8, hidden_size=8))
     decoder.words.weight.requires_grad_(False)
     before = decoder.words.weight.clone()
     fit(decoder, teacher_forcing(decoder), batches(), LoopOptions(3))

@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from captionkit.model.decoders import DECODERS, build_decoder
+from captionkit.model.decoders import DECODERS, AttentionDecoder, build_decoder
 from captionkit.training.loop import pad_tokens
-from captionkit.training.objectives import Objective, Totals
+from captionkit.training.objectives import Objective, Totals, doubly_stochastic_loss
 from captionkit.vocabulary import EOS, PAD
+from tests.model.decoders import families
 
 SMALL = {"vocab_size": 12, "feature_size": 5, "dropout": 0.0}
 CAPTIONS = [[4, 5, 6], [7], [8, 9, 10, 11], [5, 5]]
 
 
 def features_for(name: str) -> torch.Tensor:
-    shape = (4, 5) if DECODERS[name].wants == "pooled" else (4, 6, 5)
+    shape = (4, 5) if DECODERS[name].feature_kind == "pooled" else (4, 6, 5)
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -82,3 +83,31 @@ def test_the_self_critical_loss_makes_better_captions_likelier() -> None:
     change = likelihoods().detach() - before
     assert (change[[0, 2]] > 0).all()
     assert (change[[1, 3]] < 0).all()
+
+
+def test_doubly_stochastic_loss_by_hand() -> None:
+    attention = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.25, 0.75], [1.0, 0.0]]])
+    is_real = torch.tensor([[True, True], [True, False]])
+    # The first image's places get 1.5 and 0.5, the second's 0.25 and 0.75.
+    assert doubly_stochastic_loss(attention, is_real).item() == pytest.approx((0.25 + 0.25 + 0.5625 + 0.0625) / 4)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in families.SMALL if isinstance(families.small(kind), AttentionDecoder)]
+)
+def test_attention_can_be_trained(kind: str) -> None:
+    decoder = families.small(kind).eval()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(3)  # untrained, it attends to all places alike
+    features, tokens = families.features_for(decoder, 4), families.captions(4)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.01)
+    losses = []
+    for _ in range(20):
+        _, attention = decoder.attend(features, tokens[:, :-1])
+        loss = doubly_stochastic_loss(attention, tokens[:, 1:] != 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]

@@ -1,120 +1,108 @@
-"""What the families that look at a grid have in common: the way through the words, the attention, the maps."""
+"""What families with attention over a grid have in common. Letters of shapes: see base.py, and here:
+
+A  values of a key or query in the attention, `attention_size`
+O  values that the family's recurrence gives to its output layers
+"""
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from captionkit.model.decoders.base import Decoder, State, Tensors
+from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.recurrent import RecurrentDecoder
 
 
-class AttentionDecoder(Decoder):
-    """A decoder that looks at the places of a grid anew for every word, and can say where it looked.
+class AttentionDecoder(RecurrentDecoder):
+    """A decoder that attends to the places of a grid anew for every word.
 
-    A family has `words`, `dropout`, `start` and the three steps below; `forward` and `step` follow, and agree.
+    A family makes `from_word`, and has `start`, `attend_step` and `to_logits`; `forward` and `step` follow, and agree.
     """
 
-    wants: ClassVar[Literal["pooled", "grid"]] = "grid"
-    words: nn.Embedding
-    dropout: nn.Dropout
+    @dataclass(frozen=True, kw_only=True)
+    class Config(RecurrentDecoder.Config):
+        attention_size: int = 256
+        """A, length of keys and queries."""
+
+    config: Config
+    feature_kind = "grid"
+    from_word: nn.Linear
+    """The words' part of the gates, E → G. It needs no state: `attend` computes it for all T words at once."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.words = self.make_embedding(config.embed_size, frozen=config.frozen_words)
 
     @abstractmethod
-    def read(self, embedded: Tensor) -> Tensor:
-        """What words (…, embed_size) give to the recurrence, for all time steps at once: (…, any)."""
-
-    @abstractmethod
-    def advance(self, read: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
-        """One step of the recurrence, on what was read (R, any): outputs (R, any), attention (R, P), the new carry."""
-
-    @abstractmethod
-    def say(self, outputs: Tensor, embedded: Tensor) -> Tensor:
-        """Logits (…, V) from the outputs (…, any) and the words (…, embed_size) that led to them."""
-
-    def attend(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Teacher forcing that also says where it looked.
+    def attend_step(self, gates_RG: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
+        """One step of the recurrence.
 
         Args:
-            features: (N, P, D).
-            tokens: (N, T), beginning with the start marker.
+            gates_RG: the words' part of the gates.
 
         Returns:
-            Logits (N, T, V), and attention (N, T, P), which adds up to 1 over the places. At [:, t] both are those
-            of the word after `tokens[:, t]`.
+            Outputs (R, O), attention weights (R, P), and the new carry.
         """
-        state = self.start(features)
-        embedded = self.dropout(self.words(tokens))
+
+    @abstractmethod
+    def to_logits(self, outputs: Tensor, words: Tensor) -> Tensor:
+        """Logits (…, V) from outputs (…, O) and the vectors (…, E) of the words that led to them."""
+
+    def attend(self, features_NPD: Tensor, tokens_NT: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher forcing that also returns the attention.
+
+        Returns:
+            Logits (N, T, V), and attention weights (N, T, P), which add up to 1 over the places. At [:, t] both belong
+            to the prediction of the token after `tokens_NT[:, t]`.
+        """
+        state = self.start(features_NPD)
+        words_NTE = self.dropout(self.words(tokens_NT))
         outputs, attention = [], []
-        for read in self.read(embedded).unbind(1):
-            output, weights, carry = self.advance(read, state)
+        for gates_NG in self.from_word(words_NTE).unbind(1):
+            output_NO, weights_NP, carry = self.attend_step(gates_NG, state)
             state = State(carry, state.memory)
-            outputs.append(output)
-            attention.append(weights)
-        return self.say(torch.stack(outputs, dim=1), embedded), torch.stack(attention, dim=1)
+            outputs.append(output_NO)
+            attention.append(weights_NP)
+        return self.to_logits(torch.stack(outputs, dim=1), words_NTE), torch.stack(attention, dim=1)
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Features (N, P, D), tokens (N, T) → logits (N, T, V)."""
-        return self.attend(features, tokens)[0]
+    def forward(self, features_NPD: Tensor, tokens_NT: Tensor) -> Tensor:
+        """See `Decoder.forward`."""
+        return self.attend(features_NPD, tokens_NT)[0]
 
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Tokens (R,) → logits (R, V)."""
-        embedded = self.dropout(self.words(tokens))
-        output, _, carry = self.advance(self.read(embedded), state)
-        return self.say(output, embedded), State(carry, state.memory)
+    def step(self, tokens_R: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `Decoder.step`."""
+        words_RE = self.dropout(self.words(tokens_R))
+        outputs_RO, _, carry = self.attend_step(self.from_word(words_RE), state)
+        return self.to_logits(outputs_RO, words_RE), State(carry, state.memory)
 
     @torch.no_grad()
-    def attention_maps(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Where it looked for each word of captions it has found, to be drawn over the images.
+    def attention_maps(self, features_NPD: Tensor, tokens_NT: Tensor) -> Tensor:
+        """Attention weights (N, T, P) for captions that were found, to be drawn over the images.
 
         Args:
-            features: (N, P, D); places are row by row, as encoders give them.
-            tokens: (N, T), the start marker and the caption's words.
-
-        Returns:
-            (N, T, P): at [:, t] for the word after `tokens[:, t]`; the last is for the end marker.
+            features_NPD: places row by row, as encoders give them.
+            tokens_NT: the start marker and the caption's words; the last weights belong to the end marker.
         """
-        return self.attend(features, tokens)[1]
+        return self.attend(features_NPD, tokens_NT)[1]
 
 
 class AdditiveAttention(nn.Module):
-    """A weight for each place from a small network of the place and a query (Bahdanau et al. 2014, arXiv:1409.0473).
+    """Weights of places by a small network over place and query (Bahdanau et al. 2014, arXiv:1409.0473)."""
 
-    Args:
-        feature_size: D, the length of a place's vector.
-        query_size: H, the length of a query.
-        attention_size: A, the length of both in the small network.
-    """
-
-    def __init__(self, feature_size: int, query_size: int, attention_size: int) -> None:
+    def __init__(self, config: AttentionDecoder.Config) -> None:
         super().__init__()
-        self.keys = nn.Linear(feature_size, attention_size)
-        self.query = nn.Linear(query_size, attention_size, bias=False)
-        self.energy = nn.Linear(attention_size, 1, bias=False)
+        self.keys = nn.Linear(config.feature_size, config.attention_size)
+        self.query = nn.Linear(config.hidden_size, config.attention_size, bias=False)
+        self.energy = nn.Linear(config.attention_size, 1, bias=False)
 
-    def forward(self, query: Tensor, keys: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Query (R, H), keys (R, P, A) = `self.keys(grid)`, grid (R, P, D) → what is seen (R, D), weights (R, P)."""
-        # In place: these are the largest tensors of a training step, and fetching memory for them takes its time.
-        compared = (keys + self.query(query).unsqueeze(1)).tanh_()
-        weights = torch.softmax(self.energy(compared).squeeze(2), dim=1)
-        return torch.bmm(weights.unsqueeze(1), grid).squeeze(1), weights
+    def forward(self, query_RH: Tensor, keys_RPA: Tensor, grid_RPD: Tensor) -> tuple[Tensor, Tensor]:
+        """The context (R, D), which is the weighted mean of the places, and the weights (R, P).
 
-
-def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """An LSTM's new hidden and cell state (R, H), from the sum of all that goes into its gates (R, 4H)."""
-    keep_new, keep_old, new, show = gates.chunk(4, dim=1)
-    cell = torch.sigmoid(keep_old) * cell + torch.sigmoid(keep_new) * torch.tanh(new)
-    return torch.sigmoid(show) * torch.tanh(cell), cell
-
-
-def doubly_stochastic_loss(attention: Tensor, is_real: Tensor) -> Tensor:
-    """How far the attention of a caption is from looking at every place once in all (Xu et al. 2015, equation 14).
-
-    Args:
-        attention: (N, T, P).
-        is_real: (N, T), whether there is a word or an end marker to predict, or only padding.
-
-    Returns:
-        The mean over images and places of (1 - Σ_t attention)², to be added to the loss with a weight (theirs: 1).
-    """
-    looked = (attention * is_real.unsqueeze(2)).sum(dim=1, dtype=torch.float32)
-    return (1 - looked).square().mean()
+        Args:
+            keys_RPA: `self.keys(grid_RPD)`, the same for all steps.
+        """
+        # In place: this is the largest tensor of a training step, and allocating it takes time.
+        hidden_RPA = (keys_RPA + self.query(query_RH).unsqueeze(1)).tanh_()
+        weights_RP = torch.softmax(self.energy(hidden_RPA).squeeze(2), dim=1)
+        return torch.bmm(weights_RP.unsqueeze(1), grid_RPD).squeeze(1), weights_RP

@@ -1,159 +1,169 @@
 """What every decoder family offers: `forward` to train with, `start` and `step` to search with.
 
-Shapes: N images, R rows (an image's hypotheses lie next to each other), T tokens, V words, D features,
-P places of a grid.
+The names of tensors end in the letters of their axes (Noam Shazeer's shape suffixes): `features_NPD` is (N, P, D).
+
+    N  images                      D  values of a feature vector, `feature_size`
+    R  rows of a search            P  places of a grid, in grid features only
+    T  tokens of a caption         E  values of a word's vector, `embed_size`
+    V  words of the vocabulary     H  values of an LSTM's hidden state, `hidden_size`
+                                   G  values of an LSTM's four gates, 4 × H
+
+Search has one row for each hypothesis; those of an image are neighbours. A family's file adds letters of its own.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from captionkit.model.tuning import EMBEDDING_RANGE, MAX_DEVIATIONS, MIN_RELATIVE_SPREAD, MIN_SPREAD
+
 Tensors = dict[str, Tensor]
+FeatureKind = Literal["pooled", "grid"]
+"""Features are "pooled" (N, D), one vector for the image, or a "grid" (N, P, D), one vector for each place."""
 
 PADDING = 0
-"""The id of padding, `captionkit.vocabulary.PAD`: this floor knows ids, but no words."""
-
-FARTHEST = 8.0
-"""Standard deviations from the mean at which standardised features are cut off."""
-
-_COUNTS = ("layers", "length", "positions")
-
-
-@torch.no_grad()
-def remember(gates: Tensor) -> None:
-    """Let an LSTM begin by remembering: add 1 to the bias (4 × hidden_size,) of its forget gate.
-
-    With PyTorch's 0 it begins by halving its cell at every step (Jozefowicz et al. 2015,
-    http://proceedings.mlr.press/v37/jozefowicz15.html).
-    """
-    hidden_size = len(gates) // 4
-    gates[hidden_size : 2 * hidden_size] += 1
+"""The id of padding, equal to `captionkit.vocabulary.PAD`: decoders know ids, but do not import the vocabulary."""
 
 
 class State(NamedTuple):
-    """Where the rows of a search stand. The first axis of every tensor is the row.
-
-    carry: what a step changes and the next one needs: hidden and cell state, a mask of words said, a
-        position. Search reorders it after every step, as hypotheses overtake each other.
-    memory: what stays the same for an image: projected features, or all logits of a one-shot decoder.
-        Search repeats it for the hypotheses of an image and never reorders it: large tensors belong here.
-    """
+    """What a decoder remembers between two steps. The first axis of every tensor is the row."""
 
     carry: Tensors
+    """What a step changes: hidden and cell states, a mask of the words used, a position. Search reorders it after
+    every step, as it does the hypotheses."""
     memory: Tensors
+    """What stays the same for an image: projected features, or all logits of a one-shot decoder. Search repeats it for
+    the hypotheses of an image and never reorders it, so large tensors belong here."""
 
 
 class Decoder(nn.Module, ABC):
-    """Turns an image's features into words, one after another.
+    """Predicts a caption's tokens from an image's features, one after another.
 
-    A family is one file with a subclass that sets `name` and `wants`, and has an entry in `DECODERS`. It
-    passes its constructor's arguments on to `Decoder.__init__`, which keeps them as `config`;
-    `DECODERS[name](**config)` builds its like. Teacher forcing and stepping must agree:
-    `forward(features, tokens)[:, t]` is what `step` gives after `tokens[:, :t + 1]`. A row's result must not
-    depend on the rows beside it.
+    A family is one file with a subclass that sets `name` and `Config`, and has an entry in `DECODERS`. It must keep
+    two promises: teacher forcing and stepping agree, so that `forward(features, tokens)[:, t]` is what `step` gives
+    after `tokens[:, : t + 1]`; and a row's result does not depend on the other rows.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What a decoder is built from. Bundles keep it as JSON, by `dataclasses.asdict`.
+
+        Raises:
+            ValueError: a size or count below 1, or a dropout outside [0, 1).
+        """
+
+        vocab_size: int
+        """V, words of the vocabulary, the special ones included."""
+        feature_size: int
+        """D, length of a feature vector."""
+        dropout: float = 0.5
+        """Share of values that training sets to 0. The family says of which tensors."""
+
+        def __post_init__(self) -> None:
+            for field in fields(self):
+                value = getattr(self, field.name)
+                if field.type in (int, "int") and (not isinstance(value, int) or value < 1):
+                    raise ValueError(f"{field.name} must be a whole number of at least 1, not {value!r}")
+            if not 0 <= self.dropout < 1:
+                raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
 
     name: ClassVar[str]
     """The family's name in `DECODERS` and in bundles."""
-    wants: ClassVar[Literal["pooled", "grid"]]
-    """The features it reads: "pooled" (N, D), or "grid" (N, P, D)."""
-    max_steps: int | None = None
-    """The most steps it can take after `start`; None where there is no end (a one-shot decoder has one)."""
+    feature_kind: ClassVar[FeatureKind] = "pooled"
+    """The features it reads."""
     predicts_padding: ClassVar[bool] = False
-    """Whether "no word" after a caption's end is a thing it has to learn, as it cannot know that it has ended.
+    """Whether it must learn to predict "no word" after the end of a caption, since it cannot know that it has ended.
 
-    The loss then counts every position: those after the end marker have the end marker as their target, not padding.
-    That a place is the end or lies behind it is one event, whose probability ends hypotheses in a search.
+    The loss then counts every position: the target of those after the end marker is the end marker, not padding. In a
+    search, the probability that a position is the end or lies behind it ends hypotheses.
     """
+    config: Config
+    max_steps: int | None = None
+    """The most steps that it can take after `start`; None for no limit."""
     feature_mean: Tensor
     feature_scale: Tensor
 
-    def __init__(self, *, vocab_size: int, feature_size: int, **config: Any) -> None:
-        """Remember the constructor's arguments. Raises ValueError for sizes below 1 and a dropout outside [0, 1)."""
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
-        self.feature_size = feature_size
-        self.config: dict[str, Any] = {"vocab_size": vocab_size, "feature_size": feature_size, **config}
-        for key, value in self.config.items():
-            if (key.endswith("_size") or key in _COUNTS) and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{self.name}: {key} must be a whole number of at least 1, not {value!r}")
-            if key == "dropout" and not 0 <= value < 1:
-                raise ValueError(f"{self.name}: dropout must be at least 0 and below 1, not {value!r}")
-
-        # Beside the weights, in checkpoints and bundles: they belong to the encoder the decoder was trained with.
-        self.register_buffer("feature_mean", torch.zeros(feature_size))
-        self.register_buffer("feature_scale", torch.ones(feature_size))
+        self.config = config
+        self.vocab_size, self.feature_size = config.vocab_size, config.feature_size
+        self.dropout = nn.Dropout(config.dropout)
+        # Buffers, so that checkpoints and bundles keep them: they belong to the encoder that training used.
+        self.register_buffer("feature_mean", torch.zeros(config.feature_size))
+        self.register_buffer("feature_scale", torch.ones(config.feature_size))
 
     @torch.no_grad()
     def set_feature_statistics(self, features: Tensor) -> None:
-        """Have features brought to mean 0 and variance 1, value by value, before anything reads them.
+        """Make `standardize` bring each of the D values to mean 0 and variance 1.
 
-        Encoders' magnitudes differ a hundredfold, and what all images have in common drowns what tells them apart.
-        Unlike a batch norm on the image (which the PyTorch tutorial of Show and Tell has), it knows no batches, so any
-        number of workers learns the same.
+        The magnitudes of encoders' features differ a hundredfold, and what all images share hides how they differ.
+        Unlike a batch norm on the image (in the PyTorch tutorial of Show and Tell), the result does not depend on
+        batches, so any number of workers learns the same.
 
         Args:
-            features: (N, …, D) of images as they come in training; some thousand are enough.
+            features: (N, …, D), of training images; some thousand are enough.
         """
-        found = features.float().flatten(0, -2)
-        spread = found.std(dim=0, correction=0)
-        self.feature_mean.copy_(found.mean(dim=0))
-        # A value that hardly varies is not blown up.
-        self.feature_scale.copy_(1 / (spread + 0.01 * spread.mean()).clamp(min=1e-4))
+        flat = features.float().flatten(0, -2)
+        spread_D = flat.std(dim=0, correction=0)
+        self.feature_mean.copy_(flat.mean(dim=0))
+        # The added spread keeps values that hardly vary small.
+        self.feature_scale.copy_(1 / (spread_D + MIN_RELATIVE_SPREAD * spread_D.mean()).clamp(min=MIN_SPREAD))
 
-    def standardised(self, features: Tensor) -> Tensor:
-        """Features (…, D) as `set_feature_statistics` wants them; unchanged where it was never called.
+    def standardize(self, features: Tensor) -> Tensor:
+        """Features (…, D) by the statistics of `set_feature_statistics`; unchanged where it was never called.
 
-        Rectified features have long tails (some of SqueezeNet's lie 50 standard deviations out), which are cut off.
+        Values are clipped at `MAX_DEVIATIONS`: after a ReLU features have long tails.
         """
-        farthest = torch.where((self.feature_scale == 1).all(), torch.inf, FARTHEST)
-        return ((features - self.feature_mean) * self.feature_scale).clamp(-farthest, farthest)
+        limit = torch.where((self.feature_scale == 1).all(), torch.inf, MAX_DEVIATIONS)
+        return ((features - self.feature_mean) * self.feature_scale).clamp(-limit, limit)
 
-    def _embedding(self, embed_size: int, frozen: bool) -> nn.Embedding:
-        """What a family that reads words calls `self.words`."""
-        words = nn.Embedding(self.vocab_size, embed_size)
-        # PyTorch's N(0, 1) would drown the image's vector; the code of Show and Tell draws from ±0.08.
-        nn.init.uniform_(words.weight, -0.08, 0.08)
-        words.weight.requires_grad_(not frozen)
-        return words
+    def project_image(self, layer: nn.Linear, features_ND: Tensor) -> Tensor:
+        """A hidden layer over the features: dropout, `layer`, ReLU."""
+        return torch.relu(layer(self.dropout(self.standardize(features_ND))))
 
-    @torch.no_grad()
+    def make_embedding(self, size: int, *, frozen: bool = False) -> nn.Embedding:
+        """A vector for each word, (V, size). PyTorch's N(0, 1) would outweigh the image."""
+        embedding = nn.Embedding(self.vocab_size, size)
+        nn.init.uniform_(embedding.weight, -EMBEDDING_RANGE, EMBEDDING_RANGE)
+        embedding.weight.requires_grad_(not frozen)
+        return embedding
+
     def set_embeddings(self, vectors: Tensor, *, frozen: bool) -> None:
-        """Begin with given word vectors (V, embed_size), GloVe's for example, copied into the decoder's dtype.
+        """Begin with given word vectors, GloVe's for example.
 
         Args:
-            frozen: keep them as they are in training, those of the markers too; a bundle remembers it.
+            vectors: (V, E), copied into the decoder's dtype.
+            frozen: keep them in training as they are, those of the markers too. Kept in the config.
 
         Raises:
             ValueError: vectors of another shape, or a decoder that reads no words.
         """
-        words = getattr(self, "words", None)
-        if not isinstance(words, nn.Embedding):
-            raise ValueError(f"{self.name} reads no words, and so takes no word vectors")
-        if vectors.shape != words.weight.shape:
-            wanted = f"{tuple(words.weight.shape)} (words, embed_size)"
-            raise ValueError(f"{self.name}: word vectors are {wanted}, not {tuple(vectors.shape)}")
-        words.weight.copy_(vectors)
-        words.weight.requires_grad_(not frozen)
-        self.config["frozen_words"] = frozen
+        raise ValueError(f"{self.name} reads no words, and so takes no word vectors")
 
     @abstractmethod
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Teacher forcing: features (N, D) or (N, P, D), tokens (N, T) beginning with the start marker.
+    def forward(self, features: Tensor, tokens_NT: Tensor) -> Tensor:
+        """Teacher forcing.
 
-        Returns logits (N, T, V); `logits[:, t]` predicts the token after `tokens[:, t]`.
+        Args:
+            features: (N, D) or (N, P, D).
+            tokens_NT: int64, beginning with the start marker.
+
+        Returns:
+            Logits (N, T, V); those at [:, t] predict the token after `tokens_NT[:, t]`.
         """
 
     @abstractmethod
     def start(self, features: Tensor) -> State:
-        """The state of N rows that have read the image and no token yet."""
+        """The state of N rows that have read the features, (N, D) or (N, P, D), and no token yet."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one token per row, (R,) int64, the start marker first; return logits (R, V) and the new state.
+    def step(self, tokens_R: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one token for each row, int64, the start marker first.
 
-        Neither the state given nor its tensors are changed, and the same `memory` is handed on. Logits may be
-        -inf for words that cannot come, but not for all of them.
+        Returns:
+            Logits (R, V), and the new state with the same `memory`. The state given and its tensors stay unchanged.
+            Logits may be -inf for words that cannot come, but not for all of them.
         """

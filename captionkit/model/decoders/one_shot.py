@@ -1,86 +1,66 @@
-"""One-shot: the whole sentence at once from the image, each position without knowing what stands at the others.
+"""One-shot: all words at once from the image, each position without knowing the words at the others.
 
-It is known to be the weak one: where two captions are equally likely it mixes their words. It is kept to show what
-the words said so far are worth. As no position knows whether the caption has ended, "no word" is predicted as well.
+A weak baseline: where two captions are equally likely, it mixes their words. It shows what reading the words so far is
+worth. Letters of shapes: see base.py, and here:
+
+    L  positions, `length`
+    S  values of a position's hidden layer, `position_size`
 """
 
-from typing import ClassVar, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import linear
 
 from captionkit.model.decoders.base import Decoder, State
 
 
 class OneShot(Decoder):
-    """A hidden layer that all positions share, one for each position, and an output layer that they share again.
+    """A hidden layer shared by all positions, one for each position, and a shared output layer; dropout before both
+    hidden layers and the output."""
 
-    Args:
-        vocab_size: number of words, the special ones included.
-        feature_size: length of an image's feature vector.
-        hidden_size: length of the shared layer.
-        position_size: length of each position's layer.
-        length: positions: the most words, and an end marker, that a caption can have.
-        dropout: share of values dropped before and between the layers while training.
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Decoder.Config):
+        hidden_size: int = 512
+        """H, length of the shared layer."""
+        position_size: int = 256
+        """S, length of each position's layer."""
+        length: int = 40
+        """L, the most tokens of a caption, the end marker included."""
 
-    Raises:
-        ValueError: a size below 1, or a dropout outside [0, 1).
-    """
+    config: Config
+    name = "one_shot"
+    predicts_padding = True
 
-    name: ClassVar[str] = "one_shot"
-    wants: ClassVar[Literal["pooled", "grid"]] = "pooled"
-    predicts_padding: ClassVar[bool] = True
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.max_steps = config.length
+        self.image = nn.Linear(config.feature_size, config.hidden_size)
+        self.positions = nn.Linear(config.hidden_size, config.length * config.position_size)
+        self.output = nn.Linear(config.position_size, config.vocab_size)
 
-    def __init__(
-        self,
-        vocab_size: int,
-        feature_size: int,
-        hidden_size: int = 512,
-        position_size: int = 256,
-        length: int = 40,
-        dropout: float = 0.5,
-    ) -> None:
-        super().__init__(
-            vocab_size=vocab_size,
-            feature_size=feature_size,
-            hidden_size=hidden_size,
-            position_size=position_size,
-            length=length,
-            dropout=dropout,
-        )
-        self.max_steps = length
-        self.image = nn.Linear(feature_size, hidden_size)
-        self.positions = nn.Linear(hidden_size, length * position_size)
-        self.output = nn.Linear(position_size, vocab_size)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Features (N, D), tokens (N, T) → logits (N, T, V). Of the tokens only their number counts.
-
-        Raises:
-            ValueError: more tokens than it has positions.
-        """
-        steps, length = tokens.shape[1], self.config["length"]
+    def forward(self, features_ND: Tensor, tokens_NT: Tensor) -> Tensor:
+        """Of the tokens only their number T counts. Raises ValueError where it is above `length`."""
+        steps, length = tokens_NT.shape[1], self.config.length
         if steps > length:
             raise ValueError(f"{self.name} has {length} positions, not {steps}: cut the captions, or give it more")
-        return self._say(features, steps)
+        return self._to_logits(features_ND, steps)
 
-    def start(self, features: Tensor) -> State:
-        """Carry: "position" (N,), 0; memory: "logits" (N, length, V)."""
-        position = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-        return State({"position": position}, {"logits": self._say(features, self.config["length"])})
+    def start(self, features_ND: Tensor) -> State:
+        """Carry: "position" (N,), 0. Memory: "logits" (N, L, V)."""
+        position_N = torch.zeros(len(features_ND), dtype=torch.int64, device=features_ND.device)
+        return State({"position": position_N}, {"logits": self._to_logits(features_ND, self.config.length)})
 
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Tokens (R,), whatever they are → the logits (R, V) of the position reached."""
-        position = state.carry["position"]
-        rows = torch.arange(len(tokens), device=tokens.device)
-        return state.memory["logits"][rows, position], State({"position": position + 1}, state.memory)
+    def step(self, tokens_R: Tensor, state: State) -> tuple[Tensor, State]:
+        position_R, rows_R = state.carry["position"], torch.arange(len(tokens_R), device=tokens_R.device)
+        return state.memory["logits"][rows_R, position_R], State({"position": position_R + 1}, state.memory)
 
-    def _say(self, features: Tensor, steps: int) -> Tensor:
-        shared = torch.relu(self.image(self.dropout(self.standardised(features))))
-        size = self.config["position_size"]
+    def _to_logits(self, features_ND: Tensor, steps: int) -> Tensor:
+        """Logits (N, steps, V) of the first positions."""
+        size = self.config.position_size
         weight, bias = self.positions.weight[: steps * size], self.positions.bias[: steps * size]
-        own = torch.relu(functional.linear(self.dropout(shared), weight, bias)).view(-1, steps, size)
-        logits: Tensor = self.output(self.dropout(own))
-        return logits
+        shared_NH = self.dropout(self.project_image(self.image, features_ND))
+        hidden_NLS = torch.relu(linear(shared_NH, weight, bias)).view(-1, steps, size)
+        logits_NLV: Tensor = self.output(self.dropout(hidden_NLS))
+        return logits_NLV

@@ -1,125 +1,93 @@
-"""Par-inject: the LSTM reads the image beside every word (Tanti et al. 2018, 1703.09137), with position and mask.
+"""Par-inject: an LSTM reads the image beside every word (Tanti et al. 2018, 1703.09137), with position and mask.
 
-Beside image and word it reads an embedded position, and a mask of the words already said, so that it does not go
-round in circles. All that depends on the words given and not on the LSTM, so teacher forcing is one call of `nn.LSTM`.
+It also reads an embedded position, and a mask of the words used so far, which keeps it from repeating itself. All
+inputs depend on the given words alone, so teacher forcing is one call of `nn.LSTM`. Letters of shapes: see base.py, and
+S, the values of a position's vector, `position_size`.
 """
 
-from typing import ClassVar, Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import batch_norm
 
-from captionkit.model.decoders.base import PADDING, Decoder, State, remember
+from captionkit.model.decoders.base import PADDING, State
+from captionkit.model.decoders.recurrent import RecurrentDecoder, make_lstm
 
 
-class ParInject(Decoder):
-    """An LSTM over [image, word, position, words said], then dropout, batch norm and the output layer.
+class ParInject(RecurrentDecoder):
+    """An LSTM over [image, word, position, words used], then dropout, batch norm and the output layer; dropout on
+    features and word vectors too."""
 
-    Args:
-        vocab_size: number of words, the special ones included.
-        feature_size: length of an image's feature vector; made for the 4096 of VGG16's FC-2.
-        embed_size: length of a word's vector.
-        hidden_size: length of the LSTM's state, of the image as it reads it, and of the mask.
-        position_size: length of a position's vector.
-        positions: positions told apart; all later ones look like the last.
-        dropout: share of the image's features, the words' vectors and the LSTM's outputs dropped while training.
-        frozen_words: keep the word vectors as they are in training (see `set_embeddings`).
+    @dataclass(frozen=True, kw_only=True)
+    class Config(RecurrentDecoder.Config):
+        embed_size: int = 256
+        hidden_size: int = 256
+        position_size: int = 32
+        """S, length of a position's vector."""
+        positions: int = 40
+        """Positions that differ; all later ones have the vector of the last."""
 
-    Raises:
-        ValueError: a size below 1, or a dropout outside [0, 1).
-    """
+    config: Config
+    name = "par_inject"
 
-    name: ClassVar[str] = "par_inject"
-    wants: ClassVar[Literal["pooled", "grid"]] = "pooled"
-
-    def __init__(
-        self,
-        vocab_size: int,
-        feature_size: int,
-        embed_size: int = 256,
-        hidden_size: int = 256,
-        position_size: int = 32,
-        positions: int = 40,
-        dropout: float = 0.5,
-        frozen_words: bool = False,
-    ) -> None:
-        super().__init__(
-            vocab_size=vocab_size,
-            feature_size=feature_size,
-            embed_size=embed_size,
-            hidden_size=hidden_size,
-            position_size=position_size,
-            positions=positions,
-            dropout=dropout,
-            frozen_words=frozen_words,
-        )
-        self.image = nn.Linear(feature_size, hidden_size)
-        self.words = self._embedding(embed_size, frozen_words)
-        self.positions = nn.Embedding(positions, position_size)
-        # A linear layer over a mask (V) of ones and zeros is the sum of a row for each word said.
-        self.mask = self._embedding(hidden_size, frozen=False)
-        self.lstm = nn.LSTM(2 * hidden_size + embed_size + position_size, hidden_size, batch_first=True)
-        remember(self.lstm.all_weights[0][2])
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        hidden_size = config.hidden_size
+        self.image = nn.Linear(config.feature_size, hidden_size)
+        self.words = self.make_embedding(config.embed_size, frozen=config.frozen_words)
+        self.positions = nn.Embedding(config.positions, config.position_size)
+        # A linear layer over a mask (V) of ones and zeros is the sum of one row for each word used.
+        self.mask = self.make_embedding(hidden_size)
+        self.lstm = make_lstm(2 * hidden_size + config.embed_size + config.position_size, hidden_size)
         self.norm = nn.BatchNorm1d(hidden_size)
-        self.output = nn.Linear(hidden_size, vocab_size)
-        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_size, config.vocab_size)
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Features (N, D), tokens (N, T) → logits (N, T, V).
-
-        While training, the batch norm's statistics are those of all tokens but padding.
-        """
-        steps = tokens.shape[1]
-        same = tokens.unsqueeze(2) == tokens.unsqueeze(1)
-        is_new = ~same.tril(-1).any(dim=2, keepdim=True)
-        masks = (self.mask(tokens) * is_new).cumsum(dim=1)
-        image = self._see(features).unsqueeze(1).expand(-1, steps, -1)
-        position = torch.arange(steps, device=tokens.device).expand_as(tokens)
-        hidden, _ = self.lstm(torch.cat([image, *self._read(tokens, position), masks], dim=2))
-        hidden = self.dropout(hidden)
+    def forward(self, features_ND: Tensor, tokens_NT: Tensor) -> Tensor:
+        """In training, the batch norm's statistics are those of all tokens but padding."""
+        steps = tokens_NT.shape[1]
+        is_equal_NTT = tokens_NT.unsqueeze(2) == tokens_NT.unsqueeze(1)
+        is_first_NT1 = ~is_equal_NTT.tril(-1).any(dim=2, keepdim=True)
+        mask_NTH = (self.mask(tokens_NT) * is_first_NT1).cumsum(dim=1)
+        image_NTH = self.project_image(self.image, features_ND).unsqueeze(1).expand(-1, steps, -1)
+        position_NT = torch.arange(steps, device=tokens_NT.device).expand_as(tokens_NT)
+        hidden_NTH, _ = self.lstm(torch.cat([image_NTH, *self._embed(tokens_NT, position_NT), mask_NTH], dim=2))
+        hidden_NTH = self.dropout(hidden_NTH)
         if self.training:
-            is_real = tokens != PADDING
-            # What stands at padding counts for nothing, but must not be infinite.
-            hidden = torch.zeros_like(hidden).masked_scatter(is_real.unsqueeze(2), self.norm(hidden[is_real]))
+            is_token_NT = tokens_NT != PADDING
+            # The loss ignores padding, but its values must not be infinite.
+            normed = self.norm(hidden_NTH[is_token_NT])
+            hidden_NTH = torch.zeros_like(hidden_NTH).masked_scatter(is_token_NT.unsqueeze(2), normed)
         else:
-            hidden = self._normalise(hidden)
-        logits: Tensor = self.output(hidden)
-        return logits
+            hidden_NTH = self._norm(hidden_NTH.flatten(0, 1)).view(hidden_NTH.shape)
+        logits_NTV: Tensor = self.output(hidden_NTH)
+        return logits_NTV
 
-    def start(self, features: Tensor) -> State:
-        """Memory: "image" (N, hidden_size). Carry: "hidden", "cell" and "mask" of the same shape, all 0; "said" (N, V),
-        nothing yet; "position" (N,), 0.
-        """
-        image = self._see(features)
-        zeros = torch.zeros_like(image)
-        said = torch.zeros(len(image), self.vocab_size, dtype=torch.bool, device=image.device)
-        position = torch.zeros(len(image), dtype=torch.int64, device=image.device)
-        carry = {"hidden": zeros, "cell": zeros, "mask": zeros, "said": said, "position": position}
-        return State(carry, {"image": image})
+    def start(self, features_ND: Tensor) -> State:
+        """Carry: "hidden", "cell" and "mask" (N, H), "position" (N,), all 0; "used" (N, V), all False. Memory: "image"
+        (N, H)."""
+        image_NH = self.project_image(self.image, features_ND)
+        zeros_NH = torch.zeros_like(image_NH)
+        used_NV = torch.zeros(len(image_NH), self.vocab_size, dtype=torch.bool, device=image_NH.device)
+        position_N = torch.zeros(len(image_NH), dtype=torch.int64, device=image_NH.device)
+        carry = {"hidden": zeros_NH, "cell": zeros_NH, "mask": zeros_NH, "used": used_NV, "position": position_N}
+        return State(carry, {"image": image_NH})
 
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Tokens (R,) → logits (R, V). Its batch norm uses the running statistics, whatever the mode."""
-        carry, word = state.carry, tokens.unsqueeze(1)
-        mask = carry["mask"] + self.mask(tokens) * ~carry["said"].gather(1, word)
-        inputs = torch.cat([state.memory["image"], *self._read(tokens, carry["position"]), mask], dim=1)
-        hidden, cell = torch.lstm_cell(inputs, (carry["hidden"], carry["cell"]), *self.lstm.all_weights[0])
-        logits = self.output(self._normalise(self.dropout(hidden)))
-        said = carry["said"].scatter(1, word, True)
-        after = {"hidden": hidden, "cell": cell, "mask": mask, "said": said, "position": carry["position"] + 1}
-        return logits, State(after, state.memory)
+    def step(self, tokens_R: Tensor, state: State) -> tuple[Tensor, State]:
+        """Its batch norm uses the running statistics, in training too."""
+        carry, tokens_R1 = state.carry, tokens_R.unsqueeze(1)
+        mask_RH = carry["mask"] + self.mask(tokens_R) * ~carry["used"].gather(1, tokens_R1)
+        inputs = torch.cat([state.memory["image"], *self._embed(tokens_R, carry["position"]), mask_RH], dim=1)
+        hidden_RH, cell_RH = torch.lstm_cell(inputs, (carry["hidden"], carry["cell"]), *self.lstm.all_weights[0])
+        used_RV, position_R = carry["used"].scatter(1, tokens_R1, True), carry["position"] + 1
+        after = {"hidden": hidden_RH, "cell": cell_RH, "mask": mask_RH, "used": used_RV, "position": position_R}
+        return self.output(self._norm(self.dropout(hidden_RH))), State(after, state.memory)
 
-    def _see(self, features: Tensor) -> Tensor:
-        return torch.relu(self.image(self.dropout(self.standardised(features))))
+    def _embed(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors of words (…, E) and positions (…, S)."""
+        return self.dropout(self.words(tokens)), self.positions(position.clamp(max=self.config.positions - 1))
 
-    def _read(self, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        last = self.positions.num_embeddings - 1
-        return self.dropout(self.words(tokens)), self.positions(position.clamp(max=last))
-
-    def _normalise(self, hidden: Tensor) -> Tensor:
+    def _norm(self, hidden_RH: Tensor) -> Tensor:
         """The batch norm by its running statistics, so that a row's result does not depend on its batch."""
         norm = self.norm
-        shape = hidden.shape
-        flat = hidden.reshape(-1, shape[-1])
-        normed = functional.batch_norm(flat, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        return normed.view(shape)
+        return batch_norm(hidden_RH, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)

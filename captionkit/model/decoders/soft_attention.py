@@ -1,89 +1,60 @@
-"""Show, Attend and Tell, with soft attention (Xu et al. 2015, arXiv:1502.03044)."""
+"""Show, Attend and Tell, with soft attention (Xu et al. 2015, arXiv:1502.03044).
 
-from typing import ClassVar
+Letters of shapes: see base.py and attention.py. Here O = H + D: hidden state and context.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
-from captionkit.model.decoders.base import State, Tensors, remember
+from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder
+from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.recurrent import init_forget_gate_bias, lstm_cell
 
 
 class SoftAttention(AttentionDecoder):
-    """An LSTM that reads each word together with what it sees, having chosen where to look by its state before.
+    """An LSTM reads each word together with a context, which its state before has chosen; dropout on word vectors and
+    before the output layers."""
 
-    Args:
-        vocab_size: number of words, the special ones included.
-        feature_size: length of a place's feature vector.
-        embed_size: length of a word's vector.
-        hidden_size: length of the LSTM's state.
-        attention_size: length of places and state as the attention compares them.
-        dropout: share of words, outputs and what is seen dropped while training.
-        deep_output: logits from state, word and what is seen (the paper's equation 7), not from the state alone.
-        frozen_words: keep the word vectors as they are in training (see `set_embeddings`).
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AttentionDecoder.Config):
+        deep_output: bool = True
+        """Logits from state, word and context (the paper's equation 7), not from the state alone."""
 
-    Raises:
-        ValueError: a size below 1, or a dropout outside [0, 1).
-    """
+    config: Config
+    name = "soft_attention"
 
-    name: ClassVar[str] = "soft_attention"
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        features, embed, hidden = config.feature_size, config.embed_size, config.hidden_size
+        self.begin = nn.Linear(features, 2 * hidden)
+        self.attention = AdditiveAttention(config)
+        self.gate = nn.Linear(hidden, 1)
+        self.from_word = nn.Linear(embed, 4 * hidden)
+        init_forget_gate_bias(self.from_word.bias)
+        self.from_state = nn.Linear(hidden + features, 4 * hidden, bias=False)
+        self.deep = nn.Linear(hidden + features, embed) if config.deep_output else None
+        self.output = nn.Linear(embed if config.deep_output else hidden, config.vocab_size)
 
-    def __init__(
-        self,
-        vocab_size: int,
-        feature_size: int,
-        embed_size: int = 512,
-        hidden_size: int = 512,
-        attention_size: int = 256,
-        dropout: float = 0.5,
-        deep_output: bool = True,
-        frozen_words: bool = False,
-    ) -> None:
-        super().__init__(
-            vocab_size=vocab_size,
-            feature_size=feature_size,
-            embed_size=embed_size,
-            hidden_size=hidden_size,
-            attention_size=attention_size,
-            dropout=dropout,
-            deep_output=deep_output,
-            frozen_words=frozen_words,
-        )
-        self.words = self._embedding(embed_size, frozen_words)
-        self.begin = nn.Linear(feature_size, 2 * hidden_size)
-        self.attention = AdditiveAttention(feature_size, hidden_size, attention_size)
-        self.gate = nn.Linear(hidden_size, 1)
-        self.from_word = nn.Linear(embed_size, 4 * hidden_size)
-        remember(self.from_word.bias)
-        self.from_state = nn.Linear(hidden_size + feature_size, 4 * hidden_size, bias=False)
-        self.deep = nn.Linear(hidden_size + feature_size, embed_size) if deep_output else None
-        self.output = nn.Linear(embed_size if deep_output else hidden_size, vocab_size)
-        self.dropout = nn.Dropout(dropout)
+    def start(self, features_NPD: Tensor) -> State:
+        """Carry: "hidden", "cell" (N, H), from the mean place. Memory: "grid" (N, P, D), "keys" (N, P, A)."""
+        grid_NPD = self.standardize(features_NPD)
+        hidden_NH, cell_NH = torch.tanh(self.begin(grid_NPD.mean(dim=1))).chunk(2, dim=1)
+        return State({"hidden": hidden_NH, "cell": cell_NH}, {"grid": grid_NPD, "keys": self.attention.keys(grid_NPD)})
 
-    def start(self, features: Tensor) -> State:
-        """Carry: "hidden", "cell" (N, hidden_size), of the mean place; memory: "grid" (N, P, D), "keys" (N, P, A)."""
-        grid = self.standardised(features)
-        hidden, cell = torch.tanh(self.begin(grid.mean(dim=1))).chunk(2, dim=1)
-        return State({"hidden": hidden, "cell": cell}, {"grid": grid, "keys": self.attention.keys(grid)})
+    def attend_step(self, gates_RG: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
+        hidden_RH, cell_RH = state.carry["hidden"], state.carry["cell"]
+        context_RD, weights_RP = self.attention(hidden_RH, state.memory["keys"], state.memory["grid"])
+        context_RD = torch.sigmoid(self.gate(hidden_RH)) * context_RD
+        gates_RG = gates_RG + self.from_state(torch.cat([hidden_RH, context_RD], dim=1))
+        hidden_RH, cell_RH = lstm_cell(gates_RG, cell_RH)
+        return torch.cat([hidden_RH, context_RD], dim=1), weights_RP, {"hidden": hidden_RH, "cell": cell_RH}
 
-    def read(self, embedded: Tensor) -> Tensor:
-        """The words' share of the gates."""
-        gates: Tensor = self.from_word(embedded)
-        return gates
-
-    def advance(self, read: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
-        """Outputs: the new hidden state, and what is seen beside it (R, hidden_size + D)."""
-        hidden, cell = state.carry["hidden"], state.carry["cell"]
-        seen, weights = self.attention(hidden, state.memory["keys"], state.memory["grid"])
-        seen = torch.sigmoid(self.gate(hidden)) * seen
-        hidden, cell = lstm_cell(read + self.from_state(torch.cat([hidden, seen], dim=1)), cell)
-        return torch.cat([hidden, seen], dim=1), weights, {"hidden": hidden, "cell": cell}
-
-    def say(self, outputs: Tensor, embedded: Tensor) -> Tensor:
-        """Logits (…, V)."""
+    def to_logits(self, outputs: Tensor, words: Tensor) -> Tensor:
         if self.deep is None:
-            outputs = outputs[..., : self.config["hidden_size"]]
+            outputs = outputs[..., : self.config.hidden_size]
         else:
-            outputs = torch.tanh(embedded + self.deep(self.dropout(outputs)))
+            outputs = torch.tanh(words + self.deep(self.dropout(outputs)))
         logits: Tensor = self.output(self.dropout(outputs))
         return logits

@@ -1,112 +1,79 @@
-"""Top-down attention: one LSTM looks, another speaks (Anderson et al. 2018, arXiv:1707.07998, section 3.2).
+"""Top-down attention: one LSTM attends, another predicts the words (Anderson et al. 2018, arXiv:1707.07998, 3.2).
 
-The strong one. It reads the places of any encoder's grid where the paper has an object detector's regions.
+The strongest family. It attends to the places of any encoder's grid, where the paper has an object detector's regions.
+
+Unlike the paper's, the output reads the context and the mean place too, not the language LSTM alone (a deep output, as
+in Show, Attend and Tell, equation 7). With few images it learns so in half the time, since through two LSTMs the image
+has little influence at first (docs/recipes/flickr8k.md).
+
+Letters of shapes: see base.py and attention.py. Here O = 2H + D: language state, context, and the mean place's part.
 """
 
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import linear
 
-from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder, lstm_cell
-from captionkit.model.decoders.base import State, Tensors, remember
+from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder
+from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.recurrent import init_forget_gate_bias, lstm_cell
 
 
 class TopDown(AttentionDecoder):
-    """The attention LSTM reads word, mean place and what the language LSTM last said, and decides where to look; the
-    language LSTM reads what is seen there.
+    """The attention LSTM reads word, mean place and the language LSTM's last state, and attends; the language LSTM
+    reads the context. Dropout on word vectors, context, mean place and before the output layer."""
 
-    Unlike the paper's, words come from what is seen and the mean place too, not from the language LSTM alone (a deep
-    output, as in Show, Attend and Tell, equation 7). Few images then teach it in half the time: through both LSTMs the
-    image is heard late (docs/recipes/flickr8k.md).
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AttentionDecoder.Config):
+        tied: bool = False
+        """Score the words by their own vectors (Press and Wolf 2017, arXiv:1608.05859)."""
 
-    Args:
-        vocab_size: number of words, the special ones included.
-        feature_size: length of a place's feature vector.
-        embed_size: length of a word's vector.
-        hidden_size: length of each LSTM's state.
-        attention_size: length of places and state as the attention compares them.
-        dropout: share of words, of what is seen, of the mean place and of outputs dropped while training.
-        tied: score the words by their own vectors (Press and Wolf 2017, arXiv:1608.05859).
-        frozen_words: keep the word vectors as they are in training (see `set_embeddings`).
+    config: Config
+    name = "top_down"
 
-    Raises:
-        ValueError: a size below 1, or a dropout outside [0, 1).
-    """
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        features, embed, hidden = config.feature_size, config.embed_size, config.hidden_size
+        self.from_image = nn.Linear(features, 4 * hidden)
+        init_forget_gate_bias(self.from_image.bias)
+        self.from_word = nn.Linear(embed, 4 * hidden, bias=False)
+        self.from_states = nn.Linear(2 * hidden, 4 * hidden, bias=False)
+        self.attention = AdditiveAttention(config)
+        self.language = nn.Linear(features + 2 * hidden, 4 * hidden)
+        init_forget_gate_bias(self.language.bias)
+        self.deep = nn.Linear(hidden + features, hidden)
+        self.deep_image = nn.Linear(features, hidden, bias=False)
+        # If tied, the words' vectors are the last layer's weights; a bundle holds no tensor twice.
+        self.output = nn.Linear(hidden, embed if config.tied else config.vocab_size)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.tied else None
 
-    name: ClassVar[str] = "top_down"
+    def start(self, features_NPD: Tensor) -> State:
+        """Carry, all 0: "states" (N, 2H), the hidden states of attention and language LSTM; "attention_cell" and
+        "language_cell" (N, H). Memory: "grid" (N, P, D), "keys" (N, P, A), and the mean place's parts of the gates,
+        "image" (N, G), and of the output, "deep" (N, H)."""
+        grid_NPD = self.standardize(features_NPD)
+        mean_ND, zeros_NH = grid_NPD.mean(dim=1), grid_NPD.new_zeros(len(grid_NPD), self.config.hidden_size)
+        states = torch.cat([zeros_NH, zeros_NH], dim=1)
+        image_NG, deep_NH = self.from_image(mean_ND), self.deep_image(self.dropout(mean_ND))
+        memory = {"grid": grid_NPD, "keys": self.attention.keys(grid_NPD), "image": image_NG, "deep": deep_NH}
+        return State({"states": states, "attention_cell": zeros_NH, "language_cell": zeros_NH}, memory)
 
-    def __init__(
-        self,
-        vocab_size: int,
-        feature_size: int,
-        embed_size: int = 512,
-        hidden_size: int = 512,
-        attention_size: int = 256,
-        dropout: float = 0.5,
-        tied: bool = False,
-        frozen_words: bool = False,
-    ) -> None:
-        super().__init__(
-            vocab_size=vocab_size,
-            feature_size=feature_size,
-            embed_size=embed_size,
-            hidden_size=hidden_size,
-            attention_size=attention_size,
-            dropout=dropout,
-            tied=tied,
-            frozen_words=frozen_words,
-        )
-        self.words = self._embedding(embed_size, frozen_words)
-        self.from_image = nn.Linear(feature_size, 4 * hidden_size)
-        remember(self.from_image.bias)
-        self.from_word = nn.Linear(embed_size, 4 * hidden_size, bias=False)
-        self.from_states = nn.Linear(2 * hidden_size, 4 * hidden_size, bias=False)
-        self.attention = AdditiveAttention(feature_size, hidden_size, attention_size)
-        self.language = nn.Linear(feature_size + 2 * hidden_size, 4 * hidden_size)
-        remember(self.language.bias)
-        self.deep = nn.Linear(hidden_size + feature_size, hidden_size)
-        self.deep_image = nn.Linear(feature_size, hidden_size, bias=False)
-        # Tied, it is the output's weights that have no entry of their own: a bundle holds no tensor twice.
-        self.output = nn.Linear(hidden_size, embed_size if tied else vocab_size)
-        self.bias = nn.Parameter(torch.zeros(vocab_size)) if tied else None
-        self.dropout = nn.Dropout(dropout)
-
-    def start(self, features: Tensor) -> State:
-        """Carry: "states" (N, 2 × hidden_size), the hidden states of attention and language LSTM side by side, and
-        the "attention_cell" and "language_cell" (N, hidden_size), all 0. Memory: "grid" (N, P, D), "keys" (N, P, A),
-        and the mean place's share "image" (N, 4 × hidden_size) of the gates and "deep" (N, hidden_size) of the output.
-        """
-        grid = self.standardised(features)
-        cell = grid.new_zeros(len(grid), self.config["hidden_size"])
-        carry = {"states": torch.cat([cell, cell], dim=1), "attention_cell": cell, "language_cell": cell}
-        mean = grid.mean(dim=1)
-        image, deep = self.from_image(mean), self.deep_image(self.dropout(mean))
-        return State(carry, {"grid": grid, "keys": self.attention.keys(grid), "image": image, "deep": deep})
-
-    def read(self, embedded: Tensor) -> Tensor:
-        """The words' share of the attention LSTM's gates."""
-        gates: Tensor = self.from_word(embedded)
-        return gates
-
-    def advance(self, read: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
-        """Outputs: the language LSTM's new hidden state, what is seen, "deep": (R, 2 × hidden_size + D)."""
+    def attend_step(self, gates_RG: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
         carry, memory = state
-        gates = read + memory["image"] + self.from_states(carry["states"])
-        looking, attention_cell = lstm_cell(gates, carry["attention_cell"])
-        seen, weights = self.attention(looking, memory["keys"], memory["grid"])
-        seen = self.dropout(seen)
-        said = carry["states"][:, self.config["hidden_size"] :]
-        gates = self.language(torch.cat([seen, looking, said], dim=1))
-        saying, language_cell = lstm_cell(gates, carry["language_cell"])
-        states = torch.cat([looking, saying], dim=1)
-        outputs = torch.cat([saying, seen, memory["deep"]], dim=1)
-        return outputs, weights, {"states": states, "attention_cell": attention_cell, "language_cell": language_cell}
+        gates_RG = gates_RG + memory["image"] + self.from_states(carry["states"])
+        attention_RH, attention_cell_RH = lstm_cell(gates_RG, carry["attention_cell"])
+        context_RD, weights_RP = self.attention(attention_RH, memory["keys"], memory["grid"])
+        context_RD = self.dropout(context_RD)
+        before_RH = carry["states"][:, self.config.hidden_size :]
+        gates_RG = self.language(torch.cat([context_RD, attention_RH, before_RH], dim=1))
+        language_RH, language_cell_RH = lstm_cell(gates_RG, carry["language_cell"])
+        states = torch.cat([attention_RH, language_RH], dim=1)
+        after = {"states": states, "attention_cell": attention_cell_RH, "language_cell": language_cell_RH}
+        return torch.cat([language_RH, context_RD, memory["deep"]], dim=1), weights_RP, after
 
-    def say(self, outputs: Tensor, embedded: Tensor) -> Tensor:
-        """Logits (…, V)."""
-        image = self.deep.in_features
-        hidden = torch.relu(self.deep(outputs[..., :image]) + outputs[..., image:])
+    def to_logits(self, outputs: Tensor, words: Tensor) -> Tensor:
+        size = self.deep.in_features
+        hidden = torch.relu(self.deep(outputs[..., :size]) + outputs[..., size:])
         logits: Tensor = self.output(self.dropout(hidden))
-        return functional.linear(logits, self.words.weight, self.bias) if self.config["tied"] else logits
+        return linear(logits, self.words.weight, self.bias) if self.config.tied else logits

@@ -1,222 +1,234 @@
 """Beam search over a batch of images, with groups for diverse beam search (Vijayakumar et al. 2016, 1610.02424).
 
-At every step an image's hypotheses are extended by every word, and the best W extensions of a group are kept:
-those that end go to the pool of finished captions, the others go on, made up to W by the next best ones. Groups
-choose one after the other; a word loses `diversity` for each hypothesis of the earlier groups that has just said
-it. That loss counts for the choice only: scores stay the model's log-probabilities.
+Every step extends the live beams of a group by every token and keeps the best W extensions: those with the end marker
+become finished hypotheses, the others stay live, filled up to W by the next best ones. Groups choose in turn; a token
+loses `diversity` for each hypothesis of an earlier group that takes it at this step. The loss counts for the choice
+only: scores stay the model's log-probabilities.
 
-Order: equal extensions rank by their parents' rank, then by the word's log-probability, then by its id; of equal
-finished captions the one found first ranks first.
+Ties: equal extensions rank by the rank of their beam, then by the token's log-probability, then by its id; of equal
+finished hypotheses the earlier one ranks first.
 
-End: a group is done when nothing open can come into its pool any more, not even with words that cost nothing up
-to the length that suits its score best. A group of width 1 is greedy: it is done at its first end. A group that
-is done is frozen, and an image whose groups are done is taken out of the batch; when that happens changes nothing.
+Stop: a group is done when no live beam can still enter its finished hypotheses, not even with tokens of probability 1
+up to the length that suits its score best. A group of width 1 is greedy: it is done at its first end. A group that is
+done is frozen, and an image whose groups are all done is removed from the batch; when that happens changes no caption.
 
-Shapes: N images, A of them still searched, G groups of W hypotheses, A × G × W rows, M words looked at per row,
-P finished captions kept per group, T words.
+Letters of shapes: N images, A of them in the batch still, G groups, W live beams of a group, F finished hypotheses kept
+for a group, R = A × G × W rows, B beams that are extended (1 at first, then W), M tokens looked at per row, V words,
+T tokens of a caption.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import pad
 
 from captionkit.model.decoders import Decoder, State
-from captionkit.model.search.ranking import SearchResult, best, take, top, without_repeats
-from captionkit.model.search.rules import (
-    STEPS_PER_CHECK,
-    WORTH_COMPACTING,
-    Rules,
-    finished,
-    log_softmax,
-    repeat,
-    select,
-)
+from captionkit.model.search.constraints import SearchConstraints, log_softmax, repeat_rows, select_rows
+from captionkit.model.search.ranking import SearchResult, gather_beams, mask_duplicates, n_best, stable_topk
+from captionkit.model.tuning import STEPS_PER_CHECK, WORTH_COMPACTING
 
 
-def beam_search(decoder: Decoder, features: Tensor, rules: Rules) -> SearchResult:
-    """The best captions of N images; the arguments have been checked by `captionkit.model.search.search`."""
-    logprobs, state, sums, said = rules.begin(decoder, features)
-    beams = _Beams(rules, state, sums, said)
-    for words in range(len(rules.prefix), rules.limit):
-        parents = beams.extend(rules.forbid(logprobs, beams.said, words), words)
-        if words + 1 == rules.limit:
-            beams.cut()
+def beam_search(decoder: Decoder, features: Tensor, constraints: SearchConstraints) -> SearchResult:
+    """The best captions of N images; `captionkit.model.search.search` has checked the arguments."""
+    logprobs_RV, state, sums_N, tokens_NT = constraints.begin(decoder, features)
+    beams = _Beams(constraints, state, sums_N, tokens_NT)
+    for length in range(len(constraints.prefix), constraints.max_length):
+        parents_R = beams.extend(constraints.mask_forbidden(logprobs_RV, beams.tokens_RT, length), length)
+        if length + 1 == constraints.max_length:
+            beams.close_at_limit()
             break
-        if beams.asking_is_free or (words + 1) % STEPS_PER_CHECK == 0:
-            parents = beams.compact(parents)
-        if not len(parents):
+        if beams.is_sync_free or (length + 1) % STEPS_PER_CHECK == 0:
+            parents_R = beams.compact(parents_R)
+        if not len(parents_R):
             break
-        beams.state = State(select(beams.state.carry, parents), beams.state.memory)
-        logits, beams.state = decoder.step(beams.said[:, words], beams.state)
-        logprobs = log_softmax(logits)
+        beams.state = State(select_rows(beams.state.carry, parents_R), beams.state.memory)
+        logits_RV, beams.state = decoder.step(beams.tokens_RT[:, length], beams.state)
+        logprobs_RV = log_softmax(logits_RV)
     return beams.result()
 
 
-class _Pool(NamedTuple):
-    """Finished captions, best first: each (A, G, P), and their words (A, G, P, T). Free places score -inf."""
+class _Finished(NamedTuple):
+    """Finished hypotheses, best first, with the length in words. Free slots have the score -inf."""
 
-    scores: Tensor
-    sums: Tensor
-    lengths: Tensor
-    tokens: Tensor
+    scores_AGF: Tensor
+    sums_AGF: Tensor
+    lengths_AGF: Tensor
+    tokens_AGFT: Tensor
 
-    def add(self, scores: Tensor, sums: Tensor, words: int, tokens: Tensor) -> "_Pool":
-        """The best of these captions and W new ones (A, G, W) of equal length."""
-        lengths = torch.full_like(scores, words, dtype=torch.int64)
-        both = [torch.cat(pair, dim=2) for pair in zip(self, (scores, sums, lengths, tokens), strict=True)]
-        _, places = top(both[0], self.scores.shape[2])
-        return _Pool(*(take(values, places) for values in both))
+    def add(self, scores_AGW: Tensor, sums_AGW: Tensor, length: int, tokens_AGWT: Tensor) -> "_Finished":
+        """The best of these and of W new ones of equal length."""
+        lengths_AGW = torch.full_like(scores_AGW, length, dtype=torch.int64)
+        new = (scores_AGW, sums_AGW, lengths_AGW, tokens_AGWT)
+        both = [torch.cat(pair, dim=2) for pair in zip(self, new, strict=True)]
+        _, indices_AGF = stable_topk(both[0], self.scores_AGF.shape[2])
+        return _Finished(*(gather_beams(values, indices_AGF) for values in both))
 
-    def select(self, images: Tensor) -> "_Pool":
-        return _Pool(*(values.index_select(0, images) for values in self))
+    def select(self, images: Tensor) -> "_Finished":
+        """Those of these images."""
+        return _Finished(*(values.index_select(0, images) for values in self))
 
-    def put(self, images: Tensor, pool: "_Pool") -> "_Pool":
-        return _Pool(*(values.index_copy(0, images, new) for values, new in zip(self, pool, strict=True)))
+    def put(self, images: Tensor, new: "_Finished") -> "_Finished":
+        """With those of these images replaced."""
+        return _Finished(*(values.index_copy(0, images, other) for values, other in zip(self, new, strict=True)))
 
 
-class _Picks(NamedTuple):
-    """Extensions chosen: log-probability, word, and parent's number within its group; each (A, G, W)."""
+class _Extensions(NamedTuple):
+    """Extensions of beams: log-probability, token, and index of the beam within its group."""
 
-    sums: Tensor
-    words: Tensor
-    parents: Tensor
+    sums_AGW: Tensor
+    tokens_AGW: Tensor
+    beams_AGW: Tensor
 
 
 class _Beams:
-    """The hypotheses of a batch, and what has become of those that ended.
+    """The live beams of a batch, and its finished hypotheses.
 
     Attributes:
-        said: their words so far, (rows, T), padded.
-        state: the decoder's. Before the first `extend` there is one row per image.
-        asking_is_free: whether a look at the numbers makes nobody wait.
+        tokens_RT: the live beams' tokens, padded.
+        state: the decoder's. Before the first `extend` there is one row for each image.
+        is_sync_free: whether the host can read values without waiting for a device.
     """
 
-    def __init__(self, rules: Rules, state: State, sums: Tensor, said: Tensor) -> None:
-        options, device = rules.options, said.device
-        self.rules = rules
+    def __init__(self, constraints: SearchConstraints, state: State, sums_N: Tensor, tokens_NT: Tensor) -> None:
+        options, device = constraints.options, tokens_NT.device
+        self.constraints = constraints
         self.groups, self.width = options.groups, options.beam // options.groups
-        self.state, self.said = state, said
-        self.asking_is_free = device.type == "cpu"
-        self._sums = sums.view(-1, 1, 1)  # (A, G, W); -inf for hypotheses that are none
-        self._images = torch.arange(len(said), device=device)  # (A,), their places in the batch
-        shape = (len(said), self.groups, min(options.n_best, self.width))
-        nothing = torch.full(shape, -torch.inf, device=device)
-        lengths = torch.zeros(shape, dtype=torch.int64, device=device)
-        tokens = torch.full((*shape, rules.limit), rules.pad, dtype=torch.int64, device=device)
-        self._pool = self._found = _Pool(nothing, nothing, lengths, tokens)
-        self._endings = lengths[:, :, 0]  # (A, G), how many have ended
-        self._done = self._endings > 0
+        self.state, self.tokens_RT = state, tokens_NT
+        self.is_sync_free = device.type == "cpu"
+        self._sums_AGW = sums_N.view(-1, 1, 1)  # one beam at first; -inf for beams that are not live
+        self._images_A = torch.arange(len(tokens_NT), device=device)  # their indices in the batch of N
+        shape = (len(tokens_NT), self.groups, min(options.n_best, self.width))
+        scores_AGF = torch.full(shape, -torch.inf, device=device)
+        lengths_AGF = torch.zeros(shape, dtype=torch.int64, device=device)
+        tokens_AGFT = torch.full((*shape, constraints.max_length), constraints.pad, dtype=torch.int64, device=device)
+        self._finished = self._all_finished = _Finished(scores_AGF, scores_AGF, lengths_AGF, tokens_AGFT)
+        self._end_count_AG = lengths_AGF[:, :, 0]
+        self._is_done_AG = self._end_count_AG > 0
 
-    def extend(self, logprobs: Tensor, words: int) -> Tensor:
-        """Extend all hypotheses of `words` words by one, given log-probabilities (rows, V).
+    def extend(self, logprobs_RV: Tensor, length: int) -> Tensor:
+        """Extend all live beams of `length` words by one token.
 
-        Returns for each new row the row it comes from, for the state to follow.
+        Returns:
+            For each new row the row that it extends, for the state to follow.
         """
-        beam, (active, _, parents) = self.rules.options.beam, self._sums.shape
-        # One more than go on at most, for the end; that is enough even if earlier groups spoil the best words.
-        values, candidates = top(logprobs, beam + 1)
-        values = values.masked_fill(values.isnan(), -torch.inf)  # a decoder that fails on an image loses that one
-        if (lacking := 2 * self.width - parents * values.shape[1]) > 0:  # a vocabulary smaller than the beam
-            values = functional.pad(values, (0, lacking), value=-torch.inf)
-            candidates = functional.pad(candidates, (0, lacking), value=self.rules.pad)
-        shape = (active, -1, parents, values.shape[1])
-        ends, on = self._choose(self._sums.unsqueeze(-1) + values.view(shape), candidates.view(shape))
+        constraints, (images, _, beams) = self.constraints, self._sums_AGW.shape
+        beam = constraints.options.beam
+        # The end and `beam` other tokens: enough even if earlier groups make the best ones costly.
+        values_RM, candidates_RM = stable_topk(logprobs_RV, beam + 1)
+        values_RM = values_RM.masked_fill(values_RM.isnan(), -torch.inf)  # a decoder may fail on one image only
+        if (missing := 2 * self.width - beams * values_RM.shape[1]) > 0:  # a vocabulary smaller than the beam
+            values_RM = pad(values_RM, (0, missing), value=-torch.inf)
+            candidates_RM = pad(candidates_RM, (0, missing), value=constraints.pad)
+        shape = (images, -1, beams, values_RM.shape[1])
+        sums_AGBM = self._sums_AGW.unsqueeze(-1) + values_RM.view(shape)
+        chosen, live = self._choose(sums_AGBM, candidates_RM.view(shape))
 
-        rows = torch.arange(len(self.said), device=logprobs.device).view(shape[:3]).expand(-1, self.groups, -1)
-        ended = (ends.words == self.rules.eos) & (ends.sums > -torch.inf)
-        if not self.asking_is_free or ended.any():
-            scores = self.rules.options.score(ends.sums, words + 1).masked_fill(~ended, -torch.inf)
-            self._pool = self._pool.add(scores, ends.sums, words, self.said[take(rows, ends.parents)])
-            self._endings = self._endings + ended.sum(dim=2)
+        rows_AGB = torch.arange(len(self.tokens_RT), device=logprobs_RV.device).view(shape[:3])
+        rows_AGB = rows_AGB.expand(-1, self.groups, -1)
+        is_end_AGW = (chosen.tokens_AGW == constraints.eos) & (chosen.sums_AGW > -torch.inf)
+        if not self.is_sync_free or is_end_AGW.any():
+            scores_AGW = constraints.options.score(chosen.sums_AGW, length + 1).masked_fill(~is_end_AGW, -torch.inf)
+            tokens_AGWT = self.tokens_RT[gather_beams(rows_AGB, chosen.beams_AGW)]
+            self._finished = self._finished.add(scores_AGW, chosen.sums_AGW, length, tokens_AGWT)
+            self._end_count_AG = self._end_count_AG + is_end_AGW.sum(dim=2)
 
-        row_parents = take(rows, on.parents).flatten()
-        if len(row_parents) != len(self.said):
-            self.state = State(self.state.carry, repeat(self.state.memory, beam))
-        self.said = self.said.index_select(0, row_parents)
-        self.said[:, words] = on.words.flatten()
-        self._done = self._done | self._now_done(on.sums)
-        self._sums = on.sums.masked_fill(self._done.unsqueeze(-1), -torch.inf)
-        return row_parents
+        parents_R = gather_beams(rows_AGB, live.beams_AGW).flatten()
+        if len(parents_R) != len(self.tokens_RT):
+            self.state = State(self.state.carry, repeat_rows(self.state.memory, beam))
+        self.tokens_RT = self.tokens_RT.index_select(0, parents_R)
+        self.tokens_RT[:, length] = live.tokens_AGW.flatten()
+        self._is_done_AG = self._is_done_AG | self._now_done(live.sums_AGW)
+        self._sums_AGW = live.sums_AGW.masked_fill(self._is_done_AG.unsqueeze(-1), -torch.inf)
+        return parents_R
 
-    def _choose(self, sums: Tensor, words: Tensor) -> tuple[_Picks, _Picks]:
-        """The best W extensions of each group, ends or not, and the best W of those that go on.
+    def _choose(self, sums_AGBM: Tensor, tokens_AGBM: Tensor) -> tuple[_Extensions, _Extensions]:
+        """The best W extensions of each group, ends or not, and its best W without an end.
 
         Args:
-            sums: log-probabilities of all hypotheses with all candidate words, (A, G, parents, M); G is 1 and
-                shared by all groups before the first choice.
-            words: the candidate words, of the same shape.
+            sums_AGBM: log-probabilities of all beams with all candidate tokens. At the first step G is 1, and the
+                beam is that of all groups.
+            tokens_AGBM: the candidate tokens.
         """
-        best: list[_Picks] = []
-        going: list[_Picks] = []
+        chosen: list[_Extensions] = []
+        live: list[_Extensions] = []
         for group in range(self.groups):
-            own = min(group, sums.shape[1] - 1)
-            ranked = own_sums = sums[:, own].flatten(1)
-            own_words = words[:, own].flatten(1)
-            if going:
-                heard = torch.cat([on.words.masked_fill(on.sums == -torch.inf, -1) for on in going], dim=1)
-                times = (own_words.unsqueeze(2) == heard.unsqueeze(1)).sum(dim=2)
-                ranked = own_sums - self.rules.options.diversity * times
-            # Of twice the width at least W go on, as each of W parents has one end at most.
-            _, places = top(ranked, 2 * self.width)
-            picks = _Picks(take(own_sums, places), take(own_words, places), places // sums.shape[3])
-            best.append(_Picks(*(values[:, : self.width] for values in picks)))
-            is_end = picks.words == self.rules.eos
+            own = min(group, sums_AGBM.shape[1] - 1)
+            ranked = sums = sums_AGBM[:, own].flatten(1)
+            tokens = tokens_AGBM[:, own].flatten(1)
+            if live:
+                taken = torch.cat([e.tokens_AGW.masked_fill(e.sums_AGW == -torch.inf, -1) for e in live], dim=1)
+                times = (tokens.unsqueeze(2) == taken.unsqueeze(1)).sum(dim=2)
+                ranked = sums - self.constraints.options.diversity * times
+            # Of 2 × W extensions at least W have no end, as each of W beams has one extension by the end at most.
+            _, indices = stable_topk(ranked, 2 * self.width)
+            best = _Extensions(
+                gather_beams(sums, indices), gather_beams(tokens, indices), indices // sums_AGBM.shape[3]
+            )
+            chosen.append(_Extensions(*(values[:, : self.width] for values in best)))
+            is_end = best.tokens_AGW == self.constraints.eos
             order = is_end.to(torch.int8).argsort(dim=1, stable=True)[:, : self.width]
-            going.append(_Picks(*(take(values, order) for values in picks)))
-        return _stack(best), _stack(going)
+            live.append(_Extensions(*(gather_beams(values, order) for values in best)))
+        return _stack_groups(chosen), _stack_groups(live)
 
-    def _now_done(self, sums: Tensor) -> Tensor:
-        """(A, G): whether nothing that goes on, of log-probabilities (A, G, W), can come into the pool."""
-        options = self.rules.options
-        done = self._pool.scores[:, :, -1] >= options.score(sums.amax(dim=2), self.rules.limit)
-        return done | (self._endings >= self.width) if options.stop == "full" or self.width == 1 else done
+    def _now_done(self, sums_AGW: Tensor) -> Tensor:
+        """(A, G), whether no live beam of these log-probabilities can enter the finished hypotheses."""
+        options = self.constraints.options
+        bound_AG = options.score(sums_AGW.amax(dim=2), self.constraints.max_length)
+        is_done_AG = self._finished.scores_AGF[:, :, -1] >= bound_AG
+        if options.stop == "full" or self.width == 1:
+            is_done_AG = is_done_AG | (self._end_count_AG >= self.width)
+        return is_done_AG
 
-    def compact(self, parents: Tensor) -> Tensor:
-        """Take out the images that are done, if they are many; returns what is left of `parents`."""
-        open_images = ~self._done.all(dim=1)
-        left = int(open_images.sum())
-        if left > WORTH_COMPACTING * len(open_images):
-            return parents
-        self._found = self._found.put(self._images, self._pool)
-        kept = open_images.nonzero().squeeze(1)
-        beam = self.rules.options.beam
-        rows = (kept.unsqueeze(1) * beam + torch.arange(beam, device=kept.device)).flatten()
-        self._images, self._sums, self._done, self._endings = (
-            values.index_select(0, kept) for values in (self._images, self._sums, self._done, self._endings)
+    def compact(self, parents_R: Tensor) -> Tensor:
+        """Remove the images that are done from the batch if they are many; returns the rest of `parents_R`."""
+        is_live_A = ~self._is_done_AG.all(dim=1)
+        live_images = int(is_live_A.sum())
+        if live_images > WORTH_COMPACTING * len(is_live_A):
+            return parents_R
+        self._all_finished = self._all_finished.put(self._images_A, self._finished)
+        kept_A = is_live_A.nonzero().squeeze(1)
+        beam = self.constraints.options.beam
+        rows_R = (kept_A.unsqueeze(1) * beam + torch.arange(beam, device=kept_A.device)).flatten()
+        self._images_A, self._sums_AGW, self._is_done_AG, self._end_count_AG = (
+            values.index_select(0, kept_A)
+            for values in (self._images_A, self._sums_AGW, self._is_done_AG, self._end_count_AG)
         )
-        self._pool = self._pool.select(kept)
-        self.said = self.said.index_select(0, rows)
-        self.state = State(self.state.carry, select(self.state.memory, rows))
-        return parents.index_select(0, rows)
+        self._finished = self._finished.select(kept_A)
+        self.tokens_RT = self.tokens_RT.index_select(0, rows_R)
+        self.state = State(self.state.carry, select_rows(self.state.memory, rows_R))
+        return parents_R.index_select(0, rows_R)
 
-    def cut(self) -> None:
-        """Put hypotheses that have reached the limit into the places that are still free."""
-        tokens = self.said.view(*self._sums.shape, -1)
-        scores, order = top(self.rules.options.score(self._sums, self.rules.limit), self.width)
-        # The free places are the last ones of the pool: the first of them takes the best.
-        free = self._pool.scores == -torch.inf
-        nth = (free.cumsum(dim=2) - 1).clamp_min(0)
-        fits = free & (take(scores, nth) > -torch.inf)
-        order = take(order, nth)
-        self._pool = _Pool(
-            torch.where(fits, take(scores, nth), self._pool.scores),
-            torch.where(fits, take(self._sums, order), self._pool.sums),
-            self._pool.lengths.masked_fill(fits, self.rules.limit),
-            torch.where(fits.unsqueeze(-1), take(tokens, order), self._pool.tokens),
+    def close_at_limit(self) -> None:
+        """Put live beams, which have `max_length` words, into the free slots of the finished hypotheses."""
+        max_length, finished = self.constraints.max_length, self._finished
+        tokens_AGWT = self.tokens_RT.view(*self._sums_AGW.shape, -1)
+        scores_AGW, order_AGW = stable_topk(self.constraints.options.score(self._sums_AGW, max_length), self.width)
+        # The free slots are the last ones: the first of them takes the best live beam.
+        is_free_AGF = finished.scores_AGF == -torch.inf
+        rank_AGF = (is_free_AGF.cumsum(dim=2) - 1).clamp_min(0)
+        fits_AGF = is_free_AGF & (gather_beams(scores_AGW, rank_AGF) > -torch.inf)
+        order_AGF = gather_beams(order_AGW, rank_AGF)
+        self._finished = _Finished(
+            torch.where(fits_AGF, gather_beams(scores_AGW, rank_AGF), finished.scores_AGF),
+            torch.where(fits_AGF, gather_beams(self._sums_AGW, order_AGF), finished.sums_AGF),
+            finished.lengths_AGF.masked_fill(fits_AGF, max_length),
+            torch.where(fits_AGF.unsqueeze(-1), gather_beams(tokens_AGWT, order_AGF), finished.tokens_AGFT),
         )
 
     def result(self) -> SearchResult:
-        """What was found for the N images."""
-        found = self._found.put(self._images, self._pool)
-        rounds = torch.arange(found.scores.shape[2], device=found.scores.device).expand_as(found.scores)
-        scores, sums, lengths, tokens, rounds = (values.flatten(1, 2) for values in (*found, rounds))
+        """The finished hypotheses of the N images."""
+        finished = self._all_finished.put(self._images_A, self._finished)
+        scores_NGF = finished.scores_AGF
+        rounds_NGF = torch.arange(scores_NGF.shape[2], device=scores_NGF.device).expand_as(scores_NGF)
+        scores, sums, lengths, tokens, rounds = (values.flatten(1, 2) for values in (*finished, rounds_NGF))
         if self.groups == 1:
-            return finished(self.rules, scores, sums, lengths, tokens)
-        scores = without_repeats(scores, tokens)
-        return best(finished(self.rules, scores, sums, lengths, tokens), self.rules.options.n_best, rounds)
+            return self.constraints.to_result(scores, sums, lengths, tokens)
+        scores = mask_duplicates(scores, tokens)
+        return n_best(
+            self.constraints.to_result(scores, sums, lengths, tokens), self.constraints.options.n_best, rounds
+        )
 
 
-def _stack(groups: list[_Picks]) -> _Picks:
-    return _Picks(*(torch.stack(values, dim=1) for values in zip(*groups, strict=True)))
+def _stack_groups(groups: list[_Extensions]) -> _Extensions:
+    return _Extensions(*(torch.stack(values, dim=1) for values in zip(*groups, strict=True)))

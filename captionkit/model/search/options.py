@@ -1,4 +1,4 @@
-"""What a person can ask of a search."""
+"""SearchOptions: how captions are searched for."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Stop = Literal["exact", "full"]
 class SearchOptions:
     """How captions are searched for.
 
-    Lengths are counted in words; the end marker is no word. A caption that reaches `max_length` is cut there, without
-    its end being asked for. Captions that ended rank before those that were cut.
+    Lengths are counted in words; the end marker is no word. A caption that reaches `max_length` is closed there,
+    without an end marker. Captions that ended rank before those that were closed.
 
     Raises:
-        ValueError: a value out of its range, or two that do not go together.
+        ValueError: a value out of its range, or two that exclude each other.
     """
 
     method: Method = "beam"
@@ -43,11 +43,11 @@ class SearchOptions:
     groups: int = 1
     """Diverse beam search: divide the beam into that many groups, which avoid each other's words."""
     diversity: float = 0.5
-    """Diverse beam search: log-probability a word loses for each earlier group's hypothesis that says it now."""
+    """Diverse beam search: log-probability a word loses for each earlier group's hypothesis that takes it too."""
     stop: Stop = "exact"
-    """exact: search until no open hypothesis can win; full: until `beam` hypotheses have ended (faster)."""
+    """exact: search until no live beam can win; full: until `beam` hypotheses have ended (faster)."""
     consensus: int = 0
-    """Rank what was found by what people said of that many similar training images (`train --neighbours`); 0: off."""
+    """Rank the beam by the captions of that many similar training images (`train --neighbours`); 0: off."""
     temperature: float = 1.0
     """Sampling: below 1 keeps to likely words, above 1 strays from them."""
     top_k: int = 0
@@ -95,12 +95,14 @@ class SearchOptions:
             raise ValueError(f"beam {self.beam} cannot be divided into {self.groups} groups of one size")
 
     def score(self, logprobs: Tensor, tokens: int | Tensor) -> Tensor:
-        """What hypotheses are ranked by.
+        """The scores that hypotheses are ranked by.
+
+        With more tokens the score of a log-probability is never lower, so the score at the greatest length is an upper
+        bound for a live beam.
 
         Args:
-            logprobs: their log-probabilities in nats, at most 0.
-            tokens: their words, and the end marker where they have ended. More tokens never lower the score of the same
-                log-probability, which is why the score at the greatest length bounds what an open hypothesis can reach.
+            logprobs: log-probabilities in nats, at most 0.
+            tokens: number of words, and of end markers where hypotheses have ended.
         """
         if self.length_penalty == "average":
             return logprobs / tokens**self.alpha

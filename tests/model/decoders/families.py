@@ -1,27 +1,23 @@
 """Small decoders of every family, some in more than one shape, and what to feed them."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from captionkit.model.decoders import Decoder, Merge, OneShot, ParInject, ShowTell, SoftAttention, TopDown
+from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.vocabulary import BOS, EOS, PAD
 
-SMALL: dict[str, Callable[..., Decoder]] = {
-    "show_tell": lambda **sizes: ShowTell(**sizes, embed_size=24, hidden_size=32),
-    "show_tell of 3 layers": lambda **sizes: ShowTell(**sizes, embed_size=24, hidden_size=32, layers=3, dropout=0.3),
-    "merge": lambda **sizes: Merge(**sizes, embed_size=24, hidden_size=32),
-    "par_inject": lambda **sizes: ParInject(**sizes, embed_size=24, hidden_size=32, position_size=8, positions=4),
-    "one_shot": lambda **sizes: OneShot(**sizes, hidden_size=32, position_size=24, length=9),
-    "soft_attention": lambda **sizes: SoftAttention(**sizes, embed_size=24, hidden_size=32, attention_size=16),
-    "soft_attention with plain output": lambda **sizes: SoftAttention(
-        **sizes, embed_size=24, hidden_size=32, attention_size=16, deep_output=False
-    ),
-    "top_down": lambda **sizes: TopDown(**sizes, embed_size=24, hidden_size=32, attention_size=16),
-    "top_down with tied words": lambda **sizes: TopDown(
-        **sizes, embed_size=24, hidden_size=32, attention_size=16, tied=True
-    ),
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "show_tell": ("show_tell", {}),
+    "show_tell of 3 layers": ("show_tell", {"layers": 3, "dropout": 0.3}),
+    "merge": ("merge", {}),
+    "par_inject": ("par_inject", {"position_size": 8, "positions": 4}),
+    "one_shot": ("one_shot", {"position_size": 24, "length": 9}),
+    "soft_attention": ("soft_attention", {"attention_size": 16}),
+    "soft_attention with plain output": ("soft_attention", {"attention_size": 16, "deep_output": False}),
+    "top_down": ("top_down", {"attention_size": 16}),
+    "top_down with tied words": ("top_down", {"attention_size": 16, "tied": True}),
 }
 
 WORDS, FEATURES, PLACES = 17, 12, 9
@@ -30,11 +26,17 @@ WORDS, FEATURES, PLACES = 17, 12, 9
 def small(kind: str) -> Decoder:
     """A decoder with the same random weights every time."""
     torch.manual_seed(0)
-    return SMALL[kind](vocab_size=WORDS, feature_size=FEATURES)
+    return build(kind, WORDS, FEATURES)
+
+
+def build(kind: str, vocab_size: int, feature_size: int) -> Decoder:
+    name, config = SMALL[kind]
+    sizes = {"hidden_size": 32} if name == "one_shot" else {"embed_size": 24, "hidden_size": 32}
+    return build_decoder(name, {"vocab_size": vocab_size, "feature_size": feature_size, **sizes, **config})
 
 
 def features_for(decoder: Decoder, images: int, seed: int = 0) -> Tensor:
-    shape = (images, FEATURES) if decoder.wants == "pooled" else (images, PLACES, FEATURES)
+    shape = (images, FEATURES) if decoder.feature_kind == "pooled" else (images, PLACES, FEATURES)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 

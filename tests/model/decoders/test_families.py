@@ -1,7 +1,8 @@
-"""What every family must do: step as it was taught, be searched, learn, and travel in a bundle."""
+"""What every family must do: step as it was trained, be searched, learn, and travel in a bundle."""
 
 import functools
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ import torch
 from captionkit.images import Preprocessing
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import DECODERS, build_decoder
-from captionkit.model.decoders.base import FARTHEST, PADDING
+from captionkit.model.decoders.base import PADDING
 from captionkit.model.encoders import Encoder, Output, build_encoder
-from captionkit.model.search import SearchOptions, search
+from captionkit.model.search import SearchOptions
+from captionkit.model.search.search import search
+from captionkit.model.tuning import MAX_DEVIATIONS
 from captionkit.vocabulary import BOS, EOS, PAD, Vocabulary
 from tests.model.conftest import WORDS as VOCABULARY
 from tests.model.conftest import encoded
-from tests.model.decoders.families import SMALL, WORDS, captions, features_for, loss_of, small, without_dropout
+from tests.model.decoders.families import SMALL, WORDS, build, captions, features_for, loss_of, small, without_dropout
 
 every_family = pytest.mark.parametrize("kind", SMALL)
 with_words = pytest.mark.parametrize("kind", [kind for kind in SMALL if kind != "one_shot"])
@@ -71,13 +74,13 @@ def test_an_encoders_magnitude_makes_no_difference(kind: str) -> None:
     decoder = small(kind).eval()
     features, tokens = features_for(decoder, 50), captions(50)
     decoder.set_feature_statistics(features)
-    seen = decoder.standardised(features).flatten(0, -2)
+    seen = decoder.standardize(features).flatten(0, -2)
     torch.testing.assert_close(seen.mean(dim=0), torch.zeros(seen.shape[1]), atol=1e-4, rtol=0)
     torch.testing.assert_close(seen.std(dim=0), torch.ones(seen.shape[1]), atol=0.05, rtol=0)
     logits = decoder(features, tokens)
     decoder.set_feature_statistics(100 * features + 7)
     torch.testing.assert_close(decoder(100 * features + 7, tokens), logits, atol=1e-3, rtol=1e-3)
-    assert decoder.standardised(1e6 * features.abs()).max() == FARTHEST
+    assert decoder.standardize(1e6 * features.abs()).max() == MAX_DEVIATIONS
 
 
 @every_family
@@ -162,7 +165,7 @@ def test_ten_images_are_learnt_to_the_word(kind: str) -> None:
 @every_family
 def test_built_from_its_config(kind: str) -> None:
     decoder = small(kind).eval()
-    again = build_decoder(decoder.name, json.loads(json.dumps(decoder.config))).eval()
+    again = build_decoder(decoder.name, json.loads(json.dumps(asdict(decoder.config)))).eval()
     assert type(again) is type(decoder)
     assert again.config == decoder.config
     again.load_state_dict(decoder.state_dict())
@@ -188,7 +191,7 @@ def test_runs_in_bfloat16(kind: str) -> None:
 @pytest.mark.parametrize("frozen", [True, False])
 def test_given_word_vectors(kind: str, frozen: bool) -> None:
     decoder = small(kind)
-    vectors = torch.randn(WORDS, decoder.config["embed_size"], dtype=torch.float64)
+    vectors = torch.randn(WORDS, decoder.config.embed_size, dtype=torch.float64)
     decoder.set_embeddings(vectors, frozen=frozen)
     optimizer = torch.optim.SGD([p for p in decoder.parameters() if p.requires_grad], lr=1.0)
     loss_of(decoder, features_for(decoder, 4), captions(4)).backward()
@@ -196,7 +199,7 @@ def test_given_word_vectors(kind: str, frozen: bool) -> None:
     words = decoder.state_dict()["words.weight"]
     assert words.dtype == torch.float32
     assert torch.equal(words, vectors.float()) == frozen
-    again = build_decoder(decoder.name, decoder.config)
+    again = build_decoder(decoder.name, asdict(decoder.config))
     assert [n for n, p in again.named_parameters() if not p.requires_grad] == ["words.weight"] * frozen
     with pytest.raises(ValueError, match=rf"word vectors are \({WORDS}, \d+\) \(words, embed_size\), not \(2, 3\)"):
         decoder.set_embeddings(torch.zeros(2, 3), frozen=frozen)
@@ -217,12 +220,12 @@ def encoder(output: Output) -> Encoder:
 @every_family
 def test_travels_in_a_bundle(kind: str, tmp_path: Path) -> None:
     vocabulary = Vocabulary.build([VOCABULARY], min_count=1)
-    eyes = encoder(DECODERS[kind.split()[0]].wants)
+    network = encoder(DECODERS[kind.split()[0]].feature_kind)
     torch.manual_seed(0)
-    decoder = SMALL[kind](vocab_size=len(vocabulary), feature_size=eyes.feature_size)
+    decoder = build(kind, len(vocabulary), network.feature_size)
     if kind != "one_shot":
-        decoder.set_embeddings(torch.randn(len(vocabulary), decoder.config["embed_size"]), frozen=True)
-    captioner = Captioner(eyes, decoder, vocabulary)
+        decoder.set_embeddings(torch.randn(len(vocabulary), decoder.config.embed_size), frozen=True)
+    captioner = Captioner(network, decoder, vocabulary)
     images = [encoded(seed) for seed in range(3)]
     before = captioner.caption(images, beam=2, n_best=2)
     name = captioner.save(tmp_path)

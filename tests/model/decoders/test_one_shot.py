@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from captionkit.model.search import SearchOptions, search
+from captionkit.model.search import SearchOptions
+from captionkit.model.search.search import search
 from captionkit.vocabulary import BOS, EOS, PAD
 from tests.model.decoders.families import captions, features_for, small
 

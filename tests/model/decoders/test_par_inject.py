@@ -19,7 +19,7 @@ def test_the_mask_holds_each_word_once() -> None:
     state = decoder.start(features_for(decoder, 2))
     for words in ([BOS, BOS], [5, 6], [7, 6], [5, 5]):
         _, state = decoder.step(torch.tensor(words), state)
-    assert state.carry["said"].nonzero().tolist() == [[0, 1], [0, 5], [0, 7], [1, 1], [1, 5], [1, 6]]
+    assert state.carry["used"].nonzero().tolist() == [[0, 1], [0, 5], [0, 7], [1, 1], [1, 5], [1, 6]]
     rows = decoder.mask.weight
     expected = torch.stack([rows[[BOS, 5, 7]].sum(dim=0), rows[[BOS, 5, 6]].sum(dim=0)])
     torch.testing.assert_close(state.carry["mask"], expected)

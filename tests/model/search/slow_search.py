@@ -2,30 +2,31 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from captionkit.model.decoders import Decoder, State
-from captionkit.model.search import SearchOptions, SearchResult, search
+from captionkit.model.search import SearchOptions
+from captionkit.model.search.ranking import SearchResult
+from captionkit.model.search.search import search
 
 PAD, BOS, EOS = 0, 1, 2
 Words = tuple[int, ...]
 
 
 class Tree(Decoder):
-    """Logits that are a hash of the image and of all words so far: no word is like another, but ties are common.
+    """Logits that are a hash of the image and of all words so far, but ties are common.
 
     `levels`: how many different logits there are; few make ties. `ends`: added to the end marker's logit.
     """
 
-    name: ClassVar[str] = "toy_tree"
-    wants: ClassVar[Literal["pooled", "grid"]] = "pooled"
+    name = "toy_tree"
 
     def __init__(self, vocab_size: int, levels: int = 1000, ends: float = 0.0) -> None:
-        super().__init__(vocab_size=vocab_size, feature_size=1, levels=levels, ends=ends)
+        super().__init__(self.Config(vocab_size=vocab_size, feature_size=1))
         self.levels, self.ends = levels, ends
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class Tree(Decoder):
 
 @dataclass
 class Task:
-    """One search: what `search` is told."""
+    """One search: the arguments of `search`."""
 
     decoder: Decoder
     features: Tensor
@@ -88,12 +89,12 @@ class Task:
         """The words and ends that may come next, likeliest first, equal ones by their ids."""
         logprobs = self.logprobs(image, words).numpy()
         n = self.options.no_repeat_ngram
-        said = {words[i : i + n] for i in range(len(words) - n + 1)} if n else set()
+        seen = {words[i : i + n] for i in range(len(words) - n + 1)} if n else set()
         fine = [
             word
             for word, logprob in enumerate(logprobs)
             if word not in (PAD, BOS, EOS, *self.banned)
-            and not (n and len(words) >= n - 1 and (*words[len(words) - n + 1 :], word) in said)
+            and not (n and len(words) >= n - 1 and (*words[len(words) - n + 1 :], word) in seen)
             and logprob > -np.inf
         ]
         if len(words) >= self.options.min_length or not fine:
@@ -152,20 +153,20 @@ def every_caption(task: Task, image: int) -> list[Found]:
 
 
 def slow_beam(task: Task, image: int) -> list[Found]:
-    """Beam search as the module says it, for one image. One group is never stopped but by the limit."""
+    """Beam search as `captionkit.model.search.beam` specifies it, for one image. One group stops at the limit only."""
     options = task.options
     width = options.beam // options.groups
     open_hypotheses = [[(task.prefix, task.prefix_sum(image))] for _ in range(options.groups)]
     pools: list[list[Found]] = [[] for _ in range(options.groups)]
     kept = min(options.n_best, width)
     for length in range(len(task.prefix), task.limit):
-        heard: list[int] = []
+        taken: list[int] = []
         for group, hypotheses in enumerate(open_hypotheses):
             candidates = []
             for parent, (words, total) in enumerate(hypotheses):
                 for rank, (word, logprob) in enumerate(task.allowed(image, words)):
                     extended = total + logprob
-                    loss = np.float32(options.diversity) * np.float32(heard.count(word))
+                    loss = np.float32(options.diversity) * np.float32(taken.count(word))
                     candidates.append((-(extended - loss), parent, rank, word, extended))
             candidates.sort()
             pool = pools[group]
@@ -174,7 +175,7 @@ def slow_beam(task: Task, image: int) -> list[Found]:
                     score = task.score(total, length + 1)
                     pool.append(Found(hypotheses[parent][0], score, float(total) / (length + 1), True))
             going = [candidate for candidate in candidates if candidate[3] != EOS][:width]
-            heard += [word for _, _, _, word, _ in going]
+            taken += [word for _, _, _, word, _ in going]
             open_hypotheses[group] = [((*hypotheses[parent][0], word), total) for _, parent, _, word, total in going]
             endings = len(pool)
             ranked = sorted(pool, key=lambda caption: -caption.score)[:kept]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from captionkit.model.decoders import Decoder, ShowTell
 from captionkit.model.search import SearchOptions
 from tests.model.search.slow_search import EOS, PAD, Found, Task, Tree, Words, every_caption, read, slow_beam
-from tests.model.toys import GridAttention, Merge, OneShot, SaidWords
+from tests.model.toys import GridAttention, Merge, OneShot, UsedWords
 
 IMAGES = torch.tensor([[3.0], [14.0], [159.0], [26.0], [535.0]])
 
@@ -83,7 +83,7 @@ def test_promises(task: Task) -> None:
             assert not set(caption.words[len(task.prefix) :]) & set(task.banned)
             assert len(caption.words) <= options.max_length
             assert caption.ended == (len(caption.words) < options.max_length)
-            if len(caption.words) < options.min_length:  # nothing was left to say
+            if len(caption.words) < options.min_length:  # no other token was left
                 assert [word for word, _ in task.allowed(image, caption.words)] == [EOS]
             no_ngram_twice(caption.words, options.no_repeat_ngram, len(task.prefix))
 
@@ -124,20 +124,20 @@ def test_when_images_are_taken_out_changes_nothing(task: Task, share: float) -> 
     ],
 )
 def test_every_family_of_decoders(index: int, options: SearchOptions) -> None:
-    """Search knows none of them: a fused LSTM, attention over a grid, merging, a mask of words said, one shot."""
+    """Search knows none of them: a fused LSTM, attention over a grid, merging, a mask of words used, one shot."""
     torch.manual_seed(index)
     families: list[Decoder] = [
-        ShowTell(9, 6, embed_size=5, hidden_size=7, layers=2),
+        ShowTell(ShowTell.Config(vocab_size=9, feature_size=6, embed_size=5, hidden_size=7, layers=2)),
         GridAttention(9, 6),
         Merge(9, 6),
-        SaidWords(9, 6),
+        UsedWords(9, 6),
         OneShot(9, 6, length=5),
     ]
     decoder = families[index].eval()
     with torch.no_grad():
         for parameter in decoder.parameters():  # sharper than fresh weights, so that rounding decides nothing
             parameter.mul_(6)
-        features = torch.randn((3, 6) if decoder.wants == "pooled" else (3, 4, 6))
+        features = torch.randn((3, 6) if decoder.feature_kind == "pooled" else (3, 4, 6))
         task = Task(decoder, features, options, banned=(3,))
         result = task.run()
         for image in range(3):
@@ -174,7 +174,7 @@ def test_a_vocabulary_smaller_than_the_beam() -> None:
     }
 
 
-def test_groups_say_different_things() -> None:
+def test_groups_differ() -> None:
     options = SearchOptions(beam=4, groups=4, n_best=4, diversity=100.0, max_length=5, length_penalty="none")
     for captions in read_all(Task(Tree(40), IMAGES, options)):
         assert len({caption.words[0] for caption in captions}) == 4
@@ -182,8 +182,8 @@ def test_groups_say_different_things() -> None:
     assert [len(captions) for captions in read_all(Task(Tree(40), IMAGES, careless))] == [1] * 5
 
 
-def test_a_group_that_is_done_is_heard_no_more() -> None:
-    """Three groups of one, which end at different times over three words that they would all like to say."""
+def test_a_group_that_is_done_costs_the_others_nothing() -> None:
+    """Three groups of one, which end at different times over three words that are likely for all of them."""
     options = SearchOptions(beam=3, groups=3, n_best=3, diversity=2.0, max_length=8)
     task = Task(Tree(6, levels=20, ends=1.0), torch.arange(60.0).unsqueeze(1), options)
     for image, captions in enumerate(read_all(task)):
@@ -197,7 +197,9 @@ def read_all(task: Task) -> list[list[Found]]:
 
 def test_bfloat16_is_scored_in_fp32() -> None:
     torch.manual_seed(1)
-    decoder = ShowTell(40, 6, 8, 8).eval().to(torch.bfloat16)
+    decoder = (
+        ShowTell(ShowTell.Config(vocab_size=40, feature_size=6, embed_size=8, hidden_size=8)).eval().to(torch.bfloat16)
+    )
     result = Task(decoder, torch.randn(4, 6).to(torch.bfloat16), SearchOptions(n_best=2)).run()
     assert result.scores.dtype == result.logprobs.dtype == torch.float32
     assert not torch.equal(result.scores, result.scores.to(torch.bfloat16).float())
@@ -205,7 +207,7 @@ def test_bfloat16_is_scored_in_fp32() -> None:
 
 def test_an_image_that_gives_no_numbers_spoils_no_other() -> None:
     torch.manual_seed(1)
-    decoder = ShowTell(40, 6, 8, 8).eval()
+    decoder = ShowTell(ShowTell.Config(vocab_size=40, feature_size=6, embed_size=8, hidden_size=8)).eval()
     features = torch.randn(3, 6)
     for method in ("beam", "sample"):
         options = SearchOptions(method=method, n_best=2, max_length=6)  # type: ignore[arg-type]
@@ -261,11 +263,11 @@ def test_a_gpu_finds_the_same() -> None:
 
 
 def test_a_forced_word_that_the_decoder_rules_out() -> None:
-    """It is said all the same, at a price."""
+    """It comes all the same, at a price."""
     torch.manual_seed(0)
     for method in ("beam", "sample"):
         options = SearchOptions(method=method, max_length=5)  # type: ignore[arg-type]
-        result = Task(SaidWords(9, 6), torch.randn(2, 6), options, banned=(3,), prefix=(5, 5)).run()
+        result = Task(UsedWords(9, 6), torch.randn(2, 6), options, banned=(3,), prefix=(5, 5)).run()
         for image in range(2):
             [caption] = read(result, image)
             assert caption.words[:2] == (5, 5)

@@ -1,4 +1,4 @@
-"""What can be asked of a search, and what cannot."""
+"""SearchOptions: which values are accepted, and how hypotheses are scored."""
 
 import ast
 import dataclasses
@@ -40,7 +40,7 @@ from captionkit.model.search import SearchOptions, options
         ({"seed": "x"}, "seed is a whole number of 64 bits"),
     ],
 )
-def test_what_cannot_be_asked(fields: dict[str, object], message: str) -> None:
+def test_options_that_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SearchOptions(**fields)  # type: ignore[arg-type]
 
@@ -52,14 +52,14 @@ def test_samples_need_no_beam() -> None:
 def test_every_field_says_in_one_line_what_it_is() -> None:
     """The lines become the commands' --help."""
     body = next(node for node in ast.parse(inspect.getsource(options)).body if isinstance(node, ast.ClassDef)).body
-    said = {
+    lines = {
         first.target.id: second.value.value
         for first, second in itertools.pairwise(body)
         if isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name)
         if isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant)
     }
-    assert list(said) == [field.name for field in dataclasses.fields(SearchOptions)]
-    assert all(isinstance(line, str) and "\n" not in line and line.endswith(".") for line in said.values())
+    assert list(lines) == [field.name for field in dataclasses.fields(SearchOptions)]
+    assert all(isinstance(line, str) and "\n" not in line and line.endswith(".") for line in lines.values())
 
 
 def test_scores() -> None:

@@ -103,7 +103,7 @@ def test_the_batch_changes_nothing_and_the_rules_hold(
             assert caption.words[:forced] == task.prefix
             assert not set(caption.words[forced:]) & {3, 5}
             no_ngram_twice(caption.words, options.no_repeat_ngram, forced)
-            if len(caption.words) < options.min_length:  # nothing was left to say
+            if len(caption.words) < options.min_length:  # no other token was left
                 assert [word for word, _ in task.allowed(image, caption.words)] == [EOS]
             total = task.prefix_sum(image)
             for place in range(forced, len(caption.words)):

@@ -16,7 +16,7 @@ _CELLS: Final = 3
 
 
 class Block(nn.Module):
-    """Two 3 × 3 convolutions and a shortcut past them; where the width changes, height and width are halved.
+    """Two 3 × 3 convolutions and a shortcut around them; where the width changes, height and width are halved.
 
     torchvision's BasicBlock, without torchvision: to import it would take longer than all else that captioning with
     the embedded captioner imports.
@@ -36,8 +36,8 @@ class Block(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Feature maps (N, inputs, H, W) → (N, outputs, H, W), or half as high and wide."""
-        found = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
-        out: Tensor = self.relu(found + self.downsample(maps))
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
+        out: Tensor = self.relu(residual + self.downsample(maps))
         return out
 
 

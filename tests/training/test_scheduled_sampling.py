@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from captionkit.model.decoders.scheduled import scheduled_forward, scheduled_tokens
-from captionkit.model.search import SearchOptions, search
+from captionkit.model.search import SearchOptions
+from captionkit.model.search.search import search
+from captionkit.training.scheduled_sampling import scheduled_tokens
 from captionkit.vocabulary import BOS, EOS, PAD
 from tests.model.decoders.families import SMALL, captions, features_for, small, without_dropout
 
@@ -12,10 +13,10 @@ every_family = pytest.mark.parametrize("kind", SMALL)
 
 
 @every_family
-def test_with_probability_0_it_is_forward(kind: str) -> None:
+def test_with_probability_0_the_tokens_stay(kind: str) -> None:
     decoder = without_dropout(small(kind))
     features, tokens = features_for(decoder, 4), captions(4)
-    assert torch.equal(scheduled_forward(decoder, features, tokens, 0.0), decoder(features, tokens))
+    assert torch.equal(scheduled_tokens(decoder, features, tokens, 0.0), tokens)
 
 
 @every_family
@@ -23,8 +24,8 @@ def test_it_trains_on_what_stepping_over_the_mixture_gives(kind: str) -> None:
     decoder = small(kind).eval()
     features, tokens = features_for(decoder, 6), captions(6)
     mixed = scheduled_tokens(decoder, features, tokens, 0.5, torch.Generator().manual_seed(1))
-    logits = scheduled_forward(decoder, features, tokens, 0.5, torch.Generator().manual_seed(1))
     assert not torch.equal(mixed, tokens)
+    logits = decoder(features, mixed)
     state = decoder.start(features)
     stepped = []
     for t in range(tokens.shape[1]):
@@ -62,7 +63,7 @@ def test_a_sure_decoder_draws_what_greedy_search_finds(kind: str) -> None:
         for parameter in decoder.parameters():
             parameter.mul_(3)
     features = features_for(decoder, 5)
-    sure = decoder.output if not decoder.config.get("tied") else decoder.words
+    sure = decoder.output if not getattr(decoder.config, "tied", False) else decoder.words
     with torch.no_grad():
         sure.weight.mul_(1e4)  # one word has all the probability
     found = search(decoder.eval(), features, SearchOptions(beam=1, max_length=6), bos=BOS, eos=EOS, pad=PAD)
@@ -70,9 +71,9 @@ def test_a_sure_decoder_draws_what_greedy_search_finds(kind: str) -> None:
     tokens[:, 0] = BOS
     drawn = scheduled_tokens(decoder, features, tokens, 1.0)
     compared = 0
-    for row, length, said in zip(drawn, found.lengths[:, 0], found.tokens[:, 0], strict=True):
-        marker = next((t for t in range(1, 7) if row[t] < 3), 7)  # search says no marker, and goes another way there
-        assert torch.equal(row[1 : min(marker, length + 1)], said[: min(marker - 1, length)])
+    for row, length, expected in zip(drawn, found.lengths[:, 0], found.tokens[:, 0], strict=True):
+        marker = next((t for t in range(1, 7) if row[t] < 3), 7)  # search takes no marker, and goes another way there
+        assert torch.equal(row[1 : min(marker, length + 1)], expected[: min(marker - 1, length)])
         compared += min(marker - 1, int(length))
     assert compared > 5
 

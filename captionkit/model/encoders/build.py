@@ -1,0 +1,86 @@
+"""build_encoder(): an encoder by its name."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from captionkit.images import Preprocessing
+from captionkit.model.encoders import tiny_resnet
+from captionkit.model.encoders.encoder import Encoder, EncoderError, Output
+from captionkit.model.encoders.layers import remove_classifier
+from captionkit.model.encoders.networks import (
+    PORTED,
+    TINY_RESNET,
+    build_empty_network,
+    build_network,
+    check_name,
+    torchvision_models,
+)
+from captionkit.model.encoders.weights import download_weights, load_weights
+
+
+def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
+    """The preprocessing of a network's pretrained weights; with `size`, the same at another size.
+
+    Raises:
+        EncoderError: no encoder has this name.
+    """
+    check_name(name)
+    if name == TINY_RESNET:
+        # The whole image, not its centre.
+        side = size or tiny_resnet.SIZE
+        return Preprocessing(size=side, resize=side, mode="squash")
+    # Read from the description of the weights: nothing is downloaded.
+    transforms = torchvision_models().get_model_weights(name).DEFAULT.transforms()
+    own_size, resize = transforms.crop_size[0], transforms.resize_size[0]
+    # Equal to torchvision's transform_input, which it applies after the usual normalisation.
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if name in PORTED else (transforms.mean, transforms.std)
+    return Preprocessing(
+        size=size or own_size,
+        resize=round(resize * size / own_size) if size else resize,
+        interpolation=transforms.interpolation.value,
+        mean=tuple(mean),
+        std=tuple(std),
+    )
+
+
+def build_encoder(
+    name: str,
+    output: Output = "pooled",
+    weights: str | Mapping[str, Tensor] = "pretrained",
+    preprocessing: Preprocessing | None = None,
+    layer: str | None = None,
+    grid: int | None = None,
+) -> Encoder:
+    """Build an encoder, in fp32, channels_last and eval mode.
+
+    Args:
+        name: as torchvision names its models: "resnet50", "vgg16", "squeezenet1_1" …
+        output: "pooled" or "grid".
+        weights: "pretrained" (torchvision's best, downloaded once), "none" (random), or a state dict with
+            torchvision's keys, of any float dtype, with the classifier's keys or without.
+        preprocessing: another geometry or normalisation than `default_preprocessing`'s.
+        layer: read the feature map after this layer ("layer3", "features.28") instead of the last one.
+        grid: average the feature map to grid × grid places.
+
+    Raises:
+        EncoderError: unknown or unsuited name, layer or output; weights that cannot be downloaded or are not
+            of this network; images too small for it.
+    """
+    check_name(name)
+    if output not in ("pooled", "grid"):
+        raise EncoderError(f'an encoder\'s output is "pooled" or "grid", not {output!r}')
+    if grid is not None and (output != "grid" or grid < 1):
+        raise EncoderError(f"grid={grid} is for grid features, and at least 1")
+    if isinstance(weights, str) and weights not in ("pretrained", "none"):
+        raise EncoderError(f'weights are "pretrained", "none" or a state dict, not {weights!r}')
+    state = download_weights(name) if weights == "pretrained" else weights
+    network = build_network(name) if state == "none" else build_empty_network(name)
+    complete_keys = set(network.state_dict())
+    config = {"name": name, "output": output, "layer": layer, **({"grid": grid} if grid else {})}
+    features = remove_classifier(network, name, output, layer)
+    encoder = Encoder(features, config, preprocessing or default_preprocessing(name))
+    if not isinstance(state, str):
+        load_weights(encoder.network, name, state, complete_keys)
+    return encoder.to(memory_format=torch.channels_last)

@@ -1,0 +1,62 @@
+"""The networks by name: torchvision's, and tiny_resnet."""
+
+import difflib
+from types import ModuleType
+from typing import Final, cast
+
+import torch
+from torch import nn
+
+from captionkit.model.encoders.encoder import EncoderError
+from captionkit.model.encoders.tiny_resnet import TinyResNet
+
+TINY_RESNET: Final = "tiny_resnet"
+"""The one network that is not torchvision's."""
+PORTED: Final = ("googlenet", "inception_v3")
+"""Networks whose weights come from TensorFlow, have auxiliary heads, and expect pixels from -1 to 1."""
+_TRANSFORMERS: Final = ("vit_", "swin_", "maxvit")
+
+
+def torchvision_models() -> ModuleType:
+    """torchvision.models, imported only if one of its networks is used: importing it takes longer than importing torch
+    (it imports the compiler), in every process, and the embedded captioner does not need it."""
+    from torchvision import models
+
+    return cast(ModuleType, models)
+
+
+def encoder_names() -> list[str]:
+    """The networks that can be encoders: torchvision's classification CNNs, and `tiny_resnet`."""
+    models = torchvision_models()
+    return [TINY_RESNET, *(name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS))]
+
+
+def check_name(name: str) -> None:
+    """Raise EncoderError for a name that is not in `encoder_names`."""
+    if name == TINY_RESNET or name in (names := encoder_names()):
+        return
+    models = torchvision_models()
+    if name in models.list_models(module=models):
+        raise EncoderError(f"{name} is a transformer; encoders are convolutional networks: {', '.join(names)}")
+    close = difflib.get_close_matches(name, names, n=4) or names
+    raise EncoderError(f"torchvision has no classification network {name!r}; there are: {', '.join(close)}")
+
+
+def build_network(name: str) -> nn.Module:
+    """The complete network with random weights, without auxiliary heads."""
+    if name == TINY_RESNET:
+        return TinyResNet()
+    options = {"aux_logits": False, "init_weights": True} if name in PORTED else {}
+    network: nn.Module = torchvision_models().get_model(name, weights=None, **options)
+    return network
+
+
+def build_empty_network(name: str) -> nn.Module:
+    """The complete network without weights: drawing 138 million random ones for VGG16 takes seconds."""
+    if name == TINY_RESNET:  # small; and to run a network without weights, PyTorch imports its compiler
+        return build_network(name)
+    try:
+        with torch.device("meta"):
+            return build_network(name)
+    except NotImplementedError:  # RegNet computes its widths with tensors while it is built
+        return build_network(name)
