@@ -73,5 +73,5 @@ def to_caption(result: Sequence[Hypothesis] | ImageError | StorageError) -> Capt
         return Caption(None, error_kind=result.kind, error=str(result))
     best, *others = result
     if not best.text:
-        return Caption(None, error_kind="model_error", error="the captioner said nothing")
+        return Caption(None, error_kind="model_error", error="the captioner gave an empty caption")
     return Caption(best.text, best.score, tuple(other for other in others if other.text))
