@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow lint format default-captioner benchmark clean
+.PHONY: help demo test test-slow lint format docs structure default-captioner benchmark clean
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
@@ -31,8 +31,14 @@ default-captioner: .venv/.installed   ## train the embedded captioner anew and p
 benchmark: .venv/.installed   ## the caption job against a DataLoader loop and a naive Ray Data job
 	$(BIN)/python benchmarks/pipeline.py
 
+docs: .venv/.installed-dev   ## the documentation as a site, in site/; a broken link or name is an error
+	$(BIN)/zensical build --strict --clean
+
+structure: .venv/.installed-dev   ## files, lines and imports of each package, import circles, the longest files and functions
+	$(BIN)/python benchmarks/structure.py
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

@@ -1,8 +1,8 @@
 """Our CIDEr-D against pycocoevalcap's, on the same made-up captions, in one run.
 
-Prints ratios of the times that a caption takes (absolute times depend on the machine and what else runs on it): cold,
-with the references cut up and weighed, as pycocoevalcap does each time; warm, as for a reward in training, where they
-are known; and for a batch of a training step's size. Also the largest difference between the scores.
+Prints ratios of the CPU times that a caption takes (absolute times depend on the machine and what else runs on it):
+cold, with the references cut up and weighed, as pycocoevalcap does each time; warm, as for a reward in training, where
+they are known; and for a batch of a training step's size. Also the largest difference between the scores.
 
     python benchmarks/cider.py
     python benchmarks/cider.py --images 113000 --hypotheses 5000    # frequencies of a corpus as large as COCO's
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from _report import Row, report
 
 from captionkit.metrics import CiderD
 
@@ -38,6 +39,8 @@ class Options:
     batch: int = 250
     """Captions of one training step."""
     seed: int = 0
+    json: str | None = None
+    """Also write the table, with the machine's facts, to this file."""
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -72,11 +75,18 @@ def main(options: Options) -> None:
     warm_s, scores = timed(lambda: scorer.score(hypotheses, images))
     step_s, _ = timed(lambda: scorer.score(hypotheses[: options.batch], images[: options.batch]))
     each = reference_s / options.hypotheses
+    timings = {
+        "pycocoevalcap": (reference_s, options.hypotheses),
+        "ours, cold": (learn_s + warm_s, options.hypotheses),
+        "ours, warm": (warm_s, options.hypotheses),
+        f"ours, a step of {options.batch}": (step_s, options.batch),
+    }
+    rows: list[Row] = [
+        {"what": name, "µs a caption": 1e6 * took / count, "times as fast": each * count / took}
+        for name, (took, count) in timings.items()
+    ]
     print(f"{options.hypotheses} captions × {options.references} references, {options.images} images known")
-    print(f"pycocoevalcap: {1e6 * each:.0f} µs a caption")
-    print(f"ours, cold:    {reference_s / (learn_s + warm_s):.0f} × faster ({learn_s:.2f} s for the references)")
-    print(f"ours, warm:    {reference_s / warm_s:.0f} × faster ({1e6 * warm_s / options.hypotheses:.1f} µs a caption)")
-    print(f"a step of {options.batch}: {each * options.batch / step_s:.0f} × faster ({1e3 * step_s:.1f} ms)")
+    report(rows, options.json)
     print(f"largest memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
     if options.images == options.hypotheses:
         print(f"largest difference: {np.abs(scores - expected).max():.1e}")

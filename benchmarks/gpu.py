@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _report import Row, report
 from PIL import Image
 
 from captionkit.model.captioner import Captioner
@@ -66,6 +65,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=9487)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", help="also write the table, with the machine's facts, to this file")
     options = parser.parse_args()
     captioner = build(options.words, options.device)
     search = SearchOptions(beam=options.beam, max_length=20)
@@ -106,14 +106,14 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - start)
     images = batches * options.batch
     middle = {name: statistics.median(times) for name, times in seconds.items()}
-    for name, took in middle.items():
-        print(f"{name:<8}{images / took:>10,.0f} images/s")
-    resident_rate = images / (middle["encode"] + middle["search"])
-    print(f"pixels in memory against encode + search: {images / middle['pixels'] / resident_rate:.2f}")
-    print(f"files against encode + search: {images / middle['files'] / resident_rate:.2f}")
-    device = torch.cuda.get_device_name() if captioner.device.type == "cuda" else platform.processor()
-    rates = {name: round(images / took, 1) for name, took in middle.items()}
-    print(json.dumps({"device": device, "dtype": str(captioner.dtype), "torch": torch.__version__, "rates": rates}))
+    whole = ("pixels", "files")
+    apart = middle["encode"] + middle["search"]
+    rows: list[Row] = [
+        {"stage": name, "images/s": images / took, "against encode + search": apart / took if name in whole else None}
+        for name, took in middle.items()
+    ]
+    print(f"{captioner.dtype}, torch {torch.__version__}")
+    report(rows, options.json, torch.cuda.get_device_name() if captioner.device.type == "cuda" else None)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
 import tyro
+from _report import report
 
 PAGE = 1000
 
@@ -28,6 +29,8 @@ class Options:
     """Seconds and peak memory of listing a bucket."""
 
     keys: int = 1_000_000
+    json: str | None = None
+    """Also write the table, with the machine's facts, to this file."""
 
 
 class Bucket(BaseHTTPRequestHandler):
@@ -74,7 +77,7 @@ def serve(keys: int, ready: Connection) -> None:
 
 
 def main(options: Options) -> None:
-    """Print one line: keys, seconds, keys a second, peak memory."""
+    """Print one row: keys, seconds, keys a second, peak memory."""
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.Process(target=serve, args=(options.keys, theirs), daemon=True)
     server.start()
@@ -96,7 +99,8 @@ def main(options: Options) -> None:
         took = time.perf_counter() - start
     assert manifest.images == options.keys
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"{options.keys:,} keys in {took:.0f} s, {options.keys / took:,.0f}/s, peak memory {peak:,.0f} MiB")
+    row = {"keys": options.keys, "seconds": took, "keys/s": options.keys / took, "peak memory, MiB": peak}
+    report([row], options.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ metric `object_manager_bytes` counts them (the bundle, which every node with an 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 
 import ray
 import tyro
+from _report import report
 from ray.cluster_utils import Cluster
 
 from captionkit.cli.options import parse
@@ -39,6 +39,8 @@ class Options:
     actors: str = "1:3"
     settle: float = 12.0
     """Seconds until the nodes have published their last figures; they do every five."""
+    json: str | None = None
+    """Also write the table, with the machine's facts, to this file."""
 
 
 def pushed() -> float:
@@ -70,8 +72,9 @@ def main(options: Options) -> None:
             record = job.run()
             time.sleep(options.settle)
             made = options.images * 3 * job.preprocessing.size**2
-            report = {"images": record.rows, "pixels_mib": made / 2**20, "pushed_mib": (pushed() - before) / 2**20}
-            print(json.dumps({name: round(value, 1) for name, value in report.items()}))
+            moved = pushed() - before
+            row = {"images": record.rows, "pixels, MiB": made / 2**20, "pushed between nodes, MiB": moved / 2**20}
+            report([row], options.json)
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -8,7 +8,7 @@ measured is the pipeline. Pictures are tiny, and links to two hundred different 
 3. the anti-join of a listing of ten million addresses with a table of as many rows, and `check` of that table, each in
    a process of its own that may take `--limit-gib`.
 
-    python benchmarks/million.py                                   # all, into docs/
+    python benchmarks/million.py                                   # all, into benchmarks/results/
     python benchmarks/million.py --rows 20000 --ids 200000 --csv /tmp/m.csv --figure /tmp/m.svg
 """
 
@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import tyro
+from _report import Row, report
 
 PICTURES = 200
 SIZE = 32
@@ -49,14 +50,16 @@ class Options:
     """Rows of the table that is joined and checked; 0 leaves that out."""
     seconds: float = 5.0
     """Between two lines of the CSV."""
-    csv: str = "docs/million.csv"
-    figure: str = "docs/million.svg"
+    csv: str = "benchmarks/results/million.csv"
+    figure: str = "benchmarks/results/million.svg"
     """The curves; SVG or PNG."""
     limit_gib: float = 2.0
     """What the anti-join and the check may take."""
     fetch_threads: int = 16
     folder: str | None = None
     """Where pictures and tables lie; by itself a temporary folder, which is removed."""
+    json: str | None = None
+    """Also write the table, with the machine's facts, to this file."""
 
 
 class Said(NamedTuple):
@@ -301,7 +304,8 @@ def draw_curves(options: Options) -> None:
 
 
 def main(options: Options) -> None:
-    """Print a line for each of the measurements; leave with 1 where one took more memory than it may."""
+    """Print a row for each of the measurements; leave with 1 where one took more memory than it may."""
+    rows: list[Row] = []
     home = Path(options.folder or tempfile.mkdtemp(prefix="captionkit-million-"))
     too_much = False
     try:
@@ -311,20 +315,23 @@ def main(options: Options) -> None:
             assert did["rows"] == options.rows
             assert did["failed"] == 0
             took = ", ".join(f"{stage} {value:,.0f}" for stage, value in did["seconds"].items())
-            print(f"{did['rows']:,} rows in {seconds:,.0f} s, {did['rows'] / seconds:,.0f}/s ({took})", flush=True)
+            print(f"{did['rows'] / seconds:,.0f} rows a second; seconds of stages: {took}", flush=True)
+            rows.append({"what": f"{did['rows']:,} rows captioned", "seconds": seconds, "peak memory, MiB": None})
             draw_curves(options)
             said, seconds, peak = measured(again, str(home / "in"), str(home / "out"))
-            print(f"{said}: {seconds:,.1f} s, peak memory {peak:,.0f} MiB", flush=True)
+            rows.append({"what": said, "seconds": seconds, "peak memory, MiB": peak})
         if options.ids:
             table, listing = home / "table", home / "list.parquet"
             make_table(table, listing, options.ids)
             for action in (join, prove):
                 said, seconds, peak = measured(action, table, listing)
-                print(f"{said}: {seconds:,.1f} s, peak memory {peak:,.0f} MiB", flush=True)
+                rows.append({"what": said, "seconds": seconds, "peak memory, MiB": peak})
                 too_much |= peak > options.limit_gib * 1024
     finally:
         if options.folder is None:
             shutil.rmtree(home)
+    if rows:
+        report(rows, options.json)
     sys.exit(int(too_much))
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from contestants import seconds, summary, tell
+from _contest import print_seconds, ratio_row, seconds
+from _report import report
 
 CONTESTANTS = ("job", "loader", "naive")
 
@@ -45,6 +46,8 @@ class Options:
     rounds: int = 3
     loader_workers: int = 2
     """Worker processes of the DataLoader."""
+    json: str | None = None
+    """Also write the table, with the machine's facts, to this file."""
     run: str | None = None
     """(Used by the benchmark itself: run this contestant on --folder and print its seconds.)"""
     folder: str = ""
@@ -149,7 +152,7 @@ def main(options: Options) -> None:
     """Run all contestants in turn, print a line a round, then the medians of the ratios."""
     if options.run:
         took = {"job": run_job, "loader": run_loader, "naive": run_naive}[options.run](options)
-        tell(took)
+        print_seconds(took)
         return
     root = Path(tempfile.mkdtemp())
     same = {
@@ -174,8 +177,7 @@ def main(options: Options) -> None:
                 f"round {number + 1}: " + ", ".join(f"{name} {rate:.1f}/s" for name, rate in rates.items()),
                 flush=True,
             )
-        for name, ratios in against.items():
-            print(f"job / {name}: {summary(ratios)}")
+        report([ratio_row(f"job / {name}", ratios) for name, ratios in against.items()], options.json)
     finally:
         shutil.rmtree(root)
 

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from contestants import seconds, summary, tell
+from _contest import print_seconds, ratio_row, seconds
+from _report import report
 from PIL import Image
 
 IMAGES, PER_IMAGE, WORDS = 400, 5, 2500
@@ -39,6 +40,8 @@ class Options:
     batch_size: int = 64
     threads: int = 1
     rounds: int = 3
+    json: str | None = None
+    """Also write the table, with the machine's facts, to this file."""
     run: str | None = None
     """(Used by the benchmark itself: run this contestant on --folder and print its seconds.)"""
     folder: str = ""
@@ -146,7 +149,7 @@ def run_plain(options: Options) -> float:
 def main(options: Options) -> None:
     """Run both in turn, print a line a round, then the median of the ratios."""
     if options.run:
-        tell({"job": run_job, "plain": run_plain}[options.run](options))
+        print_seconds({"job": run_job, "plain": run_plain}[options.run](options))
         return
     folder = Path(tempfile.mkdtemp())
     same = {
@@ -167,7 +170,7 @@ def main(options: Options) -> None:
                 rates[name] = (long - short) / (took[1] - took[0])
             ratios.append(rates["job"] / rates["plain"])
             print(f"round {number + 1}: " + ", ".join(f"{name} {rate:.2f} steps/s" for name, rate in rates.items()))
-        print(f"job / plain: {summary(ratios)}")
+        report([ratio_row("job / plain", ratios)], options.json)
     finally:
         shutil.rmtree(folder)
 

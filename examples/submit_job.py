@@ -21,7 +21,9 @@ import tyro
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 ROOT = Path(__file__).resolve().parent.parent
-EXCLUDES = ["/tests", "/docs", "/benchmarks", "/deploy", "/findings", "/.ci"]
+EXCLUDES = [
+    "/tests", "/docs", "/mkdocs.yml", "/benchmarks", "/deploy", "/findings", "/.ci", "/.github", "/CITATION.cff",
+]  # fmt: skip
 """What no job needs, beside what `.gitignore` names."""
 
 

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 import captionkit
 
@@ -21,3 +23,8 @@ def test_every_name_it_offers_is_there() -> None:
     assert dir(captionkit) == sorted(captionkit.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Caption3r'"):
         captionkit.Caption3r  # noqa: B018
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((Path(__file__).parent.parent / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == captionkit.__version__

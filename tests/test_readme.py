@@ -18,7 +18,10 @@ import pytest
 from captionkit.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 PROGRAMS = {"cd", "export", "git", "mkdir", "mypy", "pip", "pytest", "ray", "ruff", "lint-imports"}
 """Programs of others that the documentation may use, and whose arguments are theirs to check."""
@@ -53,6 +56,14 @@ def complaints(text: str, folder: Path = ROOT) -> list[str]:
         if "://" not in target and not target.startswith("mailto:") and not (folder / target).exists():
             found.append(f"{target}: the link leads nowhere")
     return found
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The commands that a page gives its readers: in shell blocks, and `captionkit COMMAND …` in running text."""
+    text = page.read_text("utf-8")
+    inline = [" ".join(code.split()) for code in _INLINE.findall(_FENCE.sub("", text))]
+    lines = [*_shell_lines(text), *(code for code in inline if re.match(r"captionkit \w+ \S", code))]
+    return [words for line in lines for words in _commands(line)]
 
 
 def _shell_lines(text: str) -> Iterator[str]:

@@ -37,7 +37,7 @@ class DocumentFrequencies:
 
     lexicon: Lexicon
     counts: tuple[Ids, ...]
-    """[n − 1][number of the n-gram]."""
+    """By `[n − 1][number of the n-gram]`."""
     images: int
 
     @classmethod

@@ -59,7 +59,7 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
         (["--input", ".", "--batch-size", "0"], "--batch-size 0"),
         (["--input", ".", "--max-failed", "5"], "--max-failed 5.0: a share"),
         (["--input", ".", "--gpus-per-actor", "1.5"], "--gpus-per-actor 1.5"),
-        (["--input", "docs/million.svg", "--model", "/no/such/bundle"], "/no/such/bundle"),
+        (["--input", "benchmarks/results/million.svg", "--model", "/no/such/bundle"], "/no/such/bundle"),
         (["--input", ".", "--config", "/no/such/config.yaml"], "--config /no/such/config.yaml"),
     ],
 )

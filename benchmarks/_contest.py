@@ -20,11 +20,11 @@ def seconds(script: str, name: str, **options: object) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
-def tell(took: float) -> None:
+def print_seconds(took: float) -> None:
     """How a contestant answers `seconds`."""
     print(json.dumps({"seconds": took}))
 
 
-def summary(ratios: Sequence[float]) -> str:
-    """Of the ratios of all rounds."""
-    return f"median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def ratio_row(name: str, ratios: Sequence[float]) -> dict[str, str | float]:
+    """The ratios of all rounds as a row of a report."""
+    return {"rates": name, "median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
