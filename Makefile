@@ -9,13 +9,13 @@ help:           ## this list
 demo: .venv/.installed   ## set up, then caption drawn scenes with the embedded captioner; names a page to open
 	@$(BIN)/captionkit demo --output demo
 
-test: lint               ## set up, then lint, types, floors and every quick test
+test: lint               ## set up, then lint, types, layers and every quick test
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: .venv/.installed-dev   ## every test, the slow ones too
 	$(BIN)/python -m pytest
 
-lint: .venv/.installed-dev   ## style, types, and the floors of the house
+lint: .venv/.installed-dev   ## style, types, and the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

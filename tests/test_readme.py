@@ -223,8 +223,8 @@ def test_the_readme_has_commands_to_check() -> None:
 
 
 GOOD = """\
-`make demo`, `captionkit caption --help`, `jobs/`, `captionkit/cli.py`, `model/bundle.py`, `tests/*.py`, `photos/x.jpg`,
-`demo/captions.html`, [docs](docs/architecture.md#floors), [out](https://example.org/none), `make
+`make demo`, `captionkit caption --help`, `jobs/`, `captionkit/cli/app.py`, `model/bundle.py`, `tests/*.py`,
+`photos/x.jpg`, `demo/captions.html`, [docs](docs/architecture.md#layers), [out](https://example.org/none), `make
 test`
 
 ```console

@@ -8,9 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
+import pyarrow as pa
 import ray
 
 from captionkit.config import to_config
@@ -24,22 +25,36 @@ from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.pipeline.preflight import check_carry, check_options, check_table
+from captionkit.pipeline.preflight import check_carry, check_options, check_same_maker
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, say
-from captionkit.schema import SCHEMA, schema_with
+from captionkit.schema import schema_with
 from captionkit.storage import Storage, StorageError
-from captionkit.table.compact import recover
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
 from captionkit.table.runs import RUNS
 from captionkit.table.table import CaptionTable, Footer
 from captionkit.table.writer import TableWriter, stored_columns
+from captionkit.table.writing import open_for_writing
 
 RENEW_SECONDS = 30.0
 """Time between two writings of a living run's record."""
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What captioning needs to know once inputs are listed and the table is ours to write to."""
+
+    table: CaptionTable
+    lease: Lease
+    manifest: Manifest
+    carry: dict[str, pa.DataType]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schema_with(self.carry)
 
 
 class CaptionJob:
@@ -74,8 +89,7 @@ class CaptionJob:
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
         self.table = CaptionTable(options.table.output, self.storage)
         self.inputs = inputs or Inputs(options.inputs, self.storage, output=self.table.uri)
-        check_table(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
-        self.schema = SCHEMA
+        check_same_maker(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
         self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
@@ -101,15 +115,15 @@ class CaptionJob:
             StorageError: storage fails in a way that would fail every row alike.
             JobStopped: after what was captioned by then is written.
         """
-        record, manifest = self.record, None
+        record, listed = self.record, None
         try:
             self.inputs.check()
             self._check_output()
-            with stop_on_signals(), self._lease() as self.lease:
-                self._reopen()
-                manifest = self._list()
-                if manifest.units:
-                    self._caption(manifest)
+            with stop_on_signals(), open_for_writing(self.table.uri, self.storage, self.run_id) as (table, lease, _):
+                check_same_maker(table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+                listed = self._list(table, lease)
+                if listed.manifest.units:
+                    self._caption(listed)
         except JobStopped:
             record.status = "stopped"
             raise
@@ -124,14 +138,11 @@ class CaptionJob:
             record.status = "too_many_failed" if share > self.options.table.max_failed else "succeeded"
         finally:
             # A record of a run that found its input missing would only litter the output.
-            if manifest is not None:
+            if listed is not None:
                 record.ended_at = now()
-                record.write(self.storage, self.record_uri, self.schema)
-                delete_manifest(manifest.units, self.storage)
+                record.write(self.storage, self.record_uri, listed.schema)
+                delete_manifest(listed.manifest.units, self.storage)
         return record
-
-    def _lease(self) -> Lease:
-        return Lease(self.table.uri, self.storage, self.run_id, schema=self.table.schema())
 
     def _check_output(self) -> None:
         """Whether anything can be written at all; a fault that passes is left to the lease, which has more patience."""
@@ -141,28 +152,21 @@ class CaptionJob:
             if not err.fault:
                 raise
 
-    def _reopen(self) -> None:
-        """Look at the table again, now that no other run can write to it: one may have ended since."""
-        self.table = CaptionTable(self.table.uri, self.storage)
-        if recover(self.table):  # a compaction that died left rows twice
-            self.table = CaptionTable(self.table.uri, self.storage)
-        check_table(self.table, self.fingerprint, self.search, mixed=self.options.table.mixed)
-
-    def _list(self) -> Manifest:
+    def _list(self, table: CaptionTable, lease: Lease) -> _Listed:
         start = time.monotonic()
-        inputs = Inputs(self.options.inputs, self.storage, output=self.table.uri)
+        inputs = Inputs(self.options.inputs, self.storage, output=table.uri)
         retried = 0
         if self.options.table.retry_failed:
             # Taken out, they are missing, and come again like all that is.
-            self.lease.check()
-            retried = self.table.drop(failed_rows(self.table))
+            lease.check()
+            retried = table.drop(failed_rows(table))
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
-            manifest = make_manifest(inputs, self.table, f"{self.base}.manifest", meter.update)
-        self.carry = dict(inputs.carry_types)
-        check_carry(self.table, self.carry)
-        self.schema = self.lease.schema = schema_with(self.carry)
-        self.lease.check()
-        replace_changed(manifest, self.table)
+            manifest = make_manifest(inputs, table, f"{self.base}.manifest", meter.update)
+        listed = _Listed(table, lease, manifest, dict(inputs.carry_types))
+        check_carry(table, listed.carry)
+        lease.schema = listed.schema
+        lease.check()
+        replace_changed(manifest, table)
         self.record.spend("listing", time.monotonic() - start)
         self.record.counts |= {
             "listed": manifest.listed,
@@ -175,31 +179,31 @@ class CaptionJob:
             "retried": retried,
         }
         self.record.pass_over(manifest.passed_over)
-        say(_describe_manifest(manifest, inputs))
-        return manifest
+        say(_summary(manifest, inputs))
+        return listed
 
-    def _caption(self, manifest: Manifest) -> None:
+    def _caption(self, listed: _Listed) -> None:
         options, record = self.options, self.record
         start = time.monotonic()
         connection = connect(options.cluster)
         try:
-            # Once more: Ray has put a handler of its own for SIGTERM in the place of ours.
+            # ray.init() replaced our SIGTERM handler; install it again.
             with stop_on_signals():
                 resources = ray.cluster_resources()
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
                 gpus = resources.get("GPU", 0.0)
                 pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
-                record.write(self.storage, self.record_uri, self.schema)
-                dataset = self._dataset(manifest, pool)
+                record.write(self.storage, self.record_uri, listed.schema)
+                dataset = self._dataset(listed, pool)
                 record.spend("starting", time.monotonic() - start)
-                self._consume(dataset, manifest)
+                self._consume(dataset, listed)
         finally:
             if connection != "found":
                 ray.shutdown()
 
-    def _dataset(self, manifest: Manifest, pool: Pool) -> ray.data.Dataset:
-        options = self.options
+    def _dataset(self, listed: _Listed, pool: Pool) -> ray.data.Dataset:
+        options, manifest = self.options, listed.manifest
         inputs = options.inputs
         fetch = FetchOptions(
             storage=options.storage,
@@ -208,10 +212,10 @@ class CaptionJob:
             threads=options.cluster.fetch_threads,
             image_column=inputs.image_column,
             decode_seconds=inputs.decode_seconds,
-            carry=tuple(self.carry.items()),
-            done=ray.put(self.table.ids_within(manifest.partial)) if manifest.partial else None,
+            carry=tuple(listed.carry.items()),
+            done=ray.put(listed.table.ids_within(manifest.partial)) if manifest.partial else None,
         )
-        describe = ActorOptions(
+        actor = ActorOptions(
             search=options.search,
             words=options.words,
             dtype=options.captioner.dtype,
@@ -221,19 +225,19 @@ class CaptionJob:
             carry=fetch.carry,
         )
         batch_size = options.captioner.images_at_once(pool.gpus > 0)
-        return caption_stream(manifest.units, fetch, pool, self.actor, (ray.put(self.files), describe), batch_size)
+        return caption_stream(manifest.units, fetch, pool, self.actor, (ray.put(self.files), actor), batch_size)
 
-    def _consume(self, dataset: ray.data.Dataset, manifest: Manifest) -> None:
-        options, record = self.options.table, self.record
-        footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in self.carry.items()})
+    def _consume(self, dataset: ray.data.Dataset, listed: _Listed) -> None:
+        options, record, manifest = self.options.table, self.record, listed.manifest
+        footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in listed.carry.items()})
         writer = TableWriter(
-            self.table,
+            listed.table,
             self.run_id,
             footer,
-            stored_columns(self.carry),
+            stored_columns(listed.carry),
             flush_rows=options.flush_rows,
             flush_seconds=options.flush_minutes * 60,
-            before_write=self.lease.check,
+            before_write=listed.lease.check,
         )
         record.total = total = None if manifest.unknown else manifest.images
         metrics = RunMetrics(self.run_id)
@@ -255,9 +259,9 @@ class CaptionJob:
                     if len(writer.files) > written or time.monotonic() - renewed > RENEW_SECONDS:
                         record.files, renewed = writer.files, time.monotonic()
                         record.measure(first, first_rows)
-                        record.write(self.storage, self.record_uri, self.schema)
+                        record.write(self.storage, self.record_uri, listed.schema)
         finally:
-            # Whatever ended this, captions that are there are kept.
+            # Flush on any exit, so finished captions are not lost.
             with _spending(record, "writing"):
                 writer.flush()
             record.files = writer.files
@@ -284,7 +288,7 @@ def _failed_note(record: RunRecord) -> str:
     return f"{record.counts['failed']:,} failed" if record.counts["failed"] else ""
 
 
-def _describe_manifest(manifest: Manifest, inputs: Inputs) -> str:
+def _summary(manifest: Manifest, inputs: Inputs) -> str:
     parts = [f"{counted(manifest.images, 'image')} to caption"]
     if manifest.unknown:
         parts = [f"{counted(manifest.images, 'image')} and {counted(manifest.unknown, 'tar shard')} to caption"]

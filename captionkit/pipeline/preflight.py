@@ -48,7 +48,7 @@ def check_options(options: CaptionOptions) -> None:
     check_ray(options.cluster.address)
 
 
-def check_table(table: CaptionTable, model: str, search: dict[str, Any], *, mixed: bool) -> None:
+def check_same_maker(table: CaptionTable, model: str, search: dict[str, Any], *, mixed: bool) -> None:
     """Refuse to mix captions of several makers in one table, unless asked to."""
     if mixed:
         return

@@ -26,10 +26,10 @@ from captionkit.storage import Storage, StorageError, StorageOptions, join_membe
 from captionkit.storage.archives import listing
 from captionkit.table.check_index import TableIndex
 from captionkit.table.check_report import CheckReport
-from captionkit.table.compact import unfinished_merges
 from captionkit.table.lease import holder
 from captionkit.table.runs import read_run_records
 from captionkit.table.table import CaptionTable
+from captionkit.table.writing import unfinished_merges
 
 INPUT_OPTIONS = ("input", "format", "uri_column", "image_column", "stat_listed")
 """The options that decide what the inputs of a run are."""
@@ -58,7 +58,7 @@ def check(
         UsageError: there is no table.
         StorageError: storage fails.
     """
-    table = _Table(output, storage)
+    table = CaptionTable(output, storage, skip_unreadable=True)
     report = CheckReport(public_uri(table.uri))
     if not table.files and not table.unreadable:
         raise UsageError(f"{table.uri} holds no caption table")
@@ -85,19 +85,6 @@ def _naming(inputs: Sequence[str], runs: list[dict[str, Any]], storage: Storage)
     """The record that a run over these inputs would have, with the other options of the newest run."""
     options = runs[0]["options"] if runs else {}
     return {"run_id": "", "options": {**options, "input": [storage.normalize(address) for address in inputs]}}
-
-
-class _Table(CaptionTable):
-    """A table that opens although some of its files do not."""
-
-    def __init__(self, uri: str, storage: Storage) -> None:
-        self.uri, self.storage = storage.normalize(uri), storage
-        self.files, self.unreadable = [], {}
-        for file in self._listing():
-            try:
-                self.files.append(self._look(file))
-            except (UsageError, OSError, ValueError, TypeError, KeyError) as err:
-                self.unreadable[file] = str(err)
 
 
 def _check_models(table: CaptionTable, report: CheckReport, found: Counter[str], *, mixed: bool) -> None:

@@ -21,23 +21,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids, image_id
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, StorageError, public_uri
-from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable, Container, Footer, TableFile, to_parquet
-
-REPLACES = b"captionkit.replaces"
-PREFIX = "compacted-"
-"""What the names of merged files begin with, so that only these are asked what they replace."""
+from captionkit.table.writing import PREFIX, REPLACES, file_name, ids_in, open_for_writing, read_file
 
 
 @dataclass
@@ -77,14 +72,11 @@ def compact(output: str, storage: Storage, *, target_rows: int = 500_000) -> Com
     """
     if target_rows < 1:
         raise UsageError(f"--target-rows {target_rows}: at least 1")
-    before = CaptionTable(output, storage)
-    if not before.files:
-        raise UsageError(f"{storage.normalize(output)} holds no caption table")
     run_id = f"{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
-    with Lease(output, storage, f"compact-{run_id}", schema=before.schema()) as lease:
-        table = CaptionTable(output, storage)
-        report = CompactReport(public_uri(table.uri), files_before=len(table._listing()))
-        report.recovered = len(recover(table))
+    if not CaptionTable(output, storage).files:
+        raise UsageError(f"{storage.normalize(output)} holds no caption table")
+    with open_for_writing(output, storage, f"compact-{run_id}") as (table, lease, recovered):
+        report = CompactReport(public_uri(table.uri), len(table.files) + len(recovered), recovered=len(recovered))
         lease.check()
         report.doubles = remove_duplicate_rows(table)
         for number, group in enumerate(plan(table.files, target_rows)):
@@ -138,7 +130,7 @@ class _MergedFooter(Footer):
 
 def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFile:
     """Write the merged file of a group, and read it back."""
-    rows = pa.concat_tables([_read(table, file.uri).replace_schema_metadata(None) for file in group])
+    rows = pa.concat_tables([read_file(table, file.uri).replace_schema_metadata(None) for file in group])
     containers: dict[str, Container] = {}
     for file in group:
         for key, part in file.footer.containers.items():
@@ -146,55 +138,12 @@ def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFi
             whole.rows += part.rows
             whole.total = max((total for total in (whole.total, part.total) if total is not None), default=None)
     first = group[0].footer
-    names = tuple(_name(file.uri) for file in group)
+    names = tuple(file_name(file.uri) for file in group)
     table.storage.write(uri, to_parquet(rows, _MergedFooter(first.model, first.search, first.carry, containers, names)))
-    written = np.sort(_ids(table, uri))
+    written = np.sort(ids_in(table, uri))
     if not np.array_equal(written, np.sort(rows.column("image_id").to_numpy())):
         raise StorageError("write_error", f"{uri}: what was written reads back as something else; nothing was deleted")
-    return table._look(uri)
-
-
-def unfinished_merges(table: CaptionTable) -> dict[str, list[str]]:
-    """Files that were put together with others but are still there, by the merged file: what a death leaves."""
-    there = {_name(uri): uri for uri in table._listing()}
-    found: dict[str, list[str]] = {}
-    for name, uri in there.items():
-        if not name.startswith(PREFIX):
-            continue
-        with table.storage.open(uri) as stream:
-            try:
-                metadata = pq.read_metadata(stream).metadata or {}
-            except (pa.ArrowInvalid, OSError):
-                continue  # whoever opens the table says so
-        left = [there[old] for old in json.loads(metadata.get(REPLACES, b"[]")) if old in there]
-        if left:
-            found[uri] = left
-    return found
-
-
-def recover(table: CaptionTable) -> list[str]:
-    """Delete what a `compact` that died has left, having made sure that no row goes with it; the deleted files.
-
-    To be called by whoever holds the table's lease, before the table's rows are read.
-
-    Raises:
-        UsageError: a merged file lacks rows of what it replaces. Nothing of these is deleted.
-    """
-    deleted: list[str] = []
-    for merged, replaced in unfinished_merges(table).items():
-        present = _ids(table, merged)
-        for uri in replaced:
-            missing = int((~np.isin(_ids(table, uri), present)).sum())
-            if missing:
-                raise UsageError(
-                    f"{merged} says that it replaces {uri}, but lacks {missing:,} of its rows. Somebody has changed "
-                    "one of them; move one out of the folder, and run `captionkit check`."
-                )
-        for uri in replaced:
-            table.storage.delete(uri)
-            deleted.append(uri)
-    table.files = [file for file in table.files if file.uri not in set(deleted)]
-    return deleted
+    return table.read_footer(uri)
 
 
 class _Row(NamedTuple):
@@ -222,7 +171,7 @@ def remove_duplicate_rows(table: CaptionTable) -> int:
         places = np.flatnonzero(np.isin(keys, doubled))
         if not len(places):
             continue
-        found = _read(table, file.uri, ["image_id", "status", "captioned_at"]).take(pa.array(places))
+        found = read_file(table, file.uri, ["image_id", "status", "captioned_at"]).take(pa.array(places))
         for at, key, row in zip(places.tolist(), keys[places].tolist(), found.to_pylist(), strict=True):
             rows[key].append(_Row(file, at, row["image_id"], row["status"] == CAPTIONED, row["captioned_at"]))
     out: dict[str, list[int]] = defaultdict(list)
@@ -242,17 +191,3 @@ def _hashes(table: CaptionTable, file: TableFile) -> Ids:
     """A hash of each row's address, in order: (rows,) int64."""
     uris = (uri for _, batch in table.batches(["uri"], [file]) for uri in batch.column(0).to_pylist())
     return np.fromiter((image_id(uri, "") for uri in uris), np.int64, file.rows)
-
-
-def _ids(table: CaptionTable, uri: str) -> Ids:
-    found: Ids = _read(table, uri, ["image_id"]).column(0).to_numpy()
-    return found
-
-
-def _read(table: CaptionTable, uri: str, columns: list[str] | None = None) -> Any:
-    with table.storage.open(uri) as stream:
-        return pq.read_table(stream, columns=columns)
-
-
-def _name(uri: str) -> str:
-    return uri.rpartition("/")[2]

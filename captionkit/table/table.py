@@ -80,17 +80,30 @@ class TableFile:
 class CaptionTable:
     """A caption table at an address, as it stands when opened.
 
+    Args:
+        skip_unreadable: Pass over files that are damaged or of another maker, instead of raising.
+
     Raises (from the constructor):
         UsageError: the folder holds Parquet files of another maker.
         StorageError: it cannot be read.
     """
 
-    def __init__(self, uri: str, storage: Storage) -> None:
+    def __init__(self, uri: str, storage: Storage, *, skip_unreadable: bool = False) -> None:
         self.uri = storage.normalize(uri)
         self.storage = storage
-        self.files = [self._look(file) for file in self._listing()]
+        self.files: list[TableFile] = []
+        self.unreadable: dict[str, str] = {}
+        """Files passed over, and why."""
+        for file in self.file_uris():
+            try:
+                self.files.append(self.read_footer(file))
+            except (UsageError, OSError, ValueError, TypeError, KeyError) as err:
+                if not skip_unreadable:
+                    raise
+                self.unreadable[file] = str(err)
 
-    def _listing(self) -> list[str]:
+    def file_uris(self) -> list[str]:
+        """Addresses of the Parquet files in its folder now, sorted."""
         prefix = self.uri.rstrip("/") + "/"
         try:
             entries = list(self.storage.glob(escape(prefix) + "*.parquet"))
@@ -100,7 +113,12 @@ class CaptionTable:
             raise
         return sorted(entry.uri for entry in entries)
 
-    def _look(self, uri: str) -> TableFile:
+    def read_footer(self, uri: str) -> TableFile:
+        """What a file says of itself.
+
+        Raises:
+            UsageError: it is no readable Parquet file, or one that captionkit did not write.
+        """
         with self.storage.open(uri) as stream:
             try:
                 metadata = open_parquet(stream).metadata

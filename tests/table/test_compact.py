@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from captionkit.errors import UsageError
 from captionkit.schema import FAILED
 from captionkit.storage import Storage, StorageError
-from captionkit.table.compact import compact, plan, recover, remove_duplicate_rows, unfinished_merges
+from captionkit.table.compact import compact, plan, remove_duplicate_rows
 from captionkit.table.lease import Lease, LeaseError, LeaseLost
 from captionkit.table.table import CaptionTable, Container, Footer, TableFile
 from captionkit.table.writer import TableWriter, stored_columns
+from captionkit.table.writing import recover, unfinished_merges
 from tests.support.table_rows import FOOTER, rows, write
 
 STORAGE = Storage()
