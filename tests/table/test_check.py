@@ -346,7 +346,7 @@ def caption(folder: Folder, output: Path) -> int:
     for unit in manifest.units:
         for fetched in fetch_unit(unit, fetching):
             for row in fetched.to_pylist():
-                made = rows([row["uri"]], row["version"], total=row["container_rows"])
+                made = rows([row["uri"]], row["version"], container_rows=row["container_rows"])
                 assert made["image_id"].to_pylist() == [row["image_id"]]
                 writer.add(failed(made, row["error_kind"]) if row["error_kind"] else made)
     writer.flush()
@@ -386,7 +386,7 @@ def test_images_in_shards_and_parquet_files_are_looked_for_by_name(folder: Folde
 
     def caption_members(base: str, *members: str) -> pa.Table:
         made = [f"{base}#{member}" for member in members]
-        return rows(made, STORAGE.stat(base).version, total=len(members))
+        return rows(made, STORAGE.stat(base).version, container_rows=len(members))
 
     # As a captionkit would have written it that knew neither names without suffix nor tars behind one another; and one
     # that took another row of the Parquet file for the second.
