@@ -111,3 +111,10 @@ def test_every_example_stands_in_these_tests() -> None:
     names = {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} - known.keys()
     assert [name for name in sorted(names) if name not in text] == []
     assert os.access(EXAMPLES / "submit_job.py", os.R_OK)
+
+
+def test_a_decoder_of_one_s_own_learns_and_captions() -> None:
+    lines = run("examples/own_decoder.py", "--scenes", "16", "--steps", "60").splitlines()
+    losses = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("step ")]
+    assert losses[-1] < losses[0] / 2
+    assert len([line for line in lines if "(learned: " in line]) == 3
