@@ -64,8 +64,8 @@ class ScenesOptions:
 def attention(args: Sequence[str]) -> int:
     """Draw where a captioner looked for each word of a caption."""
     options = parse(AttentionOptions, "attention", args)
-    from captionkit.gallery.attention import attention as attend  # brings torch along, which --help can do without
-    from captionkit.gallery.attention import attention_picture
+    from captionkit.gallery.attention_maps import attention as attend  # brings torch along, which --help can do without
+    from captionkit.gallery.attention_maps import attention_picture
     from captionkit.images import ImageError
     from captionkit.model.captioner import Captioner
 

@@ -7,9 +7,9 @@
 `glove.py` reads word vectors.
 """
 
-from captionkit.corpus.corpus import Corpus, read_corpus
+from captionkit.corpus.corpus_file import Columns
 from captionkit.corpus.images import list_images
+from captionkit.corpus.reader import Corpus, read_corpus
 from captionkit.corpus.record import CorpusError, Record, Report
-from captionkit.corpus.source import Columns
 
 __all__ = ["Columns", "Corpus", "CorpusError", "Record", "Report", "list_images", "read_corpus"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import ijson  # type: ignore[import-untyped]
 
+from captionkit.corpus.corpus_file import Source
 from captionkit.corpus.files import opened
 from captionkit.corpus.record import Item, id_text, split_name
-from captionkit.corpus.source import Source
 
 _SPLIT = re.compile(r"train|val|test|dev")
 

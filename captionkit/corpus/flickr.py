@@ -9,9 +9,9 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from captionkit.corpus.corpus_file import Source
 from captionkit.corpus.files import lines, opened
 from captionkit.corpus.record import Item
-from captionkit.corpus.source import Source
 
 LISTS = {
     "train": "Flickr_8k.trainImages.txt",

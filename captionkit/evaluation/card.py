@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from captionkit.evaluation.published import FLICKR8K
-from captionkit.gallery.words import one_line
+from captionkit.gallery.formatting import one_line
 from captionkit.metrics import METRICS, Scores, Usage
 
 JSON_FORMAT = 1

@@ -13,8 +13,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from captionkit.evaluation.card import ScoreCard, Way
+from captionkit.gallery.formatting import address, number, one_line
 from captionkit.gallery.thumbnails import Thumbnail, thumbnail
-from captionkit.gallery.words import address, number, one_line
 from captionkit.images import Limits
 
 Read = Callable[[str], bytes]

@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from captionkit.gallery.formatting import address, figure, moments, number, one_line, score, share
 from captionkit.gallery.survey import SCORE_BIN, SCORE_FLOOR, Captioned, FailureKind, Survey, survey
 from captionkit.gallery.thumbnails import Thumbnail, thumbnail
-from captionkit.gallery.words import address, figure, moments, number, one_line, score, share
 from captionkit.images import Limits
 
 Read = Callable[[str], bytes]

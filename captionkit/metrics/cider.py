@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from captionkit.metrics.grams import Counts, Ids, Lexicon, Tokens, count_grams
+from captionkit.metrics.ngrams import Counts, Ids, Lexicon, Tokens, count_grams
 
 ORDER = 4
 """The longest n-grams compared, in words."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from captionkit.corpus import read_corpus
 from captionkit.counting import counted
 from captionkit.storage import Storage, UsageError
-from captionkit.training.examples import Examples
+from captionkit.training.batches import Examples
 from captionkit.training.options import CorpusOptions
 from captionkit.vocabulary import Vocabulary, tokenize
 

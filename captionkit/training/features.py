@@ -40,7 +40,7 @@ from captionkit.pipeline.progress import Meter, say
 from captionkit.pipeline.table import CaptionTable, Footer
 from captionkit.pipeline.writer import TableWriter
 from captionkit.storage import Storage, StorageOptions, split_member
-from captionkit.training.ingest import Rows, ingest
+from captionkit.training.feature_cache import Rows, ingest
 
 STORED = ["uri", "image_id", "values", "error_kind", "error"]
 PASSED = ["uri", "image_id", "version", "total", "error_kind", "error"]
@@ -88,7 +88,7 @@ class FeatureSet:
     """Addresses of images that could not be read, with the reason."""
 
     def dataset(self, storage: StorageOptions) -> ray.data.Dataset:
-        """Rows of `uri` and `values`, for `captionkit.training.ingest`."""
+        """Rows of `uri` and `values`, for `captionkit.training.feature_cache`."""
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         # They run beside training workers, which may leave no whole CPU: asking for one would wait for ever.

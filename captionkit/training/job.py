@@ -33,17 +33,18 @@ from captionkit.pipeline.progress import say
 from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.record import now, versions
 from captionkit.storage import Storage, StorageError, UsageError, public
+from captionkit.training.batches import Examples
 from captionkit.training.checkpoints import HISTORY, History, load_average
-from captionkit.training.checks import NOT_DRAWN, check, check_same, lasting
 from captionkit.training.corpus import Captions, TrainingCorpus, examples, read_training_corpus
-from captionkit.training.examples import Examples
+from captionkit.training.curves import Points, Watch, write_curves
 from captionkit.training.features import EncoderSpec, FeatureSet, make_features, pooled_features
-from captionkit.training.objectives import Objective
+from captionkit.training.losses import Objective
+from captionkit.training.model_card import model_card
 from captionkit.training.options import TrainOptions
-from captionkit.training.outputs import Points, Watch, model_card, write_curves
+from captionkit.training.preflight import NOT_DRAWN, check, check_same, lasting
 from captionkit.training.stages import DecoderSpec, Stage, Work, stages
 from captionkit.training.teacher import Taught, read_taught
-from captionkit.training.validate import references
+from captionkit.training.validator import references
 from captionkit.training.worker import train_worker
 from captionkit.vocabulary import PAD, Vocabulary
 

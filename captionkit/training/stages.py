@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.model.search.options import SearchOptions
-from captionkit.training.examples import Examples, Order
+from captionkit.training.batches import Examples, Order
 from captionkit.training.features import EncoderSpec
 from captionkit.training.options import TrainOptions
 from captionkit.vocabulary import Vocabulary

@@ -28,14 +28,14 @@ from captionkit.counting import counted
 from captionkit.metrics.cider import CiderD, DocumentFrequencies
 from captionkit.model.device import fast_bfloat16
 from captionkit.training.augment import augment
+from captionkit.training.batches import seed_step, share
 from captionkit.training.checkpoints import History, resume, write_checkpoint
-from captionkit.training.examples import seed_step, share
-from captionkit.training.ingest import Rows, ingest
-from captionkit.training.loop import adamw, averaged, rate_at
-from captionkit.training.objectives import Objective, Totals
+from captionkit.training.feature_cache import Rows, ingest
+from captionkit.training.losses import Objective, Totals
+from captionkit.training.optim import adamw, averaged, rate_at
 from captionkit.training.scst import advantages, draw, greedy, rewards
 from captionkit.training.stages import Work
-from captionkit.training.validate import Validator, references
+from captionkit.training.validator import Validator, references
 from captionkit.vocabulary import EOS, PAD
 
 STATISTICS_OF = 1000

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionkit.corpus.corpus_file import Chosen, Source
 from captionkit.corpus.files import lines, opened
 from captionkit.corpus.record import Item, id_text, split_name
-from captionkit.corpus.source import Chosen, Source
 from captionkit.inputs import tables
 from captionkit.storage import join_member
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from captionkit.storage import UsageError
-from captionkit.training.checks import check, check_same, lasting
 from captionkit.training.job import TrainJob
 from captionkit.training.options import (
     CorpusOptions,
@@ -20,6 +19,7 @@ from captionkit.training.options import (
     ValidateOptions,
     WorkerOptions,
 )
+from captionkit.training.preflight import check, check_same, lasting
 
 GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=ResultOptions("out"))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from captionkit import Captioner
 from captionkit.cli import main
-from captionkit.gallery.attention import Attention, attention, attention_picture
+from captionkit.gallery.attention_maps import Attention, attention, attention_picture
 from captionkit.model.decoders import build_decoder
 from captionkit.model.encoders import build_encoder, default_preprocessing
 from captionkit.model.search.options import SearchOptions

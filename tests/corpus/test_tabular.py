@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.corpus import Columns, CorpusError, Record
+from captionkit.corpus.corpus_file import Source
 from captionkit.corpus.record import Report
-from captionkit.corpus.source import Source
-from captionkit.corpus.tables import read_csv
+from captionkit.corpus.tabular import read_csv
 from captionkit.inputs.tables import MAX_ROW_LINES
 from captionkit.storage import Storage
 from tests.corpus.reading import FOLDER, captions, read_back

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from captionkit.training.ingest import Rows, ingest
+from captionkit.training.feature_cache import Rows, ingest
 
 VALUES = np.arange(24, dtype=np.float16).reshape(4, 2, 3)
 

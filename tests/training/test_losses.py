@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from captionkit.model.decoders import DECODERS, build_decoder
-from captionkit.training.loop import pad_tokens
-from captionkit.training.objectives import Objective, Totals
+from captionkit.training.batches import pad_tokens
+from captionkit.training.losses import Objective, Totals
 from captionkit.vocabulary import EOS, PAD
 
 SMALL = {"vocab_size": 12, "feature_size": 5, "dropout": 0.0}

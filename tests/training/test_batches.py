@@ -9,10 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionkit.training.examples import Examples, Order, seed_step, share
+from captionkit.training.batches import Examples, Order, pad_tokens, seed_step, share
 from captionkit.vocabulary import BOS, EOS, PAD
 
 IDS = st.lists(st.integers(4, 50), min_size=1, max_size=6)
+
+
+def test_captions_are_padded_between_markers() -> None:
+    assert pad_tokens([[5, 6, 7], [8]]).tolist() == [[BOS, 5, 6, 7, EOS], [BOS, 8, EOS, PAD, PAD]]
 
 
 @given(st.lists(st.lists(IDS, min_size=1, max_size=3), min_size=1, max_size=6))

@@ -8,7 +8,15 @@ import pytest
 from captionkit import Captioner
 from captionkit.images import Preprocessing
 from captionkit.scenes import captions, judge, random_scene
-from captionkit.training.default import HELD_OUT, DefaultOptions, Judgement, draw_pictures, evaluate, photograph, train
+from captionkit.training.embedded.train import (
+    HELD_OUT,
+    DefaultOptions,
+    Judgement,
+    draw_pictures,
+    evaluate,
+    photograph,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def test_it_is_as_good_as_its_bundle_says(embedded: Captioner, judgement: Judgem
 
 
 def test_it_speaks_the_truth_of_scenes_it_has_never_seen(embedded: Captioner, judgement: Judgement) -> None:
-    # Of 1,000 scenes, as `python -m captionkit.training.default --evaluate 1000` prints it.
+    # Of 1,000 scenes, as `python -m captionkit.training.embedded --evaluate 1000` prints it.
     assert embedded.provenance["true_captions"] >= 0.95
     # Not by saying nothing.
     assert judgement.claims >= 4

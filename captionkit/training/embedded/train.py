@@ -1,7 +1,7 @@
 """The embedded captioner: trained on drawn scenes, shipped inside the package, and judged by the truth it tells.
 
-python -m captionkit.training.default --output captionkit/assets/default    # draw, train, judge, save
-python -m captionkit.training.default --evaluate 1000                       # judge the one that is there
+python -m captionkit.training.embedded --output captionkit/assets/default   # draw, train, judge, save
+python -m captionkit.training.embedded --evaluate 1000                      # judge the one that is there
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from random import Random
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -28,8 +27,9 @@ from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.scenes import Scene, captions, draw, judge, random_scene
-from captionkit.training.attributes import fact_loss, facts
-from captionkit.training.loop import LoopOptions, Point, fit, pad_tokens, teacher_forcing
+from captionkit.training.batches import pad_tokens
+from captionkit.training.embedded.facts import fact_loss, facts
+from captionkit.training.embedded.loop import LoopOptions, Point, fit, teacher_forcing
 from captionkit.vocabulary import Vocabulary
 
 HELD_OUT = 20_000_000
@@ -258,7 +258,7 @@ def main(options: DefaultOptions) -> None:
     captioner, curve = train(options)
     judgement = evaluate_and_explain(captioner, options.evaluate)
     captioner.provenance = {
-        "command": "python -m captionkit.training.default --output captionkit/assets/default",
+        "command": "python -m captionkit.training.embedded --output captionkit/assets/default",
         "options": {name: value for name, value in asdict(options).items() if name not in ("output", "model")},
         "minutes": round((time.monotonic() - start) / 60, 1),
         "loss": round(curve[-1].loss, 4),
@@ -277,7 +277,3 @@ def evaluate_and_explain(captioner: Captioner, scenes: int) -> Judgement:
     for why, count in judgement.wrong.items():
         print(f"  {count} × {why}")
     return judgement
-
-
-if __name__ == "__main__":
-    main(tyro.cli(DefaultOptions))

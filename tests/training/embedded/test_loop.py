@@ -6,12 +6,9 @@ import torch
 from torch import Tensor
 
 from captionkit.model.decoders import ShowTell
-from captionkit.training.loop import LoopOptions, Point, caption_loss, fit, pad_tokens, rate_at, teacher_forcing
-from captionkit.vocabulary import BOS, EOS, PAD
-
-
-def test_captions_are_padded_between_markers() -> None:
-    assert pad_tokens([[5, 6, 7], [8]]).tolist() == [[BOS, 5, 6, 7, EOS], [BOS, 8, EOS, PAD, PAD]]
+from captionkit.training.batches import pad_tokens
+from captionkit.training.embedded.loop import LoopOptions, Point, caption_loss, fit, teacher_forcing
+from captionkit.vocabulary import EOS
 
 
 def test_padding_does_not_count() -> None:
@@ -23,15 +20,6 @@ def test_padding_does_not_count() -> None:
         for at, word in enumerate(words)
     ]
     assert caption_loss(logits, tokens).item() == pytest.approx(sum(by_hand) / 6, rel=1e-5)
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    options = LoopOptions(steps=100, warmup=0.1)
-    rates = [rate_at(step, options.steps, options.warmup) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == pytest.approx(1.0)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 0.001
 
 
 def batches() -> Iterator[tuple[Tensor, Tensor]]:

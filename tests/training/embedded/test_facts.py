@@ -7,7 +7,7 @@ from torch import nn
 from captionkit.scenes import random_scene
 from captionkit.scenes.scene import MIRRORED
 from captionkit.scenes.world import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, TIMES
-from captionkit.training.attributes import FACTS, fact_loss, facts
+from captionkit.training.embedded.facts import FACTS, fact_loss, facts
 
 
 def test_facts_say_all_of_a_scene() -> None:

@@ -97,35 +97,3 @@ def send(tracker: str, stage: str, points: Points) -> None:
             if wandb.run is None:
                 wandb.init(project="captionkit")
             wandb.log({**figures, f"{stage}/step": point["step"]})
-
-
-def model_card(facts: Mapping[str, Any]) -> str:
-    """A bundle's README: what it is, what it was trained on, how good it is, how to use it."""
-    figures = "\n".join(f"| {stage} | {cider:.1f} | {epochs:g} |" for stage, cider, epochs in facts["stages"])
-    teacher = f"\n- Of these it learnt what other captioners say: {facts['teacher']}" if facts["teacher"] else ""
-    hint = f", beam=20, consensus={facts['neighbours']}" if facts["neighbours"] else ""
-    return f"""# {facts["decoder"]} on {facts["encoder"]}
-
-An image captioner trained with captionkit {facts["version"]}.
-
-- Encoder: {facts["encoder"]}, {facts["feature_shape"]} features, images of {facts["size"]} × {facts["size"]}
-- Decoder: {facts["decoder"]}, {facts["parameters"]:,} parameters, {facts["words"]:,} words
-- Trained on {facts["train_images"]:,} images with {facts["train_captions"]:,} captions from {facts["corpus"]}{teacher}
-
-| stage | best dev CIDEr-D × 100 | epochs |
-|---|---|---|
-{figures}
-
-Dev captions by beam {facts["beam"]}, over this vocabulary's own words; `jobs/evaluate.py` gives figures to compare with
-papers. It knows what its training images show and speaks as their captions do, with their mistakes and their view of
-people; look at its captions before you publish them.
-
-    from captionkit import Captioner
-    Captioner.load("THIS FOLDER").caption(["photo.jpg"]{hint})
-
-Training options:
-
-```json
-{json.dumps(facts["options"], indent=1)}
-```
-"""

@@ -6,10 +6,10 @@ import json
 import re
 
 from captionkit.corpus.coco import json_kind
+from captionkit.corpus.corpus_file import Source
 from captionkit.corpus.files import opened
 from captionkit.corpus.flickr import LINE
-from captionkit.corpus.source import Source
-from captionkit.corpus.tables import delimiter_of
+from captionkit.corpus.tabular import delimiter_of
 from captionkit.inputs.tables import ARRAY, PACKED_SUFFIXES
 from captionkit.storage import StorageError
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from captionkit.training.loop import pad_tokens
+from captionkit.vocabulary import BOS, EOS, PAD
+
+
+def pad_tokens(captions: Iterable[list[int]]) -> Tensor:
+    """Token ids between markers, padded to one length: (N, T) int64, T = longest + 2."""
+    return nn.utils.rnn.pad_sequence(
+        [torch.tensor([BOS, *caption, EOS]) for caption in captions], batch_first=True, padding_value=PAD
+    )
 
 
 @dataclass(frozen=True)

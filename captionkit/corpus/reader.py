@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from captionkit.corpus.coco import read_coco, read_karpathy
+from captionkit.corpus.corpus_file import Columns, Reader, Source
+from captionkit.corpus.detect import recognise
 from captionkit.corpus.flickr import LISTS, read_list, read_tokens
 from captionkit.corpus.images import list_images
-from captionkit.corpus.recognise import recognise
 from captionkit.corpus.record import CorpusError, Record, Report, split_name
-from captionkit.corpus.source import Columns, Reader, Source
 from captionkit.corpus.spool import Gathered, Spool, spool
-from captionkit.corpus.tables import read_csv, read_json, read_jsonl, read_parquet
+from captionkit.corpus.tabular import read_csv, read_json, read_jsonl, read_parquet
 from captionkit.storage import SHARD_SUFFIXES, Storage, UsageError, is_pattern, redact, split_member
 
 READERS: dict[str, Reader] = {

@@ -14,7 +14,7 @@ from captionkit.metrics.cider import CiderD
 from captionkit.model.decoders import Decoder
 from captionkit.model.search.entry import search
 from captionkit.model.search.options import SearchOptions
-from captionkit.training.examples import Examples, share
+from captionkit.training.batches import Examples, share
 from captionkit.vocabulary import BOS, EOS, PAD, UNK
 
 CHUNK = 64

@@ -1,0 +1,8 @@
+"""`python -m captionkit.training.embedded`: train the embedded captioner, or measure one."""
+
+import tyro
+
+from captionkit.training.embedded.train import DefaultOptions, main
+
+if __name__ == "__main__":
+    main(tyro.cli(DefaultOptions))
