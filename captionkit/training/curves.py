@@ -1,4 +1,4 @@
-"""What a training leaves for people: the learning curve as a picture, as TensorBoard files and as lines of JSON."""
+"""The learning curve: as an image, as TensorBoard events, as JSON lines, and in an experiment tracker."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ from captionkit.storage import Storage, StorageOptions
 Points = Sequence[Mapping[str, float]]
 
 
-class Watch(UserCallback):  # type: ignore[misc]  # Ray publishes no types
-    """Renews the output folder's curve and metrics after each judgement. Runs beside Ray Train's controller.
+class CurveCallback(UserCallback):  # type: ignore[misc]  # Ray publishes no types
+    """Rewrites the output folder's curve and metrics after each validation. Ray Train's controller calls it.
 
     Args:
-        before: points of the stages before this one.
+        previous: points of the stages before this one, by stage.
+        track: "none", "mlflow" or "wandb".
     """
 
-    def __init__(self, output: str, storage: StorageOptions, stage: str, before: dict[str, Points], track: str) -> None:
-        self._output, self._storage, self._stage, self._before = output, storage, stage, before
+    def __init__(
+        self, output: str, storage: StorageOptions, stage: str, previous: dict[str, Points], track: str
+    ) -> None:
+        self._output, self._storage, self._stage, self._previous = output, storage, stage, previous
         self._tracker = track
-        self._sent = 0
+        self._sent = 0  # points that the tracker has
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         points = metrics[0]["points"]
-        write_curves({**self._before, self._stage: points}, self._output, Storage(self._storage))
+        write_curves({**self._previous, self._stage: points}, self._output, Storage(self._storage))
         if self._tracker != "none":
             send(self._tracker, self._stage, points[self._sent :])
             self._sent = len(points)
 
 
 def write_curves(stages: Mapping[str, Points], output: str, storage: Storage) -> None:
-    """Write `curve.png`, `metrics.jsonl` and `tensorboard/` into the output folder, anew from all points."""
-    storage.write(storage.join(output, "curve.png"), curve_picture(stages))
+    """Rewrite `curve.png`, `metrics.jsonl` and `tensorboard/` in the output folder from all points."""
+    storage.write(storage.join(output, "curve.png"), curve_image(stages))
     lines = [json.dumps({"stage": stage, **point}) for stage, points in stages.items() for point in points]
     storage.write(storage.join(output, "metrics.jsonl"), ("\n".join(lines) + "\n").encode())
     storage.write(storage.join(output, "tensorboard", "events.out.tfevents.0.captionkit"), event_file(stages))
 
 
-def curve_picture(stages: Mapping[str, Points]) -> bytes:
+def curve_image(stages: Mapping[str, Points]) -> bytes:
     """Loss and dev CIDEr over epochs, stage after stage, as a PNG."""
     from matplotlib.figure import Figure  # no window, no global state
 
@@ -54,7 +57,7 @@ def curve_picture(stages: Mapping[str, Points]) -> bytes:
     for stage, points in stages.items():
         for axis, name in ((left, "loss"), (right, "cider")):
             chosen = [(offset + point["epoch"], point[name]) for point in points if name in point]
-            if chosen and not (name == "loss" and stage == "scst"):  # its loss says nothing of how good captions are
+            if chosen and not (name == "loss" and stage == "scst"):  # its loss does not measure the captions' quality
                 axis.plot(*zip(*chosen, strict=True), label=stage, marker="o" if name == "cider" else None, ms=3)
         offset += max((point["epoch"] for point in points), default=0.0)
     for axis, title in ((left, "training loss (nats a word)"), (right, "dev CIDEr-D × 100")):
@@ -64,9 +67,9 @@ def curve_picture(stages: Mapping[str, Points]) -> bytes:
         axis.spines[["top", "right"]].set_visible(False)
         if axis.lines:
             axis.legend(frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    return image.getvalue()
 
 
 def event_file(stages: Mapping[str, Points]) -> bytes:
@@ -84,7 +87,7 @@ def event_file(stages: Mapping[str, Points]) -> bytes:
 
 
 def send(tracker: str, stage: str, points: Points) -> None:
-    """Send points to MLflow or Weights & Biases, as their own environment variables configure them."""
+    """Send points to MLflow ("mlflow") or Weights & Biases ("wandb"), which their environment variables configure."""
     for point in points:
         figures = {f"{stage}/{name}": value for name, value in point.items() if name != "step"}
         if tracker == "mlflow":

@@ -1,8 +1,8 @@
-"""From Ray Data to a training worker: what an encoder made of every image, in a file of this machine's own.
+"""A machine's copy of the features (or pixels), in a memory-mapped file that all its workers read.
 
-Training reads images in random order, every epoch in another. Parquet cannot be read like that, and memory would have
-to hold the whole corpus; a memory-mapped file can, and the operating system keeps in memory what fits. So each machine
-streams the whole dataset once, into one file for all its workers.
+Training reads images in random order, and in a different one every epoch. Parquet does not support that, and memory may
+be smaller than the corpus. A memory-mapped file supports it, and the operating system keeps as much in memory as fits.
+So each machine streams the features table once, into one file.
 """
 
 from __future__ import annotations
@@ -20,39 +20,43 @@ from torch import Tensor
 from captionkit.storage import public
 
 
-class Rows:
-    """Values of images, (n, …), in a memory-mapped file, and where in it each image is.
+class FeatureCache:
+    """The features of a list of images.
 
     Args:
-        folder: what `ingest` wrote.
-        images: the addresses that will be asked for, by their index.
+        folder: as `write_feature_cache` wrote it.
+        images: addresses of the images that `gather` takes the indices of.
 
     Raises:
-        KeyError: an address that is not there.
+        KeyError: an address that is not in the cache.
     """
 
     def __init__(self, folder: Path, images: Sequence[str]) -> None:
         self._values: NDArray[np.generic] = np.load(folder / "values.npy", mmap_mode="r")
         names = (folder / "images.txt").read_text(encoding="utf-8").split("\n")
-        place = {name: row for row, name in enumerate(names)}
-        self._rows = np.array([place[public(image)] for image in images], np.int64)
+        row_of = {name: row for row, name in enumerate(names)}
+        self._rows = np.array([row_of[public(image)] for image in images], np.int64)
 
     def gather(self, images: NDArray[np.int64], device: torch.device) -> Tensor:
-        """The values of some images, by their indices: (n, …) on `device`, in the dtype they are stored in."""
+        """The features of images, by their indices: (n, …) on `device`, in the dtype of the cache."""
         rows = self._rows[images]
-        # Each row once and in the file's order: five captions share an image, and the disk is read forwards.
-        unique, where = np.unique(rows, return_inverse=True)
+        # Read each row once and in the file's order: five captions share an image, and sequential reads are faster.
+        unique, inverse = np.unique(rows, return_inverse=True)
         values = torch.from_numpy(self._values[unique]).to(device, non_blocking=True)
-        return values if len(unique) == len(rows) and (np.diff(where) == 1).all() else values[torch.from_numpy(where)]
+        return (
+            values if len(unique) == len(rows) and (np.diff(inverse) == 1).all() else values[torch.from_numpy(inverse)]
+        )
 
 
-def ingest(batches: Iterable[pa.Table], count: int, shape: Sequence[int], dtype: str, folder: Path) -> None:
-    """Write a dataset's rows into a folder, for `Rows`. The folder is complete once it is there.
+def write_feature_cache(
+    batches: Iterable[pa.Table], count: int, shape: Sequence[int], dtype: str, folder: Path
+) -> None:
+    """Write features into a new folder, for `FeatureCache`. The folder appears only when it is complete.
 
     Args:
         batches: tables with the columns `uri` and `values` (bytes of `dtype`).
-        count: how many rows will come at most.
-        shape: of one row's values.
+        count: upper bound of the number of rows.
+        shape: of one image's values.
     """
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""What training minimises: caption loss by teacher forcing, and the self-critical loss.
+"""The losses: cross-entropy by teacher forcing, with its penalties, and the self-critical loss.
 
-Losses come as a worker's share of the whole batch's: the shares of all workers add up to what one worker alone would
-have. For that they are divided by counts over the whole batch, which every worker knows.
+A worker computes its share of the batch's loss; the shares of all workers add up to the loss that a single worker would
+compute. So each share is divided by counts over the whole batch, which every worker knows.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from captionkit.vocabulary import EOS, PAD
 
 
 @dataclass(frozen=True)
-class Totals:
-    """Counts over a whole batch."""
+class BatchTotals:
+    """Counts over a whole batch, of all workers."""
 
     rows: int
+    """Captions."""
     tokens: int
-    """Words and end markers to be predicted."""
+    """Words and end markers to predict."""
 
 
 class Objective(nn.Module):
-    """A captioner's networks, and the loss of their captions. One module, since that is what DDP wraps.
+    """A captioner's networks and the loss of their captions, in one module as DistributedDataParallel needs it.
 
     Args:
-        encoder: trained along where given, and inputs are pixels (N, S, S, 3) uint8; else inputs are features.
-        label_smoothing: probability given to all other words alike.
-        attention_penalty: weight of the doubly stochastic loss, for decoders that attend (Xu et al. 2015, equation 14).
+        encoder: if given, it is trained too, and inputs are pixels (N, S, S, 3) uint8; else inputs are features.
+        label_smoothing: probability spread over all words.
+        attention_penalty: weight of the doubly stochastic loss, for decoders with attention (Xu et al. 2015, equation
+            14).
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Objective(nn.Module):
         self,
         inputs: Tensor,
         tokens: Tensor,
-        totals: Totals,
+        totals: BatchTotals,
         scheduled: float = 0.0,
         advantages: Tensor | None = None,
         image: Tensor | None = None,
@@ -61,9 +63,9 @@ class Objective(nn.Module):
         Args:
             inputs: features (N, …) or pixels (N, S, S, 3).
             tokens: (N, T) with markers and padding.
-            scheduled: probability of reading the decoder's own last word.
-            advantages: (N,) for the self-critical loss: how much better each caption's reward is than its baseline.
-            image: (N,) int64, which row of `inputs` each caption is of, where they are fewer.
+            scheduled: scheduled sampling: probability of reading the decoder's own previous word.
+            advantages: (N,), each caption's reward minus its baseline; if given, the loss is the self-critical one.
+            image: (N,) int64, the row of `inputs` of each caption; None if they correspond one to one.
         """
         features = inputs if self.encoder is None else self.encoder(inputs)
         if image is not None:
@@ -73,8 +75,10 @@ class Objective(nn.Module):
             targets = targets.masked_fill(targets == PAD, EOS)
         read = tokens[:, :-1]
         if advantages is not None:
-            words = log_softmax(self.decoder(features, read).float(), dim=2).gather(2, targets.unsqueeze(2)).squeeze(2)
-            return -(words.masked_fill(targets == PAD, 0.0) * advantages.unsqueeze(1)).sum() / totals.tokens
+            log_probs = (
+                log_softmax(self.decoder(features, read).float(), dim=2).gather(2, targets.unsqueeze(2)).squeeze(2)
+            )
+            return -(log_probs.masked_fill(targets == PAD, 0.0) * advantages.unsqueeze(1)).sum() / totals.tokens
         if scheduled:
             read = scheduled_tokens(self.decoder, features, read, scheduled)
         penalty: Tensor | float = 0.0
@@ -94,7 +98,7 @@ class Objective(nn.Module):
         return loss / totals.tokens + penalty
 
     def train(self, mode: bool = True) -> Objective:
-        """Training mode, but for the encoder's batch norms: small batches would spoil their statistics."""
+        """Training mode, except for the encoder's batch norms: small batches would spoil their statistics."""
         super().train(mode)
         if self.encoder is not None:
             for module in self.encoder.modules():

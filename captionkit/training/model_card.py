@@ -1,4 +1,4 @@
-"""A bundle's README."""
+"""The model card: the README of a bundle."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """A bundle's README: what it is, what it was trained on, how good it is, how to use it."""
+    """Markdown that tells what the captioner is, what it was trained on, how good it is and how to use it."""
     figures = "\n".join(f"| {stage} | {cider:.1f} | {epochs:g} |" for stage, cider, epochs in facts["stages"])
-    teacher = f"\n- Of these it learnt what other captioners say: {facts['teacher']}" if facts["teacher"] else ""
+    teacher = f"\n- Distilled from a teacher: {facts['teacher']}" if facts["teacher"] else ""
     hint = f", beam=20, consensus={facts['neighbours']}" if facts["neighbours"] else ""
     return f"""# {facts["decoder"]} on {facts["encoder"]}
 

@@ -12,9 +12,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def adamw(networks: Iterable[tuple[nn.Module, float]], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of networks, each with its highest learning rate (its groups' `highest`).
+    """AdamW over the trainable parameters of networks, each with its highest learning rate.
 
-    Weights decay in matrices and kernels only, not in biases and norms.
+    The parameter groups keep that rate as `highest`, for schedules. Weight decay applies to matrices and kernels only,
+    not to biases and norms.
     """
     groups = []
     for network, rate in networks:
@@ -24,33 +25,33 @@ def adamw(networks: Iterable[tuple[nn.Module, float]], weight_decay: float) -> t
             ([p for p in trained if p.ndim <= 1], 0.0),
         ):
             groups.append({"params": params, "weight_decay": decay, "lr": rate, "highest": rate})
-    return torch.optim.AdamW(groups, fused=True)  # a quarter of the time on a CPU, too
+    return torch.optim.AdamW(groups, fused=True)  # fused takes a quarter of the time, on a CPU too
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a network that follows its weights as their exponential moving average, once a step.
+    """A copy of a network with the exponential moving average of its weights, updated once per step.
 
-    In the first steps it follows more closely, for a beginning's weights say nothing: the decay is at most
-    (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
+    In the first steps the decay is smaller, since the initial weights are random: at most (1 + step) / (10 + step), as
+    in TensorFlow's ExponentialMovingAverage.
 
     Args:
-        decay: share of the average that stays at each step; 0 follows at once.
+        decay: share of the average that is kept at each step; 0 copies the weights.
     """
 
-    def follow(average: Any, weights: Any, steps: Any) -> None:
+    def update_average(average: Any, weights: Any, steps: Any) -> None:
         done = float(steps)
         update = get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))  # type: ignore[no-untyped-call]
         update(average, weights, steps)
 
-    return AveragedModel(network, multi_avg_fn=follow)
+    return AveragedModel(network, multi_avg_fn=update_average)
 
 
 def rate_at(step: int, steps: int, warmup: float, schedule: str = "cosine") -> float:
-    """The learning rate at a step, counted from 0, as a share of the highest.
+    """The learning rate at a step, counted from 0, as a share of the highest rate.
 
     Args:
-        warmup: share of the steps in which it rises from 0.
-        schedule: how it falls then: "cosine" or "linear" to 0, or "constant".
+        warmup: share of the steps in which the rate rises from 0.
+        schedule: the rate after the warm-up: "cosine" or "linear" decay to 0, or "constant".
     """
     warm = max(1.0, warmup * steps)
     if step < warm:

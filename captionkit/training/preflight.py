@@ -1,4 +1,4 @@
-"""What a training refuses before it begins."""
+"""What is checked before a training starts."""
 
 import json
 from dataclasses import asdict
@@ -7,75 +7,92 @@ from typing import Any
 from captionkit.model.decoders import DECODERS
 from captionkit.storage import UsageError
 from captionkit.training.options import NetworkOptions, TrainOptions
-from captionkit.training.stages import stages
+from captionkit.training.stages import make_stages
 
-FREE = ("cluster", "result", "config", "storage")
-"""Options that may change from one start of a training to the next."""
-NOT_DRAWN = "--scst-epochs: {} says all words at once, which cannot be trained by drawing them"
+CHANGEABLE_GROUPS = ("cluster", "result", "config", "storage")
+"""Groups of options that may change when a training is resumed."""
+
+NO_SAMPLING = "--scst-epochs: {} predicts all words at once, so captions cannot be sampled word by word"
 
 
-def check(options: TrainOptions) -> None:
-    """Raise UsageError for what the types cannot say of the options."""
+def check_options(options: TrainOptions) -> None:
+    """Check what types cannot express.
+
+    Raises:
+        UsageError: the first option out of range, or options that exclude each other.
+    """
     network, steps, scst = options.network, options.steps, options.scst
-    tune, validate = options.finetune, options.validate
-    for fine, complaint in (
-        (
-            bool(stages(options)) or options.result.neighbours,
-            "--epochs 0, no other stage and no --neighbours: nothing to do",
-        ),
-        (min(steps.batch_size, steps.accumulate, scst.scst_batch, tune.finetune_batch) >= 1, "batches: at least 1"),
-        (options.cluster.workers >= 1, f"--workers {options.cluster.workers}: at least 1"),
-        (
-            all(stage.batch_size >= options.cluster.workers for stage in stages(options)),
-            "--batch-size, --finetune-batch, --scst-batch: at least one row for each of --workers",
-        ),
-        (scst.scst_samples >= 1, "--scst-samples: at least 1"),
-        (0 < tune.crop <= 1, "--crop: above 0, at most 1"),
-        (0 <= steps.scheduled_sampling <= 1, "--scheduled-sampling: a probability from 0 to 1"),
-        (0 <= steps.label_smoothing < 1, "--label-smoothing: from 0 to below 1"),
-        (0 <= steps.average < 1, "--average: from 0 to below 1"),
-        (options.corpus.max_words >= 1 and options.corpus.min_count >= 1, "--max-words, --min-count: at least 1"),
-        (options.corpus.teacher_captions >= 1, "--teacher-captions: at least 1"),
-        (validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1"),
-        (
-            not (scst.scst_epochs and not network.init and DECODERS[network.decoder].predicts_padding),
-            NOT_DRAWN.format(network.decoder),
-        ),
-        (
-            not network.init or network == NetworkOptions(init=network.init),
-            "--init brings its own encoder and decoder: leave out --encoder, --decoder and what belongs to them",
-        ),
-    ):
-        if not fine:
-            raise UsageError(complaint)
+    finetune, validate, workers = options.finetune, options.validate, options.cluster.workers
+    stages = make_stages(options)
+    _require(bool(stages) or options.result.neighbours, "--epochs 0, no other stage and no --neighbours: nothing to do")
+    _require(
+        min(steps.batch_size, steps.accumulate, scst.scst_batch, finetune.finetune_batch) >= 1,
+        "--batch-size, --accumulate, --scst-batch, --finetune-batch: at least 1",
+    )
+    _require(workers >= 1, f"--workers {workers}: at least 1")
+    _require(
+        all(stage.batch_size >= workers for stage in stages),
+        "--batch-size, --finetune-batch, --scst-batch: at least one row for each of --workers",
+    )
+    _require(scst.scst_samples >= 1, "--scst-samples: at least 1")
+    _require(0 < finetune.crop <= 1, "--crop: above 0, at most 1")
+    _require(0 <= steps.scheduled_sampling <= 1, "--scheduled-sampling: a probability from 0 to 1")
+    _require(0 <= steps.label_smoothing < 1, "--label-smoothing: from 0 to below 1")
+    _require(0 <= steps.average < 1, "--average: from 0 to below 1")
+    _require(options.corpus.max_words >= 1 and options.corpus.min_count >= 1, "--max-words, --min-count: at least 1")
+    _require(options.corpus.teacher_captions >= 1, "--teacher-captions: at least 1")
+    _require(validate.keep >= 1 and validate.patience >= 1, "--keep, --patience: at least 1")
+    _require(
+        not (scst.scst_epochs and not network.init and DECODERS[network.decoder].predicts_padding),
+        NO_SAMPLING.format(network.decoder),
+    )
+    _require(
+        not network.init or network == NetworkOptions(init=network.init),
+        "--init brings its own encoder and decoder: leave out --encoder, --decoder and the options that belong to them",
+    )
 
 
-def lasting(options: TrainOptions) -> dict[str, Any]:
-    """The options that may not change from one start of a training to the next, as JSON has them."""
-    asked = {name: value for name, value in asdict(options).items() if name not in FREE}
-    whole: dict[str, Any] = json.loads(json.dumps(asked))
-    return whole
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)
 
 
-def check_same(record: dict[str, Any] | None, asked: dict[str, Any], output: str) -> None:
-    """Raise UsageError where an output folder's record is of a training with other options; `asked` as of `lasting`."""
-    if record is None or record.get("asked") == asked:
+def fixed_options(options: TrainOptions) -> dict[str, Any]:
+    """The options that may not change when a training is resumed, as JSON stores them."""
+    fixed = {name: value for name, value in asdict(options).items() if name not in CHANGEABLE_GROUPS}
+    stored: dict[str, Any] = json.loads(json.dumps(fixed))
+    return stored
+
+
+def check_resumable(record: dict[str, Any] | None, fixed: dict[str, Any], output: str) -> None:
+    """Check that a training can use an output folder.
+
+    Args:
+        record: content of the folder's training.json; None if it has none.
+        fixed: `fixed_options` of the training.
+        output: address of the folder.
+
+    Raises:
+        UsageError: the folder holds a training with other options.
+    """
+    if record is None or record.get("asked") == fixed:
         return
-    was = record.get("asked", {})
+    before = record.get("asked", {})
     changed = [
-        f"{name}: {part_was.get(name)!r}, now {value!r}"
-        for group, part in asked.items()
-        for name, value in (part.items() if isinstance(part, dict) else {group: part}.items())
-        if (part_was := was.get(group, {}) if isinstance(part, dict) else was).get(name) != value
+        f"{name}: {group_before.get(name)!r}, now {value!r}"
+        for group, options in fixed.items()
+        for name, value in (options.items() if isinstance(options, dict) else {group: options}.items())
+        if (group_before := before.get(group, {}) if isinstance(options, dict) else before).get(name) != value
     ]
-    before, now = (part.get("steps", {}).get("epochs", 0) for part in (was, asked))
+    epochs_before, epochs = (options.get("steps", {}).get("epochs", 0) for options in (before, fixed))
     longer = ""
-    if record.get("status") == "succeeded" and now > before:
+    if record.get("status") == "succeeded" and epochs > epochs_before:
         longer = (
-            f" To train its captioner for longer, start from it: --init {output}/bundle --epochs {now - before:g} and "
-            "another --output, without --encoder, --decoder and what belongs to them."
+            f" To train its captioner for longer, start from it: --init {output}/bundle --epochs "
+            f"{epochs - epochs_before:g} and another --output, without --encoder, --decoder and the options that "
+            "belong to them."
         )
     raise UsageError(
-        f"{output} holds a training with other options ({'; '.join(changed) or 'of another captionkit'}). "
-        f"Give another --output, or the same options to go on with it.{longer}"
+        f"{output} holds a training with other options ({'; '.join(changed) or 'by another version of captionkit'}). "
+        f"Give another --output, or the same options to resume it.{longer}"
     )

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionkit.training.batches import Examples, Order, pad_tokens, seed_step, share
+from captionkit.training.batches import BatchOrder, Examples, pad_tokens, seed_step, worker_share
 from captionkit.vocabulary import BOS, EOS, PAD
 
 IDS = st.lists(st.integers(4, 50), min_size=1, max_size=6)
@@ -48,34 +48,34 @@ def test_all_captions_of_some_images(counts: list[int], random: Random) -> None:
 def test_each_row_is_read_once_an_epoch_whatever_the_number_of_workers(
     rows: int, batch: int, seed: int, workers: int, by_length: bool
 ) -> None:
-    order = Order(rows, batch, seed, np.arange(rows) * 7 % 11 if by_length else None)
+    order = BatchOrder(rows, batch, seed, np.arange(rows) * 7 % 11 if by_length else None)
     for epoch in range(2):
         steps = [order.batch(epoch * order.steps_per_epoch + step) for step in range(order.steps_per_epoch)]
         assert sorted(np.concatenate(steps).tolist()) == list(range(rows))
         for step in steps:
-            shares = [share(step, rank, workers) for rank in range(workers)]
+            shares = [worker_share(step, rank, workers) for rank in range(workers)]
             assert sorted(np.concatenate(shares).tolist()) == sorted(step.tolist())
 
 
 def test_epochs_differ_and_seeds_repeat() -> None:
-    order = Order(100, 100, 7)
+    order = BatchOrder(100, 100, 7)
     assert order.batch(0).tolist() != order.batch(1).tolist()
-    assert order.batch(0).tolist() == Order(100, 100, 7).batch(0).tolist()
-    assert order.batch(0).tolist() != Order(100, 100, 8).batch(0).tolist()
+    assert order.batch(0).tolist() == BatchOrder(100, 100, 7).batch(0).tolist()
+    assert order.batch(0).tolist() != BatchOrder(100, 100, 8).batch(0).tolist()
 
 
 def test_captions_of_a_batch_are_of_like_length() -> None:
     lengths = np.random.default_rng(0).integers(5, 22, 3000)
 
-    def padding(order: Order) -> float:
+    def padding(order: BatchOrder) -> float:
         batches = [lengths[order.batch(step)] for step in range(order.steps_per_epoch)]
         return 1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches)
 
-    assert padding(Order(3000, 64, 0)) > 0.35
-    assert padding(Order(3000, 64, 0, lengths)) < 0.05
-    means = [lengths[Order(3000, 64, 0, lengths).batch(step)].mean() for step in range(47)]
+    assert padding(BatchOrder(3000, 64, 0)) > 0.35
+    assert padding(BatchOrder(3000, 64, 0, lengths)) < 0.05
+    means = [lengths[BatchOrder(3000, 64, 0, lengths).batch(step)].mean() for step in range(47)]
     assert abs(np.corrcoef(means, range(47))[0, 1]) < 0.5, "short ones first, long ones last"
-    assert (np.diff(lengths[Order(3000, 64, 0, lengths).batch(0)]) >= 0).all()
+    assert (np.diff(lengths[BatchOrder(3000, 64, 0, lengths).batch(0)]) >= 0).all()
 
 
 def test_chance_follows_from_seed_step_and_worker() -> None:

@@ -216,7 +216,7 @@ def test_a_killed_job_goes_on_with_the_same_curve(scenes: Path, tmp_path: Path) 
     done = len(losses(tmp_path / "killed")) if (tmp_path / "killed" / "metrics.jsonl").exists() else 0
     again = subprocess.run(command, env=environment, timeout=350, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert "captions: goes on from the checkpoint at step" in again.stderr
+    assert "captions: resumes from the checkpoint at step" in again.stderr
     assert "object store" not in again.stderr
     assert done < len(losses(tmp_path / "killed"))
     assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)

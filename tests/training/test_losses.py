@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from captionkit.model.decoders import DECODERS, build_decoder
 from captionkit.training.batches import pad_tokens
-from captionkit.training.losses import Objective, Totals
+from captionkit.training.losses import BatchTotals, Objective
 from captionkit.vocabulary import EOS, PAD
 
 SMALL = {"vocab_size": 12, "feature_size": 5, "dropout": 0.0}
@@ -25,8 +25,8 @@ def made(name: str, **options: float) -> Objective:
     return Objective(build_decoder(name, {**SMALL, **({"length": 8} if name == "one_shot" else {})}), **options).eval()
 
 
-def totals_of(tokens: torch.Tensor, padded: bool) -> Totals:
-    return Totals(len(tokens), tokens[:, 1:].numel() if padded else int((tokens[:, 1:] != PAD).sum()))
+def totals_of(tokens: torch.Tensor, padded: bool) -> BatchTotals:
+    return BatchTotals(len(tokens), tokens[:, 1:].numel() if padded else int((tokens[:, 1:] != PAD).sum()))
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))

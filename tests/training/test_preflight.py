@@ -1,4 +1,4 @@
-"""What a training refuses before it begins."""
+"""What is refused before a training starts."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ from captionkit.training.options import (
     ValidateOptions,
     WorkerOptions,
 )
-from captionkit.training.preflight import check, check_same, lasting
+from captionkit.training.preflight import check_options, check_resumable, fixed_options
 
 GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=ResultOptions("out"))
 
@@ -28,7 +28,7 @@ GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=Res
     ("parts", "complaint"),
     [
         ({"steps": StepOptions(epochs=0)}, "nothing to do"),
-        ({"steps": StepOptions(batch_size=0)}, "batches: at least 1"),
+        ({"steps": StepOptions(batch_size=0)}, "--batch-size, .*: at least 1"),
         ({"steps": StepOptions(batch_size=2), "cluster": WorkerOptions(workers=3)}, "at least one row for each"),
         ({"steps": StepOptions(scheduled_sampling=1.5)}, "--scheduled-sampling: a probability"),
         ({"steps": StepOptions(label_smoothing=1.0)}, "--label-smoothing: from 0 to below 1"),
@@ -41,29 +41,29 @@ GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=Res
         ({"scst": ScstOptions(scst_samples=0)}, "--scst-samples: at least 1"),
         (
             {"network": NetworkOptions(decoder="one_shot"), "scst": ScstOptions(scst_epochs=1)},
-            "one_shot says all words at once",
+            "one_shot predicts all words at once",
         ),
         ({"network": NetworkOptions(init="bundle", encoder="vgg16")}, "--init brings its own encoder"),
     ],
 )
 def test_options_out_of_range(parts: dict[str, Any], complaint: str) -> None:
-    check(GOOD)
+    check_options(GOOD)
     with pytest.raises(UsageError, match=complaint):
         TrainJob(replace(GOOD, **parts))
 
 
 def test_a_folder_takes_the_same_training_only() -> None:
-    record = json.loads(json.dumps({"asked": lasting(GOOD)}))
-    check_same(None, lasting(GOOD), "out")
-    check_same(record, lasting(replace(GOOD, cluster=WorkerOptions(workers=4))), "out")
+    record = json.loads(json.dumps({"asked": fixed_options(GOOD)}))
+    check_resumable(None, fixed_options(GOOD), "out")
+    check_resumable(record, fixed_options(replace(GOOD, cluster=WorkerOptions(workers=4))), "out")
     with pytest.raises(UsageError, match=r"out holds a training with other options \(epochs: .*, now 77\)"):
-        check_same(record, lasting(replace(GOOD, steps=StepOptions(epochs=77))), "out")
+        check_resumable(record, fixed_options(replace(GOOD, steps=StepOptions(epochs=77))), "out")
 
 
 def test_a_finished_training_says_how_to_train_for_longer() -> None:
-    done = {"status": "succeeded", "asked": lasting(replace(GOOD, steps=StepOptions(epochs=2)))}
+    done = {"status": "succeeded", "asked": fixed_options(replace(GOOD, steps=StepOptions(epochs=2)))}
     with pytest.raises(UsageError, match="--init out/bundle --epochs 1 and another --output"):
-        check_same(done, lasting(replace(GOOD, steps=StepOptions(epochs=3))), "out")
+        check_resumable(done, fixed_options(replace(GOOD, steps=StepOptions(epochs=3))), "out")
     with pytest.raises(UsageError) as shorter:
-        check_same(done, lasting(replace(GOOD, steps=StepOptions(epochs=1))), "out")
+        check_resumable(done, fixed_options(replace(GOOD, steps=StepOptions(epochs=1))), "out")
     assert "--init" not in str(shorter.value)

@@ -9,7 +9,7 @@ import pytest
 
 from captionkit.pipeline.table import SCHEMA, Footer, to_parquet
 from captionkit.storage import Storage, UsageError
-from captionkit.training.teacher import read_taught
+from captionkit.training.teacher import read_teacher_captions
 
 PEOPLE = [
     ("a.jpg", ("a dog runs on the grass", "the brown dog runs")),
@@ -47,11 +47,11 @@ def test_those_are_learnt_that_agree_best_with_people(tmp_path: Path) -> None:
             "other.jpg": ["a girl swims"],
         },
     )
-    taught = read_taught(PEOPLE, [table], 2, Storage())
+    taught = read_teacher_captions(PEOPLE, [table], 2, Storage())
     # Of a.jpg the caption itself is the worst; b.jpg failed, c.jpg is not in the table: people's captions stay.
     assert taught.captions == [("a.jpg", ("the brown dog runs on the grass", "a dog runs")), *PEOPLE[1:]]
     assert "2 captions of 1 of 3 training images" in taught.report
-    [(_, all_of_them), *_] = read_taught(PEOPLE, [table], 9, Storage()).captions
+    [(_, all_of_them), *_] = read_teacher_captions(PEOPLE, [table], 9, Storage()).captions
     assert all_of_them == ("the brown dog runs on the grass", "a dog runs", "a cat sits")
 
 
@@ -60,9 +60,9 @@ def test_several_tables_are_one(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write(tmp_path / name, {"a.jpg": [text]})
     tables = [str(tmp_path / name) for name in ("one", "two")]
-    [(_, best), *_] = read_taught(PEOPLE, tables, 1, Storage()).captions
+    [(_, best), *_] = read_teacher_captions(PEOPLE, tables, 1, Storage()).captions
     assert best == ("the brown dog runs",)
-    [(_, both), *_] = read_taught(PEOPLE, tables, 2, Storage()).captions
+    [(_, both), *_] = read_teacher_captions(PEOPLE, tables, 2, Storage()).captions
     assert both == ("the brown dog runs", "a dog runs on grass")
 
 
@@ -71,4 +71,4 @@ def test_a_table_of_other_images_teaches_nothing(said: dict[str, list[str | None
     (tmp_path / "good").mkdir()
     good, other = write(tmp_path / "good", {"a.jpg": ["a dog"]}), write(tmp_path, said)
     with pytest.raises(UsageError, match=r"has no caption for any training image, such as a\.jpg"):
-        read_taught(PEOPLE, [good, other], 2, Storage())
+        read_teacher_captions(PEOPLE, [good, other], 2, Storage())

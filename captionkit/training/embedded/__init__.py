@@ -1,1 +1,1 @@
-"""The captioner that ships inside the package: trained on drawn scenes, judged by whether its captions are true."""
+"""The embedded captioner: how it is trained on drawn scenes, and evaluated by whether its captions are true."""

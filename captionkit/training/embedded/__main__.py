@@ -1,4 +1,4 @@
-"""`python -m captionkit.training.embedded`: train the embedded captioner, or measure one."""
+"""`python -m captionkit.training.embedded`: train the embedded captioner, or evaluate one."""
 
 import tyro
 

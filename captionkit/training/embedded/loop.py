@@ -1,4 +1,4 @@
-"""A plain training loop in one process: teacher forcing, AdamW, warm-up and cosine, clipped gradients."""
+"""A training loop in one process: teacher forcing, AdamW, warm-up and cosine schedule, clipped gradients."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from captionkit.vocabulary import PAD
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How a captioner is trained."""
+    """Optimization."""
 
     steps: int
-    """Batches to train on."""
+    """Number of steps, with a batch each."""
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
     warmup: float = 0.05
-    """Share of the steps in which the learning rate rises from 0; then it falls to 0 along a cosine."""
+    """Share of the steps in which the learning rate rises from 0; then it decays to 0 along a cosine."""
     weight_decay: float = 0.01
-    """AdamW's, on weight matrices and kernels only (not on biases and norms)."""
+    """AdamW's weight decay, on weight matrices and kernels only (not on biases and norms)."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Highest norm of the gradient."""
 
 
 class Point(NamedTuple):
@@ -34,11 +34,11 @@ class Point(NamedTuple):
 
     step: int
     loss: float
-    """Mean over the batches since the point before, in nats."""
+    """Mean over the steps since the previous point, in nats."""
 
 
 def caption_loss(logits: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy over the words and end markers of a batch, padding left out.
+    """Mean cross-entropy in nats over the words and end markers of a batch, without padding.
 
     Args:
         logits: (N, T - 1, V), predicted after each token but the last.
@@ -52,11 +52,11 @@ def caption_loss(logits: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -
 def teacher_forcing(
     forward: Callable[[Tensor, Tensor], Tensor], label_smoothing: float = 0.0
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of a decoder that reads the words it should have said.
+    """The loss of a decoder by teacher forcing: it reads the true previous words.
 
     Args:
         forward: inputs (N, …) and tokens (N, T - 1) to logits (N, T - 1, V).
-        label_smoothing: probability given to all other words alike (Szegedy et al. 2016).
+        label_smoothing: probability spread over all words (Szegedy et al. 2016).
     """
     return lambda inputs, tokens: caption_loss(forward(inputs, tokens[:, :-1]), tokens, label_smoothing)
 
@@ -72,9 +72,9 @@ def fit(
     """Train a network's parameters in place.
 
     Args:
-        network: whose parameters that require a gradient are trained.
-        loss_of: the loss of a batch, from its inputs (N, …) and targets (N, …); `teacher_forcing` makes one.
-        batches: endless pairs of inputs and targets.
+        network: its parameters that require a gradient are trained.
+        loss_of: maps inputs (N, …) and targets (N, …) to the loss of a batch; `teacher_forcing` makes one.
+        batches: endless iterator of inputs and targets.
         report: called with each point of the learning curve.
         every: steps between two points.
 

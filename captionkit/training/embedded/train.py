@@ -1,7 +1,7 @@
-"""The embedded captioner: trained on drawn scenes, shipped inside the package, and judged by the truth it tells.
+"""Train and evaluate the embedded captioner, which ships inside the package and captions drawn scenes.
 
-python -m captionkit.training.embedded --output captionkit/assets/default   # draw, train, judge, save
-python -m captionkit.training.embedded --evaluate 1000                      # judge the one that is there
+python -m captionkit.training.embedded --output captionkit/assets/default   # draw, train, evaluate, save
+python -m captionkit.training.embedded --evaluate 1000                      # evaluate the one in the package
 """
 
 from __future__ import annotations
@@ -33,62 +33,62 @@ from captionkit.training.embedded.loop import LoopOptions, Point, fit, teacher_f
 from captionkit.vocabulary import Vocabulary
 
 HELD_OUT = 20_000_000
-"""First seed of the scenes that are never trained on."""
+"""First seed of the scenes that are not used for training."""
 NOTE = "for scenes that captionkit draws itself; it has seen no photographs"
 PHRASINGS = 4
-"""Captions of each scene to train on."""
+"""Training captions per scene."""
 
 
 @dataclass(frozen=True)
 class DefaultOptions:
-    """Train the embedded captioner on drawn scenes, or judge one."""
+    """Train the embedded captioner on drawn scenes, or evaluate a captioner on them."""
 
     output: str | None = None
-    """Train, and save the bundle in this folder."""
+    """Folder to save the trained bundle in. Default: train nothing, evaluate --model."""
     evaluate: int = 1000
-    """Judge on this many held-out scenes."""
+    """Held-out scenes to evaluate on."""
     model: str | None = None
-    """Judge this bundle; by itself the one just trained, or the embedded one."""
+    """Bundle to evaluate if nothing is trained. Default: the embedded one."""
     scenes: int = 75_000
-    """Scenes to draw for training; each is also used mirrored."""
+    """Training scenes; each is also used mirrored."""
     encoder: str = "tiny_resnet"
-    """Convolutional network, by name, trained from random weights."""
+    """Convolutional network, by name. It starts from random weights."""
     size: int = 96
-    """Side of the pictures that the network sees, in pixels."""
+    """Side of the network's input images, in pixels."""
     encoder_steps: int = 16_500
-    """Batches of 64 that the encoder learns facts from."""
+    """Steps of the encoder's training on facts, with 64 images each."""
     encoder_rate: float = 2e-3
-    """Its highest learning rate."""
+    """Highest learning rate of the encoder."""
     decoder_steps: int = 10_000
-    """Batches of 128 that the decoder learns captions from."""
+    """Steps of the decoder's training on captions, with 128 captions each."""
     decoder_rate: float = 3e-3
-    """Its highest learning rate."""
+    """Highest learning rate of the decoder."""
     decoder: str = "par_inject"
-    """Decoder family. It sees the picture's attributes at every word; Show and Tell's LSTM, which sees them once at the
-    start, mixes up those of two kinds of things."""
+    """Decoder family. par_inject reads the features at every word; show_tell, which reads them only at the start, mixes
+    up the attributes of two kinds of things."""
     embed_size: int = 64
     hidden_size: int = 192
     dropout: float = 0.05
     label_smoothing: float = 0.0
     seed: int = 0
-    """Of weights, batches and phrasings."""
+    """Seed of weights, batches and captions."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """How true a captioner speaks of scenes it has never seen."""
+class SceneScores:
+    """How often a captioner's captions of held-out scenes are true."""
 
     scenes: int
     true: float
-    """Share of captions all of whose claims hold."""
+    """Share of captions without a false claim."""
     claims: float
-    """Mean number of claims in a caption: kinds, counts, colours, sizes, places, surroundings."""
+    """Mean number of claims per caption: kinds, counts, colours, sizes, places, surroundings."""
     kinds_named: float
     """Share of captions that name every kind of thing in the scene."""
     distinct: int
-    """Different captions."""
+    """Number of different captions."""
     wrong: dict[str, int]
-    """Why captions were false, the most frequent first."""
+    """Reasons why captions were false, with their counts, the most frequent first."""
 
     def __str__(self) -> str:
         return (
@@ -104,8 +104,13 @@ def photograph(seed: int, side: int, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def evaluate(captioner: Captioner, scenes: int, first: int = HELD_OUT) -> Judgement:
-    """Caption scenes from their JPEG bytes, as a user would, and hold each caption against its scene."""
+def evaluate(captioner: Captioner, scenes: int, first: int = HELD_OUT) -> SceneScores:
+    """Caption held-out scenes from JPEG bytes, and check each caption against its scene.
+
+    Args:
+        scenes: their number.
+        first: seed of the first one.
+    """
     verdicts, texts = [], set()
     for start in range(first, first + scenes, 50):
         seeds = range(start, min(start + 50, first + scenes))
@@ -113,7 +118,7 @@ def evaluate(captioner: Captioner, scenes: int, first: int = HELD_OUT) -> Judgem
             verdicts.append(judge(caption.text or "", random_scene(seed)))
             texts.add(caption.text)
     wrong = Counter(verdict.why for verdict in verdicts if not verdict.true)
-    return Judgement(
+    return SceneScores(
         scenes=scenes,
         true=sum(verdict.true for verdict in verdicts) / scenes,
         claims=sum(verdict.claims for verdict in verdicts) / scenes,
@@ -123,35 +128,35 @@ def evaluate(captioner: Captioner, scenes: int, first: int = HELD_OUT) -> Judgem
     )
 
 
-def _picture(job: tuple[int, Preprocessing]) -> NDArray[np.uint8]:
-    """A training picture: of a size and JPEG quality of its own, decoded as the pipeline decodes."""
+def _draw_image(job: tuple[int, Preprocessing]) -> NDArray[np.uint8]:
+    """A training image of random size and JPEG quality, decoded as in the pipeline: (size, size, 3) uint8."""
     seed, preprocessing = job
     random = Random(seed + 77)
     side = (112, 144, 192, 320)[int(random.random() * 4)]
     return decode(photograph(seed, side, 75 + int(random.random() * 20)), preprocessing).pixels
 
 
-def draw_pictures(count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The first `count` scenes as a network sees them: (count, size, size, 3) uint8."""
+def draw_images(count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The network's input images of the first `count` scenes: (count, size, size, 3) uint8."""
     size = preprocessing.size
-    pictures = np.empty((count, size, size, 3), np.uint8)
+    images = np.empty((count, size, size, 3), np.uint8)
     start = time.monotonic()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         jobs = ((seed, preprocessing) for seed in range(count))
-        for index, picture in enumerate(pool.map(_picture, jobs, chunksize=100)):
-            pictures[index] = picture
+        for index, image in enumerate(pool.map(_draw_image, jobs, chunksize=100)):
+            images[index] = image
             if index % 5000 == 4999:
-                _tell(f"drew {index + 1:,} scenes", start, index + 1, count)
-    return pictures
+                _print_progress(f"drew {index + 1:,} scenes", start, index + 1, count)
+    return images
 
 
-def _tell(what: str, start: float, done: int, total: int) -> None:
+def _print_progress(what: str, start: float, done: int, total: int) -> None:
     took = time.monotonic() - start
     print(f"{what}, {done / took:.1f}/s, {(total - done) * took / done / 60:.1f} min left", file=sys.stderr, flush=True)
 
 
 def _indices(count: int, size: int, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Random batches of `size` scenes without end, each scene once before any twice; and which are to be mirrored."""
+    """Endless random batches of `size` scenes, shuffled anew each epoch: their indices, and which of them to mirror."""
     random = np.random.default_rng(seed)
     while True:
         for rows in np.array_split(random.permutation(count), max(1, count // size)):
@@ -159,20 +164,20 @@ def _indices(count: int, size: int, seed: int) -> Iterator[tuple[NDArray[np.int6
 
 
 def _fact_batches(
-    pictures: NDArray[np.uint8], scenes: list[Scene], options: DefaultOptions
+    images: NDArray[np.uint8], scenes: list[Scene], options: DefaultOptions
 ) -> Iterator[tuple[Tensor, Tensor]]:
     plain = torch.tensor([facts(scene) for scene in scenes])
     mirrored = torch.tensor([facts(scene.mirrored()) for scene in scenes])
     random = np.random.default_rng(options.seed)
     for rows, flip in _indices(len(scenes), 64, options.seed):
-        pixels = pictures[rows]
+        pixels = images[rows]
         pixels[flip] = pixels[flip, :, ::-1]
         targets = torch.where(torch.from_numpy(flip).unsqueeze(1), mirrored[rows], plain[rows])
         yield _zoomed(torch.from_numpy(pixels), random), targets
 
 
 def _zoomed(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Pictures (N, size, size, 3) uint8 without a thin frame, at their old size: no scene is twice the same pixels."""
+    """Images (N, size, size, 3) uint8, cropped by up to size / 16 at random and resized back, as augmentation."""
     size = pixels.shape[1]
     side = int(random.integers(size - size // 16, size + 1))
     top, left = random.integers(0, size - side + 1, 2)
@@ -181,10 +186,10 @@ def _zoomed(pixels: Tensor, random: np.random.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def _features(encoder: Encoder, pictures: NDArray[np.uint8]) -> Tensor:
-    """Features of the pictures and of their mirror images: (2, N, D)."""
+def _features(encoder: Encoder, images: NDArray[np.uint8]) -> Tensor:
+    """Features of the images and of their mirror images: (2, N, D)."""
     sides = []
-    for flipped in (pictures, pictures[:, :, ::-1]):
+    for flipped in (images, images[:, :, ::-1]):
         chunks = [np.ascontiguousarray(flipped[start : start + 256]) for start in range(0, len(flipped), 256)]
         sides.append(torch.cat([encoder(torch.from_numpy(chunk)) for chunk in chunks]))
     return torch.stack(sides).clone()
@@ -193,7 +198,7 @@ def _features(encoder: Encoder, pictures: NDArray[np.uint8]) -> Tensor:
 def _caption_batches(
     features: Tensor, captions: list[list[list[list[int]]]], seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features (2, N, D) with one of the captions of each."""
+    """Endless batches of features and padded captions, drawn from features (2, N, D) and captions [2][N][PHRASINGS]."""
     random = np.random.default_rng(seed)
     for rows, flip in _indices(features.shape[1], 128, seed):
         side = flip.astype(np.int64)
@@ -202,26 +207,26 @@ def _caption_batches(
         yield features[side, rows], pad_tokens(words)
 
 
-def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) -> tuple[Captioner, list[Point]]:
-    """Draw scenes; teach an encoder their facts, from random weights; then a decoder captions of its features.
+def train(options: DefaultOptions, images: NDArray[np.uint8] | None = None) -> tuple[Captioner, list[Point]]:
+    """Train an encoder on the facts of drawn scenes, then a decoder on its features and the scenes' captions.
 
     Args:
-        pictures: As `draw_pictures` makes them, where they are there already.
+        images: the training images, as `draw_images` returns them; drawn if not given.
 
     Returns:
         The captioner, and the decoder's learning curve.
     """
     torch.manual_seed(options.seed)
-    # The whole picture, not its middle: what is on the left is to be told.
+    # No cropping: captions mention what is on the left and on the right.
     preprocessing = Preprocessing(size=options.size, resize=options.size, mode="squash")
-    if pictures is None:
-        pictures = draw_pictures(options.scenes, preprocessing)
+    if images is None:
+        images = draw_images(options.scenes, preprocessing)
     scenes = [random_scene(seed) for seed in range(options.scenes)]
     encoder = build_encoder(options.encoder, weights="none", preprocessing=preprocessing)
     fit(
         encoder,
         lambda pixels, targets: fact_loss(encoder(pixels), targets),
-        _fact_batches(pictures, scenes, options),
+        _fact_batches(images, scenes, options),
         LoopOptions(options.encoder_steps, options.encoder_rate, weight_decay=0.02),
         _report("encoder", options.encoder_steps),
         every=100,
@@ -236,7 +241,7 @@ def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) ->
     curve = fit(
         decoder,
         teacher_forcing(decoder, options.label_smoothing),
-        _caption_batches(_features(encoder, pictures), ids, options.seed),
+        _caption_batches(_features(encoder, images), ids, options.seed),
         LoopOptions(options.decoder_steps, options.decoder_rate),
         _report("decoder", options.decoder_steps),
         every=100,
@@ -246,34 +251,36 @@ def train(options: DefaultOptions, pictures: NDArray[np.uint8] | None = None) ->
 
 def _report(what: str, steps: int) -> Callable[[Point], None]:
     start = time.monotonic()
-    return lambda point: _tell(f"{what}, step {point.step:,}: loss {point.loss:.3f}", start, point.step, steps)
+    return lambda point: _print_progress(
+        f"{what}, step {point.step:,}: loss {point.loss:.3f}", start, point.step, steps
+    )
 
 
 def main(options: DefaultOptions) -> None:
-    """Train if an output is named, then judge, and print how it went."""
+    """Train if an output is given, then evaluate, and print the results."""
     if options.output is None:
-        evaluate_and_explain(Captioner.load(options.model), options.evaluate)
+        evaluate_and_print(Captioner.load(options.model), options.evaluate)
         return
     start = time.monotonic()
     captioner, curve = train(options)
-    judgement = evaluate_and_explain(captioner, options.evaluate)
+    scores = evaluate_and_print(captioner, options.evaluate)
     captioner.provenance = {
         "command": "python -m captionkit.training.embedded --output captionkit/assets/default",
         "options": {name: value for name, value in asdict(options).items() if name not in ("output", "model")},
         "minutes": round((time.monotonic() - start) / 60, 1),
         "loss": round(curve[-1].loss, 4),
-        "true_captions": judgement.true,
-        "claims_per_caption": round(judgement.claims, 2),
-        "judged_scenes": judgement.scenes,
+        "true_captions": scores.true,
+        "claims_per_caption": round(scores.claims, 2),
+        "judged_scenes": scores.scenes,
         "torch": str(torch.__version__),
     }
     print(f"saved {captioner.save(options.output, half=True)} in {options.output}")
 
 
-def evaluate_and_explain(captioner: Captioner, scenes: int) -> Judgement:
-    """Judge, print figures and the most frequent mistakes."""
-    judgement = evaluate(captioner, scenes)
-    print(judgement)
-    for why, count in judgement.wrong.items():
+def evaluate_and_print(captioner: Captioner, scenes: int) -> SceneScores:
+    """Evaluate; print the scores and the most frequent mistakes."""
+    scores = evaluate(captioner, scenes)
+    print(scores)
+    for why, count in scores.wrong.items():
         print(f"  {count} × {why}")
-    return judgement
+    return scores

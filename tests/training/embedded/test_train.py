@@ -11,8 +11,8 @@ from captionkit.scenes import captions, judge, random_scene
 from captionkit.training.embedded.train import (
     HELD_OUT,
     DefaultOptions,
-    Judgement,
-    draw_pictures,
+    SceneScores,
+    draw_images,
     evaluate,
     photograph,
     train,
@@ -35,22 +35,22 @@ def test_it_says_what_it_is_for_and_how_it_was_made(embedded: Captioner) -> None
 
 
 @pytest.fixture(scope="module")
-def judgement(embedded: Captioner) -> Judgement:
+def scores(embedded: Captioner) -> SceneScores:
     return evaluate(embedded, 120, first=HELD_OUT + 50_000)
 
 
-def test_it_is_as_good_as_its_bundle_says(embedded: Captioner, judgement: Judgement) -> None:
+def test_it_is_as_good_as_its_bundle_says(embedded: Captioner, scores: SceneScores) -> None:
     # Three standard errors of a share of 120.
-    assert judgement.true == pytest.approx(embedded.provenance["true_captions"], abs=0.06)
-    assert judgement.distinct >= 100
+    assert scores.true == pytest.approx(embedded.provenance["true_captions"], abs=0.06)
+    assert scores.distinct >= 100
 
 
-def test_it_speaks_the_truth_of_scenes_it_has_never_seen(embedded: Captioner, judgement: Judgement) -> None:
+def test_it_speaks_the_truth_of_scenes_it_has_never_seen(embedded: Captioner, scores: SceneScores) -> None:
     # Of 1,000 scenes, as `python -m captionkit.training.embedded --evaluate 1000` prints it.
     assert embedded.provenance["true_captions"] >= 0.95
     # Not by saying nothing.
-    assert judgement.claims >= 4
-    assert judgement.kinds_named >= 0.9
+    assert scores.claims >= 4
+    assert scores.kinds_named >= 0.9
 
 
 def test_a_few_captions_word_by_word(embedded: Captioner) -> None:
@@ -63,12 +63,12 @@ def test_a_wrong_captioner_would_be_found_out() -> None:
     assert not judge(captions(other, 0)[0], scene).true
 
 
-def test_training_runs_from_pictures_to_captions() -> None:
+def test_training_runs_from_images_to_captions() -> None:
     options = DefaultOptions(scenes=16, encoder_steps=2, decoder_steps=3, size=64, embed_size=16, hidden_size=16)
-    pictures = draw_pictures(16, Preprocessing(size=64, resize=64, mode="squash"))
-    assert pictures.shape == (16, 64, 64, 3)
-    assert np.array_equal(pictures, draw_pictures(16, Preprocessing(size=64, resize=64, mode="squash")))
-    captioner, curve = train(options, pictures)
+    images = draw_images(16, Preprocessing(size=64, resize=64, mode="squash"))
+    assert images.shape == (16, 64, 64, 3)
+    assert np.array_equal(images, draw_images(16, Preprocessing(size=64, resize=64, mode="squash")))
+    captioner, curve = train(options, images)
     assert curve[-1].step == 3
     assert captioner.caption([photograph(0, 64, 90)])[0].text
 
