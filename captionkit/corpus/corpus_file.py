@@ -1,4 +1,4 @@
-"""One file of a corpus, as its reader gets it; and the columns of tables."""
+"""CorpusFile, which a reader gets; Columns, which a table's captions are in."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from captionkit.corpus.record import CorpusError, Item, Report
+from captionkit.corpus.record import CaptionFragment, CorpusError, Report
 from captionkit.storage import Storage, redact
 
-_USUAL = {
+_USUAL_NAMES = {
     "image": (
         "image",
         "image_name",
@@ -30,43 +30,41 @@ _USUAL = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what. A column that is not named is found by its usual name, in any case.
-
-    caption: a text, or a list of texts (in CSV as JSON: `["A dog .", "Two dogs ."]`).
-    """
+    """Names of a table's columns. A column whose name is not given is found by its usual names, in any case."""
 
     image: str | None = None
     caption: str | None = None
+    """Holds a text, or a list of texts (in CSV as JSON: `["A dog .", "Two dogs ."]`)."""
     split: str | None = None
     caption_id: str | None = None
 
-    def choose(self, header: Iterable[str]) -> Chosen | None:
-        """The columns by the names they have in this header; None where it lacks an image's or a caption's."""
+    def choose(self, header: Iterable[str]) -> ChosenColumns | None:
+        """The columns as this header spells them; None if it lacks one that was named, or the image's or caption's."""
         names = {name.strip(): name for name in reversed(list(header))}
         lower = {name.lower(): spelled for name, spelled in names.items()}
 
         def find(role: str, wanted: str | None) -> str | None:
             if wanted is not None:
                 return names.get(wanted)
-            return next((lower[name] for name in _USUAL[role] if name in lower), None)
+            return next((lower[name] for name in _USUAL_NAMES[role] if name in lower), None)
 
         image, caption = find("image", self.image), find("caption", self.caption)
         split, caption_id = find("split", self.split), find("caption_id", self.caption_id)
         if image is None or caption is None or (self.split and not split) or (self.caption_id and not caption_id):
             return None
-        return Chosen(image, caption, split, caption_id)
+        return ChosenColumns(image, caption, split, caption_id)
 
     def wanted(self) -> str:
-        """What `choose` looks for, in words."""
-        image = repr(self.image) if self.image else "the image (" + ", ".join(_USUAL["image"]) + ")"
-        caption = repr(self.caption) if self.caption else "the caption (" + ", ".join(_USUAL["caption"]) + ")"
+        """What `choose` looks for, as text for messages."""
+        image = repr(self.image) if self.image else "the image (" + ", ".join(_USUAL_NAMES["image"]) + ")"
+        caption = repr(self.caption) if self.caption else "the caption (" + ", ".join(_USUAL_NAMES["caption"]) + ")"
         others = "".join(f" and {name!r}" for name in (self.split, self.caption_id) if name)
         return f"a column of {image} and one of {caption}{others}"
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Columns that a table has, as they are spelled in it."""
+class ChosenColumns:
+    """The columns of one table, as its header spells them."""
 
     image: str
     caption: str
@@ -75,8 +73,8 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file, and where its reader reports to."""
+class CorpusFile:
+    """A file of a corpus, with the report for its reader."""
 
     storage: Storage
     uri: str
@@ -93,4 +91,5 @@ class Source:
         return CorpusError(f"{redact(self.uri)}: {message}")
 
 
-Reader = Callable[[Source], Iterator[Item]]
+Reader = Callable[[CorpusFile], Iterator[CaptionFragment]]
+"""A format's reader."""

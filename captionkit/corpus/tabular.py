@@ -1,6 +1,6 @@
-"""Tables of one's own, and Kaggle's Flickr8k `captions.txt` and Flickr30k `results.csv`: CSV, JSON lines, Parquet.
+"""Tables: CSV, JSON, JSON lines and Parquet of your own, Kaggle's Flickr8k `captions.txt`, Flickr30k's `results.csv`.
 
-An image may have one row with a list of captions, or a row for each caption; its rows need not be neighbours.
+An image may have one row with a list of captions, or a row per caption; its rows need not be adjacent.
 """
 
 from __future__ import annotations
@@ -13,135 +13,136 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captionkit.corpus.corpus_file import Chosen, Source
+from captionkit.corpus.corpus_file import ChosenColumns, CorpusFile
 from captionkit.corpus.files import lines, opened
-from captionkit.corpus.record import Item, id_text, split_name
+from captionkit.corpus.record import CaptionFragment, id_text, split_name
 from captionkit.inputs import tables
 from captionkit.storage import join_member
 
 _RUN_TOGETHER = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)
 _BATCH = 4096
+"""Rows of a Parquet file read at a time."""
 
 
-def delimiter_of(source: Source, header: str) -> str | None:
-    """What parts the columns, if this line is the header of a table of captions."""
-    return tables.delimiter_of(header, lambda names: source.columns.choose(names) is not None)
+def delimiter_of(file: CorpusFile, header: str) -> str | None:
+    """The delimiter, if this line is the header of a table with captions; else None."""
+    return tables.delimiter_of(header, lambda names: file.columns.choose(names) is not None)
 
 
-def read_csv(source: Source) -> Iterator[Item]:
+def read_csv(file: CorpusFile) -> Iterator[CaptionFragment]:
     """Captions from a CSV with a header line.
 
-    Columns are parted by commas, tabs or semicolons, quoted where need be, or by `|`, never quoted. A caption in
-    which the delimiter was not quoted, and one that has run together with its number (Flickr30k has one such row),
-    are mended.
+    The delimiter is a comma, tab or semicolon, with quoting, or `|`, without. Two kinds of rows are repaired: those
+    whose caption, the last column, contains the delimiter unquoted; and those whose caption is in the column before it,
+    behind the caption's number (Flickr30k has one).
 
     Raises:
         CorpusError: the header lacks the columns.
     """
-    report = source.report
-    with opened(source.storage, source.uri, report) as file:
-        text = lines(file, source.uri, report, universal=True)
+    report = file.report
+    with opened(file.storage, file.uri, report) as stream:
+        text = lines(stream, file.uri, report, universal=True)
         at, header = next(((at, line) for at, line in enumerate(text, 1) if line.strip()), (1, ""))
-        mark = delimiter_of(source, header)
+        mark = delimiter_of(file, header)
         if mark is None:
-            raise source.error(f"its header {header.strip()[:200]!r} lacks {source.columns.wanted()}")
+            raise file.error(f"its header {header.strip()[:200]!r} lacks {file.columns.wanted()}")
         names = tables.split_header(header, mark)
-        chosen = source.columns.choose(names)
+        chosen = file.columns.choose(names)
         assert chosen is not None
         for row in tables.csv_rows(text, mark, at + 1, mark != "|" and tables.has_blanks(header, mark)):
             number = row.line
             if row.open_quote:
-                report.note("open_quote", f"{source.name}, line {number}: {mark.join(row.fields)}")
+                report.note("open_quote", f"{file.name}, line {number}: {mark.join(row.fields)}")
             elif row.lines > 1:
-                report.note("several_lines", f"{source.name}, line {number}: {row.fields[0]}")
-            values = _by_name(source, names, chosen, row.fields, mark, number)
+                report.note("several_lines", f"{file.name}, line {number}: {row.fields[0]}")
+            values = _by_name(file, names, chosen, row.fields, mark, number)
             if values is not None:
-                yield from _item(source, chosen, values, number)
+                yield from _item(file, chosen, values, number)
 
 
-def read_jsonl(source: Source) -> Iterator[Item]:
-    """Captions from one JSON object a line."""
-    report = source.report
-    with opened(source.storage, source.uri, report) as file:
-        for number, row in tables.json_rows(lines(file, source.uri, report)):
-            yield from _json_item(source, row, number, "line")
+def read_jsonl(file: CorpusFile) -> Iterator[CaptionFragment]:
+    """Captions from JSON lines, an object per line."""
+    report = file.report
+    with opened(file.storage, file.uri, report) as stream:
+        for number, row in tables.json_rows(lines(stream, file.uri, report)):
+            yield from _json_item(file, row, number, "line")
 
 
-def read_json(source: Source) -> Iterator[Item]:
+def read_json(file: CorpusFile) -> Iterator[CaptionFragment]:
     """Captions from a JSON array of objects.
 
     Raises:
-        CorpusError: not whole JSON.
+        CorpusError: invalid or truncated JSON.
     """
-    with opened(source.storage, source.uri, source.report) as file:
+    with opened(file.storage, file.uri, file.report) as stream:
         try:
-            for number, row in tables.array_rows(file):
-                yield from _json_item(source, row, number, "item")
+            for number, row in tables.array_rows(stream):
+                yield from _json_item(file, row, number, "item")
         except ValueError as error:
-            raise source.error(f"not whole JSON ({error}); fetch the file again") from error
+            raise file.error(f"invalid or truncated JSON ({error}); fetch the file again") from error
 
 
-def _json_item(source: Source, row: Any, number: int, where: str) -> Iterator[Item]:
-    chosen = source.columns.choose(row) if isinstance(row, dict) else None
+def _json_item(file: CorpusFile, row: Any, number: int, where: str) -> Iterator[CaptionFragment]:
+    chosen = file.columns.choose(row) if isinstance(row, dict) else None
     if chosen is None:
-        source.report.bad_row("malformed", f"{source.name}, {where} {number}: {row}")
+        file.report.bad_row("malformed", f"{file.name}, {where} {number}: {row}")
     else:
-        yield from _item(source, chosen, row, number)
+        yield from _item(file, chosen, row, number)
 
 
-def read_parquet(source: Source) -> Iterator[Item]:
-    """Captions from a Parquet file. Where its image column holds pictures, an image is `ADDRESS.parquet#ROW`.
+def read_parquet(file: CorpusFile) -> Iterator[CaptionFragment]:
+    """Captions from a Parquet file. If its image column holds encoded images, an image's name is `ADDRESS.parquet#ROW`.
 
     Raises:
-        CorpusError: not a Parquet file, or without the columns.
+        CorpusError: not a Parquet file, or one that lacks the columns.
     """
     try:
-        with source.storage.open(source.uri) as file, pq.ParquetFile(file, pre_buffer=False) as table:
+        with file.storage.open(file.uri) as stream, pq.ParquetFile(stream, pre_buffer=False) as table:
             schema = table.schema_arrow
-            chosen = source.columns.choose(schema.names)
+            chosen = file.columns.choose(schema.names)
             if chosen is None:
-                raise source.error(f"its columns {schema.names} lack {source.columns.wanted()}")
-            pictures = not _is_name(schema.field(chosen.image).type)
-            columns = [chosen.caption, chosen.split, chosen.caption_id, None if pictures else chosen.image]
+                raise file.error(f"its columns {schema.names} lack {file.columns.wanted()}")
+            embedded = not _is_name(schema.field(chosen.image).type)
+            columns = [chosen.caption, chosen.split, chosen.caption_id, None if embedded else chosen.image]
             number = 0
             for batch in table.iter_batches(_BATCH, columns=list({name for name in columns if name is not None})):
                 for row in batch.to_pylist():
-                    if pictures:
-                        row[chosen.image] = join_member(source.storage.normalize(source.uri), str(number))
-                    yield from _item(source, chosen, row, number)
+                    if embedded:
+                        row[chosen.image] = join_member(file.storage.normalize(file.uri), str(number))
+                    yield from _item(file, chosen, row, number)
                     number += 1
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise source.error(f"not a Parquet file that can be read: {error}") from error
+        raise file.error(f"not a Parquet file that can be read: {error}") from error
 
 
-def _item(source: Source, chosen: Chosen, row: dict[str, Any], number: int) -> Iterator[Item]:
-    """The piece that a row gives: at most one."""
-    report, value, name = source.report, row[chosen.caption], row[chosen.image]
+def _item(file: CorpusFile, chosen: ChosenColumns, row: dict[str, Any], number: int) -> Iterator[CaptionFragment]:
+    """The fragment of a row: at most one."""
+    report, value, name = file.report, row[chosen.caption], row[chosen.image]
     texts = list(value) if isinstance(value, list | tuple) else [value]
     if isinstance(name, int | float) and not isinstance(name, bool):
-        name = id_text(name)  # a number for a name, as 17 for 17.jpg
+        name = id_text(name)  # a numeric name, such as 17 for 17.jpg
     if not isinstance(name, str) or not name.strip():
         for text in texts or [""]:
-            report.bad_row("nameless", f"{source.name}, row {number}: {text!r}")
+            report.bad_row("nameless", f"{file.name}, row {number}: {text!r}")
         return
     name = name.strip()
-    # A cell without a value is a caption without a word.
+    # A missing value counts as a blank caption.
     texts = ["" if text is None else text for text in texts]
     for text in texts:
         if not isinstance(text, str):
-            report.bad_row("malformed", f"{source.name}, row {number}: {text!r}")
-    mark = row.get(chosen.caption_id) if chosen.caption_id and not isinstance(value, list) else None
-    caption_id = "" if mark is None else str(mark).strip()
+            report.bad_row("malformed", f"{file.name}, row {number}: {text!r}")
+    number_cell = row.get(chosen.caption_id) if chosen.caption_id and not isinstance(value, list) else None
+    caption_id = "" if number_cell is None else str(number_cell).strip()
     split = split_name(row[chosen.split]) if chosen.split in row else None
-    yield Item(name, name, split, tuple((caption_id, text) for text in texts if isinstance(text, str)))
+    yield CaptionFragment(name, name, split, tuple((caption_id, text) for text in texts if isinstance(text, str)))
 
 
 def _by_name(
-    source: Source, names: list[str], chosen: Chosen, fields: list[str], mark: str, number: int
+    file: CorpusFile, names: list[str], chosen: ChosenColumns, fields: list[str], mark: str, number: int
 ) -> dict[str, Any] | None:
-    """A row by column, mended where it can be; None (and counted) where it cannot."""
-    at, report = names.index(chosen.caption), source.report
-    example = f"{source.name}, line {number}: {mark.join(fields).rstrip()}"
+    """A row by column name, repaired if possible; None, and counted, if it is malformed."""
+    at, report = names.index(chosen.caption), file.report
+    example = f"{file.name}, line {number}: {mark.join(fields).rstrip()}"
     while len(fields) > len(names) and not fields[-1].strip():
         fields.pop()
     if len(fields) > len(names) and at == len(names) - 1:
@@ -149,26 +150,26 @@ def _by_name(
         report.note("mended", example)
     row: dict[str, Any] = dict(zip(names, fields, strict=False))
     caption = row.get(chosen.caption, "").strip()
-    beside = names[at - 1] if at else chosen.image
-    together = _RUN_TOGETHER.fullmatch(row.get(beside, "")) if not caption and beside != chosen.image else None
-    if together is not None:
-        row[beside], row[chosen.caption] = together[1], together[2]
+    before = names[at - 1] if at else chosen.image
+    joined = _RUN_TOGETHER.fullmatch(row.get(before, "")) if not caption and before != chosen.image else None
+    if joined is not None:
+        row[before], row[chosen.caption] = joined[1], joined[2]
         report.note("mended", example)
     if len(fields) > len(names) or chosen.image not in row or chosen.caption not in row:
         report.bad_row("malformed", example)
         return None
     if caption.startswith("["):
         try:
-            several = json.loads(caption)
+            texts = json.loads(caption)
         except (ValueError, RecursionError):
-            several = None  # it only looked like a list
-        if isinstance(several, list) and several and all(isinstance(text, str) for text in several):
-            row[chosen.caption] = several
+            texts = None  # a caption that starts with a bracket
+        if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
+            row[chosen.caption] = texts
     return row
 
 
 def _is_name(kind: pa.DataType) -> bool:
-    """Whether a column of images has their names: text, or numbers."""
+    """Whether a column of this type holds image names: text or numbers."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     return bool(number or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -1,4 +1,4 @@
-"""What holds for every format: recognition, several files, odd bytes, and errors that say what to do."""
+"""What holds for every format: detection, several files, odd bytes, and errors that say what to do."""
 
 import bz2
 import gzip
@@ -57,16 +57,20 @@ def test_formats_are_told_apart_whatever_the_file_is_called(text: str, kind: str
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.txt", b"A dog\n", r"a\.txt: cannot tell what it is; it begins with 'A dog'. Known are: lines of NAME#N"),
-        ("a.txt", b"", "cannot tell what it is"),
-        ("a.json", b'[["a", "b"]]', "cannot tell"),
-        ("a.json", b'[{"image": "a", "caption": "b"}', "not whole JSON"),
+        ("a.txt", b"A dog\n", r"a\.txt: unknown format; it begins with 'A dog'. Known are: lines of NAME#N"),
+        ("a.txt", b"", "unknown format; it begins"),
+        ("a.json", b'[["a", "b"]]', "unknown format; it begins"),
+        ("a.json", b'[{"image": "a", "caption": "b"}', "invalid or truncated JSON"),
         ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "git lfs pull"),
-        ("a.csv", b"photo,said\na,b\n", "name the columns if they have other names"),
+        ("a.csv", b"photo,said\na,b\n", "give the columns' names if they differ"),
         ("a.zip", zipped(a="x", b="y"), r"holds 2 files \(a, b\); unpack the one you mean"),
         ("a.csv.gz", gzip.compress(CSV.encode() * 99)[:40], "the archive is broken"),
         ("a.zip", zipped(a=CSV)[:40], "the archive is broken"),
-        ("a.token.txt", b"nothing of the kind\n", "not one record came of it:\n(.|\n)*1 caption of another form"),
+        (
+            "a.token.txt",
+            b"nothing of the kind\n",
+            "the corpus has no image with a caption:\n(.|\n)*1 caption not in the file",
+        ),
     ],
 )
 def test_errors_say_what_to_do(name: str, data: bytes, message: str) -> None:
@@ -75,13 +79,13 @@ def test_errors_say_what_to_do(name: str, data: bytes, message: str) -> None:
 
 
 def test_options_that_cannot_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="format 'voc' is not known; there are auto, flickr, csv"):
+    with pytest.raises(UsageError, match="unknown format 'voc'; choose from auto, flickr, csv"):
         read_corpus("x", format="voc")
     with pytest.raises(UsageError, match="source names no file"):
         read_corpus([])
-    with pytest.raises(CorpusError, match="is a folder; name the file"):
+    with pytest.raises(CorpusError, match="is a folder; give the file"):
         list(read_corpus(str(tmp_path)))
-    with pytest.raises(CorpusError, match="no file fits this pattern"):
+    with pytest.raises(CorpusError, match="this pattern matches no file"):
         list(read_corpus(f"{tmp_path}/*.csv"))
     with pytest.raises(StorageError, match="nothing at this address"):
         list(read_corpus(f"{tmp_path}/no.csv"))
@@ -131,10 +135,10 @@ def test_one_thing_has_no_plural_in_a_report() -> None:
     assert lines[-6:] == [
         "left out:",
         "1 caption without a word, such as: x",
-        "1 caption naming no image, such as: x",
+        "1 caption without an image name, such as: x",
         "noticed:",
-        "1,200 lines ending as on Windows, such as: x",
-        "1 image in no list of a split, such as: x",
+        "1,200 lines with a Windows line end (CRLF), such as: x",
+        "1 image in no split list, such as: x",
     ]
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionkit.corpus import Columns, CorpusError, Record
-from captionkit.corpus.corpus_file import Source
+from captionkit.corpus import CaptionedImage, Columns, CorpusError
+from captionkit.corpus.corpus_file import CorpusFile
 from captionkit.corpus.record import Report
 from captionkit.corpus.tabular import read_csv
 from captionkit.inputs.tables import MAX_ROW_LINES
@@ -77,8 +77,8 @@ def test_ones_own_csv(mark: str) -> None:
     text = "\r\n".join(mark.join(row) for row in rows)
     records, report = read_back("mine.csv", text, columns=Columns(image="Picture", caption="Said"))
     assert records == [
-        Record("s3://b/a.jpg", ("A dog",), "val", "s3://b/a.jpg"),
-        Record(f"{FOLDER}/b/c.jpg", ("A cat",), None, "b/c.jpg"),
+        CaptionedImage("s3://b/a.jpg", ("A dog",), "val", "s3://b/a.jpg"),
+        CaptionedImage(f"{FOLDER}/b/c.jpg", ("A cat",), None, "b/c.jpg"),
     ]
     assert report.noted == {"crlf": 2}
 
@@ -131,7 +131,7 @@ def test_columns_that_are_not_there() -> None:
         read_back("cols.parquet", parquet(n=[1]))
     Storage().write("memory://corpus/empty.csv", b"")
     with pytest.raises(CorpusError, match="its header '' lacks"):
-        next(read_csv(Source(Storage(), "memory://corpus/empty.csv", Report())))
+        next(read_csv(CorpusFile(Storage(), "memory://corpus/empty.csv", Report())))
 
 
 def test_jsonl() -> None:
@@ -156,8 +156,8 @@ def test_parquet_with_addresses() -> None:
     data = parquet(uri=["a.jpg", "b.jpg", None], caption=["A dog", "A cat", "lost"], split=["train", "test", "test"])
     records, report = read_back("mine.parquet", data)
     assert records == [
-        Record(f"{FOLDER}/a.jpg", ("A dog",), "train", "a.jpg"),
-        Record(f"{FOLDER}/b.jpg", ("A cat",), "test", "b.jpg"),
+        CaptionedImage(f"{FOLDER}/a.jpg", ("A dog",), "train", "a.jpg"),
+        CaptionedImage(f"{FOLDER}/b.jpg", ("A cat",), "test", "b.jpg"),
     ]
     assert report.left_out == {"nameless": 1}
 
