@@ -1,4 +1,4 @@
-"""The n-grams of many captions at once, as numbers in arrays: what makes counting them fast."""
+"""N-grams of many captions as integer ids in arrays, so that NumPy counts them."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tokens = Sequence[Hashable]
-"""A caption as its words, or as their ids."""
+"""A caption as words, or as token ids."""
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Every n-gram of some captions, numbered: by length, from 0.
+    """The different n-grams of some captions, with ids from 0 for each length n.
 
-    An n-gram is its first n − 1 words, an n-gram itself, and its last: the key `number of the first × words + number
-    of the last`, which holds no n-gram of any length twice. Its own number is its key's place among all keys.
+    An n-gram consists of its first n − 1 words, which have an id among the shorter n-grams, and its last word. Its key,
+    `id of the first n − 1 words × number of words + id of the last word`, is unique among n-grams of its length. Its id
+    is the position of its key among all sorted keys.
     """
 
     tokens: dict[Hashable, int]
+    """Ids of the words."""
     keys: tuple[Ids, ...]
     """[n − 1]: the keys of the n-grams, sorted."""
 
     def numbers_in(self, other: Lexicon) -> list[Ids]:
-        """[n − 1]: what each n-gram of this lexicon is in another, −1 where the other lacks it."""
+        """[n − 1]: the id of each n-gram of this lexicon in another one; −1 if the other lacks it."""
         if other is self:
             return [np.arange(len(keys)) for keys in self.keys]
         words = np.array([other.tokens.get(token, -1) for token in self.tokens], dtype=np.int64)
-        found: list[Ids] = []
-        for mine, theirs in zip(self.keys, other.keys, strict=True):
-            first, last = np.divmod(mine, max(1, len(words)))
-            prefix = found[-1][first] if found else first  # one word has no words before it: number 0 on both sides
+        numbers: list[Ids] = []
+        for keys, other_keys in zip(self.keys, other.keys, strict=True):
+            first, last = np.divmod(keys, max(1, len(words)))
+            prefix = numbers[-1][first] if numbers else first  # single words have no prefix: id 0 in both
             last = words[last]
             key = prefix * len(other.tokens) + last
-            place = np.searchsorted(theirs, key)
-            place[place == len(theirs)] = 0
-            known = (prefix >= 0) & (last >= 0) & (theirs[place] == key if len(theirs) else False)
-            found.append(np.where(known, place, -1))
-        return found
+            place = np.searchsorted(other_keys, key)
+            place[place == len(other_keys)] = 0
+            known = (prefix >= 0) & (last >= 0) & (other_keys[place] == key if len(other_keys) else False)
+            numbers.append(np.where(known, place, -1))
+        return numbers
 
 
 class Occurrences(NamedTuple):
-    """The n-grams of one length, sorted by caption: which caption holds which n-gram how often."""
+    """The n-grams of one length, sorted by caption: `counts[k]` times n-gram `grams[k]` in caption `captions[k]`."""
 
     captions: Ids
     grams: Ids
@@ -56,13 +58,13 @@ class Occurrences(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """All n-grams of a list of captions."""
+    """The n-grams of a list of captions, counted."""
 
     lexicon: Lexicon
     occurrences: tuple[Occurrences, ...]
     """[n − 1]."""
     lengths: Ids
-    """Words of each caption."""
+    """Number of words of each caption."""
 
 
 def count_grams(captions: Sequence[Tokens], order: int) -> Counts:
@@ -75,11 +77,11 @@ def count_grams(captions: Sequence[Tokens], order: int) -> Counts:
         count=int(lengths.sum()),
     )
     owners = np.repeat(np.arange(len(captions)), lengths)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(words))  # words from here to the caption's end
+    remaining = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(words))  # words from here to the caption's end
     starts, numbers = np.arange(len(words)), np.zeros(len(words), dtype=np.int64)
     keys, occurrences = [], []
     for n in range(1, order + 1):
-        inside = left[starts] >= n
+        inside = remaining[starts] >= n
         starts, numbers = starts[inside], numbers[inside]
         known, numbers = np.unique(numbers * len(tokens) + words[starts + n - 1], return_inverse=True)
         keys.append(known)
