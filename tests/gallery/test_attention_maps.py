@@ -12,7 +12,7 @@ from PIL import Image
 
 from captionkit import Captioner
 from captionkit.cli import main
-from captionkit.gallery.attention_maps import Attention, attention, attention_picture
+from captionkit.gallery.attention_maps import AttentionMaps, attention_picture, make_attention_maps
 from captionkit.model.decoders import build_decoder
 from captionkit.model.encoders import build_encoder, default_preprocessing
 from captionkit.model.search.options import SearchOptions
@@ -42,7 +42,7 @@ def photo() -> bytes:
 def test_each_word_of_the_caption_has_a_map_over_the_grid(decoder: str) -> None:
     speaker = captioner(decoder)
     search = SearchOptions(min_length=3, max_length=4)
-    found = attention(speaker, photo(), search)
+    found = make_attention_maps(speaker, photo(), search)
     assert found.caption == speaker.describe(found.pixels[None], search)[0][0].text
     words, rows, columns = found.maps.shape
     assert (words, rows) == (len(found.words), columns)
@@ -53,7 +53,7 @@ def test_each_word_of_the_caption_has_a_map_over_the_grid(decoder: str) -> None:
 def test_what_was_looked_at_is_in_light() -> None:
     maps = np.full((2, 4, 4), 1e-3, np.float32)
     maps[0, 0, 0] = maps[1, 3, 3] = 1  # the first word's upper left corner, the second's lower right
-    found = Attention(np.full((64, 64, 3), 255, np.uint8), ("ball", "tree"), maps)
+    found = AttentionMaps(np.full((64, 64, 3), 255, np.uint8), ("ball", "tree"), maps)
     picture = Image.open(io.BytesIO(attention_picture(found))).convert("L")
     width = picture.width / 5
     tiles = [np.asarray(picture.crop((int(width * n), 0, int(width * (n + 1)), picture.height))) for n in range(3)]
@@ -65,8 +65,8 @@ def test_what_was_looked_at_is_in_light() -> None:
 
 
 def test_a_decoder_without_attention_is_refused() -> None:
-    with pytest.raises(UsageError, match="show_tell, which sees the image as one vector"):
-        attention(captioner("show_tell"), photo())
+    with pytest.raises(UsageError, match="show_tell, has no attention; choose"):
+        make_attention_maps(captioner("show_tell"), photo())
 
 
 def test_the_command_draws_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
