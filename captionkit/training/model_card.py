@@ -25,8 +25,8 @@ An image captioner trained with captionkit {facts["version"]}.
 {figures}
 
 Dev captions by beam {facts["beam"]}, over this vocabulary's own words; `jobs/evaluate.py` gives figures to compare with
-papers. It knows what its training images show and speaks as their captions do, with their mistakes and their view of
-people; look at its captions before you publish them.
+papers. It reproduces what its training captions describe and how they describe it, with their mistakes and biases;
+review its captions before you publish them.
 
     from captionkit import Captioner
     Captioner.load("THIS FOLDER").caption(["photo.jpg"]{hint})

@@ -21,11 +21,11 @@ def test_captions_are_padded_between_markers() -> None:
 
 @given(st.lists(st.lists(IDS, min_size=1, max_size=3), min_size=1, max_size=6))
 def test_captions_come_back_as_they_went_in(captions: list[list[list[int]]]) -> None:
-    made = Examples.make([(f"{n}.jpg", those) for n, those in enumerate(captions)])
-    flat = [caption for those in captions for caption in those]
+    made = Examples.make([(f"{n}.jpg", of_image) for n, of_image in enumerate(captions)])
+    flat = [caption for of_image in captions for caption in of_image]
     assert [made.caption(row) for row in range(len(made))] == flat
     assert [made.images[image] for image in made.image] == [
-        f"{n}.jpg" for n, those in enumerate(captions) for _ in those
+        f"{n}.jpg" for n, of_image in enumerate(captions) for _ in of_image
     ]
     rows = np.arange(len(flat))
     assert made.lengths(rows).tolist() == [len(caption) + 1 for caption in flat]
