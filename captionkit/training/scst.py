@@ -20,7 +20,7 @@ from captionkit.vocabulary import BOS, EOS, PAD, UNK
 
 
 @torch.no_grad()
-def draw(decoder: Decoder, features: Tensor, samples: int, longest: int) -> Tensor:
+def sample_captions(decoder: Decoder, features: Tensor, samples: int, longest: int) -> Tensor:
     """Sample captions word by word from the decoder's distribution, `samples` per image. Duplicates are kept.
 
     (`captionkit.model.search` samples too, but drops duplicates, which would bias the gradient.)
@@ -57,8 +57,8 @@ def _repeat(state: State, samples: int) -> State:
 
 
 @torch.no_grad()
-def greedy(decoder: Decoder, features: Tensor, longest: int) -> Tensor:
-    """Captions by greedy search: (N, T) in the form of `draw`."""
+def greedy_captions(decoder: Decoder, features: Tensor, longest: int) -> Tensor:
+    """Captions by greedy search: (N, T) in the form of `sample_captions`."""
     options = SearchOptions(beam=1, max_length=longest, min_length=0)
     result = search(decoder, features, options, bos=BOS, eos=EOS, pad=PAD, banned=[UNK])
     words, lengths = result.tokens[:, 0], result.lengths[:, 0]
@@ -67,7 +67,7 @@ def greedy(decoder: Decoder, features: Tensor, longest: int) -> Tensor:
     return torch.cat([body.new_full((len(body), 1), BOS), body], dim=1)
 
 
-def words_of(tokens: Sequence[int]) -> list[int]:
+def rewarded_tokens(tokens: Sequence[int]) -> list[int]:
     """The tokens that are rewarded: words and end marker.
 
     Without the marker, unfinished captions ("a dog on a") would not lose reward.
@@ -81,11 +81,11 @@ def rewards(cider: CiderD, images: Sequence[int], captions: Tensor) -> Tensor:
 
     Args:
         images: N indices into `cider`'s references.
-        captions: (N × S, T) in the form of `draw`.
+        captions: (N × S, T) in the form of `sample_captions`.
     """
     each = len(captions) // len(images)
     rows = np.repeat(np.asarray(images), each).tolist()
-    scores = cider.score([words_of(caption) for caption in captions.tolist()], rows)
+    scores = cider.score([rewarded_tokens(caption) for caption in captions.tolist()], rows)
     return torch.as_tensor(scores, dtype=torch.float32, device=captions.device)
 
 

@@ -35,7 +35,7 @@ from captionkit.training.checkpoints import History, resume, write_checkpoint
 from captionkit.training.feature_cache import FeatureCache, write_feature_cache
 from captionkit.training.losses import BatchTotals, Objective
 from captionkit.training.optim import adamw, averaged, rate_at
-from captionkit.training.scst import advantages, draw, greedy, rewards
+from captionkit.training.scst import advantages, greedy_captions, rewards, sample_captions
 from captionkit.training.stages import WorkerTask
 from captionkit.training.validator import Validator, references
 from captionkit.vocabulary import EOS, PAD
@@ -234,10 +234,10 @@ class Worker:
         features = self._inputs(self.train_features, images)
         self.objective.eval()
         with self._autocast():
-            sampled = draw(self.decoder, features, options.scst_samples, longest)
+            sampled = sample_captions(self.decoder, features, options.scst_samples, longest)
             baseline = None
             if options.scst_samples == 1:
-                baseline = rewards(self.cider, images.tolist(), greedy(self.decoder, features, longest))
+                baseline = rewards(self.cider, images.tolist(), greedy_captions(self.decoder, features, longest))
         sample_rewards = rewards(self.cider, images.tolist(), sampled).view(len(images), -1)
         advantage = advantages(sample_rewards, baseline).flatten()
         self.model.train()

@@ -2,7 +2,7 @@
 
 import tyro
 
-from captionkit.training.embedded.train import DefaultOptions, main
+from captionkit.training.embedded.train import EmbeddedOptions, main
 
 if __name__ == "__main__":
-    main(tyro.cli(DefaultOptions))
+    main(tyro.cli(EmbeddedOptions, prog="python -m captionkit.training.embedded"))

@@ -40,7 +40,7 @@ PHRASINGS = 4
 
 
 @dataclass(frozen=True)
-class DefaultOptions:
+class EmbeddedOptions:
     """Train the embedded captioner on drawn scenes, or evaluate a captioner on them."""
 
     output: str | None = None
@@ -67,9 +67,13 @@ class DefaultOptions:
     """Decoder family. par_inject reads the features at every word; show_tell, which reads them only at the start, mixes
     up the attributes of two kinds of things."""
     embed_size: int = 64
+    """Size of the word embeddings."""
     hidden_size: int = 192
+    """Size of the decoder's hidden state."""
     dropout: float = 0.05
+    """Probability of dropout in the decoder."""
     label_smoothing: float = 0.0
+    """Probability spread over all words in the decoder's loss."""
     seed: int = 0
     """Seed of weights, batches and captions."""
 
@@ -164,7 +168,7 @@ def _indices(count: int, size: int, seed: int) -> Iterator[tuple[NDArray[np.int6
 
 
 def _fact_batches(
-    images: NDArray[np.uint8], scenes: list[Scene], options: DefaultOptions
+    images: NDArray[np.uint8], scenes: list[Scene], options: EmbeddedOptions
 ) -> Iterator[tuple[Tensor, Tensor]]:
     plain = torch.tensor([facts(scene) for scene in scenes])
     mirrored = torch.tensor([facts(scene.mirrored()) for scene in scenes])
@@ -207,7 +211,7 @@ def _caption_batches(
         yield features[side, rows], pad_tokens(words)
 
 
-def train(options: DefaultOptions, images: NDArray[np.uint8] | None = None) -> tuple[Captioner, list[Point]]:
+def train(options: EmbeddedOptions, images: NDArray[np.uint8] | None = None) -> tuple[Captioner, list[Point]]:
     """Train an encoder on the facts of drawn scenes, then a decoder on its features and the scenes' captions.
 
     Args:
@@ -256,7 +260,7 @@ def _report(what: str, steps: int) -> Callable[[Point], None]:
     )
 
 
-def main(options: DefaultOptions) -> None:
+def main(options: EmbeddedOptions) -> None:
     """Train if an output is given, then evaluate, and print the results."""
     if options.output is None:
         evaluate_and_print(Captioner.load(options.model), options.evaluate)

@@ -10,7 +10,7 @@ from captionkit.images import Preprocessing
 from captionkit.scenes import captions, judge, random_scene
 from captionkit.training.embedded.train import (
     HELD_OUT,
-    DefaultOptions,
+    EmbeddedOptions,
     SceneScores,
     draw_images,
     evaluate,
@@ -64,7 +64,7 @@ def test_a_wrong_captioner_would_be_found_out() -> None:
 
 
 def test_training_runs_from_images_to_captions() -> None:
-    options = DefaultOptions(scenes=16, encoder_steps=2, decoder_steps=3, size=64, embed_size=16, hidden_size=16)
+    options = EmbeddedOptions(scenes=16, encoder_steps=2, decoder_steps=3, size=64, embed_size=16, hidden_size=16)
     images = draw_images(16, Preprocessing(size=64, resize=64, mode="squash"))
     assert images.shape == (16, 64, 64, 3)
     assert np.array_equal(images, draw_images(16, Preprocessing(size=64, resize=64, mode="squash")))
