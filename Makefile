@@ -26,7 +26,7 @@ format: .venv/.installed-dev
 	$(BIN)/ruff format .
 
 default-captioner: .venv/.installed   ## train the embedded captioner anew and print how true it speaks (two to three hours on one core)
-	$(BIN)/python -m captionkit.training.default --output captionkit/assets/default
+	$(BIN)/python -m captionkit.training.embedded --output captionkit/assets/default
 
 benchmark: .venv/.installed   ## the caption job against a DataLoader loop and a naive Ray Data job
 	$(BIN)/python benchmarks/pipeline.py

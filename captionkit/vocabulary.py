@@ -1,10 +1,9 @@
-"""Words and their numbers: how a caption is cut into words, and the list of words a captioner knows.
+"""Vocabulary and tokenization: how a caption is split into words, and the ids of a captioner's words.
 
-The cleaning is the tutorials' one: lower case, punctuation off, and what is left between blanks is a word.
-One-letter words and numbers stay ("a" is the commonest word of a caption). On the 30,000 training captions of
-Flickr8k with a threshold of 10 that gives 1,657 words: the 1,660 of the literature with padding and both
-markers (`<unk>`, which they lack, makes our list one longer), and a longest caption of 36 words, or 38 with
-both markers.
+Tokenization is that of the usual tutorials: lower case, punctuation removed, split at blanks. One-letter words and
+numbers are kept ("a" is the commonest word). On the 30,000 training captions of Flickr8k, a threshold of 10 gives 1,657
+words: with padding and both markers, the 1,660 of the literature, which lacks `<unk>`. The longest caption has 36
+words, or 38 with both markers.
 """
 
 import json
@@ -14,57 +13,58 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from captionkit.counting import counted
+
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
-"""Ids of padding, of the start and end markers, and of a word that is not in the list."""
+"""Ids of padding, start marker, end marker and unknown words."""
 
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
-"""The words with the ids `PAD`, `BOS`, `EOS` and `UNK`: every vocabulary begins with them."""
+"""The words with the ids `PAD`, `BOS`, `EOS` and `UNK`; every vocabulary begins with them."""
 
 JSON_FORMAT = 1
-"""The version of the layout that `Vocabulary.to_json` writes."""
+"""Version of the format of `Vocabulary.to_json`."""
 
 
 class VocabularyError(ValueError):
-    """A list of words that is not a vocabulary. The message says what is wrong and where."""
+    """An invalid vocabulary. The message says what is wrong and where."""
 
 
 class _Cleaner(dict[int, int | None]):
-    """A `str.translate` table, filled as characters are met: letters, marks, digits and blanks stay."""
+    """A `str.translate` table that is filled on demand: letters, marks and digits stay, white space becomes a blank."""
 
     def __missing__(self, code: int) -> int | None:
         character = chr(code)
         if character.isspace():
-            kept: int | None = ord(" ")
+            result: int | None = ord(" ")
         else:
-            kept = code if unicodedata.category(character)[0] in "LMN" else None
-        self[code] = kept
-        return kept
+            result = code if unicodedata.category(character)[0] in "LMN" else None
+        self[code] = result
+        return result
 
 
 _CLEANER = _Cleaner()
 
 
 def tokenize(caption: str) -> list[str]:
-    """Cut a caption into words: lower case, punctuation and symbols off ("t-shirt's" is "tshirts").
+    """Split a caption into words: lower case, without punctuation and symbols ("t-shirt's" becomes "tshirts").
 
-    Accents are composed (NFC), so that one word has one spelling in bytes.
+    Accents are composed (NFC), so that each word has one spelling.
     """
     return unicodedata.normalize("NFC", caption.lower().translate(_CLEANER)).split()
 
 
 @dataclass
 class WordCounts:
-    """How often words occur in captions: what a vocabulary is made from and judged by.
-
-    words: occurrences by word. lengths: captions by their number of words, markers not counted.
-    """
+    """Word counts of captions, from which a vocabulary is made."""
 
     words: Counter[str] = field(default_factory=Counter)
+    """Occurrences by word."""
     lengths: Counter[int] = field(default_factory=Counter)
+    """Captions by number of words, without markers."""
 
     @classmethod
     def of(cls, captions: Iterable[str]) -> "WordCounts":
-        """Count a stream of captions; what is held are the words, not the captions."""
+        """Count a stream of captions; the captions are not kept in memory."""
         counts = cls()
         for caption in captions:
             words = tokenize(caption)
@@ -73,17 +73,17 @@ class WordCounts:
         return counts
 
     def report(self, vocabulary: "Vocabulary") -> str:
-        """What a vocabulary keeps of these captions, in a few lines for people."""
+        """How much of these captions a vocabulary covers, as a few lines of text."""
         captions, tokens = sum(self.lengths.values()), sum(self.words.values())
         if not tokens:
-            return f"no words in {captions:,} captions"
+            return f"no words in {counted(captions, 'caption')}"
         unknown = {word: count for word, count in self.words.items() if word not in vocabulary}
         lost = sum(unknown.values())
         longest, mean = max(self.lengths), tokens / captions
         commonest = sorted(unknown, key=lambda word: (-unknown[word], word))[:10]
         lines = [
-            f"{len(vocabulary):,} words, {len(SPECIAL_WORDS)} of them special: {', '.join(SPECIAL_WORDS)}",
-            f"  {captions:,} captions of {mean:.1f} words on average, at most {longest} "
+            f"{counted(len(vocabulary), 'word')}, {len(SPECIAL_WORDS)} of them special: {', '.join(SPECIAL_WORDS)}",
+            f"  {counted(captions, 'caption')} of {mean:.1f} words on average, at most {longest} "
             f"({longest + 2} with {SPECIAL_WORDS[BOS]} and {SPECIAL_WORDS[EOS]})",
             f"  {len(self.words) - len(unknown):,} of their {len(self.words):,} different words are known",
             f"  {lost:,} of their {tokens:,} words become {SPECIAL_WORDS[UNK]} ({lost / tokens:.2%})",
@@ -95,10 +95,11 @@ class WordCounts:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words a captioner knows; a word's place in the list is its id.
+    """The words of a captioner. The id of a word is its index.
 
-    Raises `VocabularyError` for a list that does not begin with `SPECIAL_WORDS`, holds a word twice, or holds
-    something that is not a word (empty, or with a blank or control character in it).
+    Raises:
+        VocabularyError: the list does not begin with `SPECIAL_WORDS`, contains a word twice, or contains something that
+            is not a word (empty, or with a blank or a control character).
     """
 
     words: tuple[str, ...]
@@ -120,7 +121,7 @@ class Vocabulary:
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int) -> "Vocabulary":
-        """Take the words that occur at least `min_count` times: most frequent first, ties alphabetically.
+        """The words that occur at least `min_count` times: most frequent first, ties alphabetically.
 
         Raises:
             ValueError: `min_count` is below 1.
@@ -129,25 +130,25 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, counts: "WordCounts", min_count: int) -> "Vocabulary":
-        """As `build`, from words that have been counted already.
+        """As `build`, from word counts.
 
         Raises:
             ValueError: `min_count` is below 1.
         """
         if min_count < 1:
-            raise ValueError(f"min_count is {min_count}; a word counts from its first occurrence, so at least 1")
+            raise ValueError(f"min_count must be at least 1, not {min_count}")
         frequent = [word for word, count in counts.words.items() if count >= min_count]
         return cls((*SPECIAL_WORDS, *sorted(frequent, key=lambda word: (-counts.words[word], word))))
 
     def __len__(self) -> int:
-        """The number of ids, the four special ones included."""
+        """Number of words, including the four special ones."""
         return len(self.words)
 
     def __contains__(self, word: object) -> bool:
         return word in self._ids
 
     def id(self, word: str) -> int:
-        """The id of a word as it stands in the list (`tokenize` first); `UNK` for one that is not there."""
+        """The id of a word as `tokenize` returns it; `UNK` for an unknown one."""
         return self._ids.get(word, UNK)
 
     def encode(self, caption: str) -> list[int]:
@@ -155,10 +156,10 @@ class Vocabulary:
         return [self.id(word) for word in tokenize(caption)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The caption that some ids stand for: read up to the first `EOS`, `PAD` and `BOS` left out.
+        """The caption of a sequence of ids: up to the first `EOS`, without `PAD` and `BOS`.
 
         Raises:
-            VocabularyError: an id is not one of this vocabulary.
+            VocabularyError: an id out of range.
         """
         words = []
         for number in ids:
@@ -171,16 +172,16 @@ class Vocabulary:
         return " ".join(words)
 
     def to_json(self) -> str:
-        """The list as JSON text; the same list gives the same text, byte for byte."""
+        """The vocabulary as JSON; equal vocabularies give equal bytes."""
         content = {"format": JSON_FORMAT, "words": self.words}
         return json.dumps(content, ensure_ascii=False, indent=0) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Vocabulary":
-        """Read what `to_json` wrote.
+        """A vocabulary from the JSON of `to_json`.
 
         Raises:
-            VocabularyError: not JSON in UTF-8, of a newer format, or not a valid list of words.
+            VocabularyError: not JSON in UTF-8, of a newer format, or not a valid vocabulary.
         """
         try:
             content: Any = json.loads(text)

@@ -43,7 +43,7 @@ def test_build_orders_by_count_then_alphabet() -> None:
     vocabulary = Vocabulary.build(["b a c", "c a b", "A!", "d"], min_count=2)
     assert vocabulary.words == (*SPECIAL_WORDS, "a", "b", "c")
     assert Vocabulary.build(["x"], min_count=2).words == SPECIAL_WORDS
-    with pytest.raises(ValueError, match="min_count is 0"):
+    with pytest.raises(ValueError, match="min_count must be at least 1, not 0"):
         Vocabulary.build(["x"], min_count=0)
 
 
@@ -83,7 +83,7 @@ def test_report() -> None:
     )
     assert "<unk> (0.00%)" in counts.report(Vocabulary.from_counts(counts, 1)).splitlines()[-1]
     assert WordCounts.of(["", "."]).report(Vocabulary(SPECIAL_WORDS)) == "no words in 2 captions"
-    with pytest.raises(ValueError, match="min_count is 0"):
+    with pytest.raises(ValueError, match="min_count must be at least 1, not 0"):
         Vocabulary.from_counts(counts, 0)
 
 

@@ -88,9 +88,9 @@ def _dry_run(job: CaptionJob) -> int:
 
 def train(args: Sequence[str]) -> int:
     """`captionkit train`; the exit code."""
-    from captionkit.training.checks import check as check_training
-    from captionkit.training.checks import check_inputs
     from captionkit.training.options import TrainOptions
+    from captionkit.training.preflight import check_inputs
+    from captionkit.training.preflight import check_options as check_training
 
     options = parse(TrainOptions, "train", args)
     check_training(options)
@@ -113,8 +113,8 @@ def train(args: Sequence[str]) -> int:
 
 def evaluate(args: Sequence[str]) -> int:
     """`captionkit evaluate`; the exit code."""
-    from captionkit.evaluation.checks import check_evaluation
     from captionkit.evaluation.options import EvaluateOptions
+    from captionkit.evaluation.preflight import check_evaluation
 
     options = parse(EvaluateOptions, "evaluate", args)
     check_evaluation(options, Storage(options.storage))

@@ -66,15 +66,17 @@ class ScenesOptions:
 def attention(args: Sequence[str]) -> int:
     """`captionkit attention`; the exit code."""
     options = parse(AttentionOptions, "attention", args)
-    from captionkit.gallery.attention import attention as attend  # brings torch along, which --help can do without
-    from captionkit.gallery.attention import attention_picture
+    from captionkit.gallery.attention_maps import (  # imports torch, not for --help
+        attention_picture,
+        make_attention_maps,
+    )
     from captionkit.images import ImageError
     from captionkit.model.captioner import Captioner
 
     storage = Storage(options.storage)
     captioner = Captioner.load(options.model, storage=storage)
     try:
-        found = attend(captioner, storage.read(storage.normalize(options.image)), options.search)
+        found = make_attention_maps(captioner, storage.read(storage.normalize(options.image)), options.search)
     except ImageError as err:
         raise UsageError(f"{options.image}: {err}") from err
     storage.write(storage.normalize(options.picture), attention_picture(found))

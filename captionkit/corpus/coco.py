@@ -1,4 +1,4 @@
-"""COCO's `captions_*.json` and Karpathy's `dataset_*.json`, parsed as they come, never whole.
+"""COCO's `captions_*.json` and Karpathy's `dataset_*.json`, parsed as a stream.
 
 Lin et al. 2014, "Microsoft COCO: Common Objects in Context"; Karpathy and Fei-Fei 2015, "Deep Visual-Semantic
 Alignments for Generating Image Descriptions".
@@ -13,52 +13,52 @@ from typing import Any
 
 import ijson  # type: ignore[import-untyped]
 
+from captionkit.corpus.corpus_file import CorpusFile
 from captionkit.corpus.files import opened
-from captionkit.corpus.record import Item, id_text, split_name
-from captionkit.corpus.source import Source
+from captionkit.corpus.record import CaptionFragment, id_text, split_name
 
 _SPLIT = re.compile(r"train|val|test|dev")
 
 
-def read_coco(source: Source) -> Iterator[Item]:
-    """Images, then captions, in two passes, as the arrays may come in either order.
+def read_coco(file: CorpusFile) -> Iterator[CaptionFragment]:
+    """Images, then captions, in two passes, since the two arrays may be in either order.
 
-    The split is the file name's ("captions_train2017.json").
+    The split is taken from the file name ("captions_train2017.json").
 
     Raises:
-        CorpusError: not whole JSON.
+        CorpusError: invalid or truncated JSON.
     """
-    found = _SPLIT.search(posixpath.basename(source.uri))
-    split = split_name(found[0]) if found else None
-    for image in _items(source, "images.item"):
+    match = _SPLIT.search(posixpath.basename(file.uri))
+    split = split_name(match[0]) if match else None
+    for image in _items(file, "images.item"):
         key, name = image.get("id"), image.get("file_name")
         if not _is_id(key) or not isinstance(name, str) or not name.strip():
-            source.report.note("bad_image", f"{source.name}: {dict(image)}")
+            file.report.note("bad_image", f"{file.name}: {dict(image)}")
         else:
-            yield Item(_id(key), name.strip(), split)
-    for annotation in _items(source, "annotations.item", again=True):
+            yield CaptionFragment(_id(key), name.strip(), split)
+    for annotation in _items(file, "annotations.item", second_pass=True):
         key, text, number = annotation.get("image_id"), annotation.get("caption"), annotation.get("id")
         if not _is_id(key) or not isinstance(text, str):
-            source.report.bad_row("malformed", f"{source.name}: {dict(annotation)}")
+            file.report.bad_row("malformed", f"{file.name}: {dict(annotation)}")
         else:
-            yield Item(_id(key), captions=((_id(number) if _is_id(number) else "", text),))
+            yield CaptionFragment(_id(key), captions=((_id(number) if _is_id(number) else "", text),))
 
 
-def read_karpathy(source: Source) -> Iterator[Item]:
-    """Images with their captions. Split restval, which the field trains on, becomes train.
+def read_karpathy(file: CorpusFile) -> Iterator[CaptionFragment]:
+    """Images with their captions. The split restval, which is usually trained on, becomes train.
 
     Raises:
-        CorpusError: not whole JSON.
+        CorpusError: invalid or truncated JSON.
     """
-    report = source.report
-    for image in _items(source, "images.item"):
+    report = file.report
+    for image in _items(file, "images.item"):
         name, folder, key = image.get("filename"), image.get("filepath"), image.get("cocoid")
         sentences = image.get("sentences")
         sentences = sentences if isinstance(sentences, list) else []
         if not isinstance(name, str) or not name.strip():
-            report.note("bad_image", f"{source.name}: {image.get('imgid')}")
+            report.note("bad_image", f"{file.name}: {image.get('imgid')}")
             for sentence in sentences:
-                report.bad_row("nameless", f"{source.name}: {sentence}")
+                report.bad_row("nameless", f"{file.name}: {sentence}")
             continue
         path = posixpath.join(folder, name.strip()) if isinstance(folder, str) else name.strip()
         split = image.get("split")
@@ -69,18 +69,18 @@ def read_karpathy(source: Source) -> Iterator[Item]:
         for sentence in sentences:
             text = _sentence(sentence)
             if text is None:
-                report.bad_row("malformed", f"{source.name}, {path}: {sentence}")
+                report.bad_row("malformed", f"{file.name}, {path}: {sentence}")
             else:
                 number = sentence.get("sentid")
                 captions.append((_id(number) if _is_id(number) else "", text))
-        yield Item(_id(key) if _is_id(key) else path, path, split_name(split), tuple(captions))
+        yield CaptionFragment(_id(key) if _is_id(key) else path, path, split_name(split), tuple(captions))
 
 
-def json_kind(source: Source) -> str | None:
-    """ "coco", "karpathy" or None, by the first keys that tell."""
+def json_kind(file: CorpusFile) -> str | None:
+    """ "coco", "karpathy" or None, by the first keys that differ between the two."""
     try:
-        with opened(source.storage, source.uri) as file:
-            for count, (prefix, event, value) in enumerate(ijson.parse(file)):
+        with opened(file.storage, file.uri) as stream:
+            for count, (prefix, event, value) in enumerate(ijson.parse(stream)):
                 if event == "map_key" and prefix == "images.item":
                     if value in ("filename", "sentences", "sentids"):
                         return "karpathy"
@@ -96,7 +96,7 @@ def json_kind(source: Source) -> str | None:
 
 
 def _sentence(sentence: Any) -> str | None:
-    """The caption as it was written, or else its words."""
+    """The caption as written, else its tokens joined by blanks."""
     if not isinstance(sentence, dict):
         return None
     raw, tokens = sentence.get("raw"), sentence.get("tokens")
@@ -107,13 +107,15 @@ def _sentence(sentence: Any) -> str | None:
     return None
 
 
-def _items(source: Source, prefix: str, again: bool = False) -> Iterator[dict[str, Any]]:
+def _items(file: CorpusFile, prefix: str, second_pass: bool = False) -> Iterator[dict[str, Any]]:
     try:
-        with opened(source.storage, source.uri, None if again else source.report) as file:
-            for item in ijson.items(file, prefix, use_float=True):
+        with opened(file.storage, file.uri, None if second_pass else file.report) as stream:
+            for item in ijson.items(stream, prefix, use_float=True):
                 yield item if isinstance(item, dict) else {}
     except ijson.JSONError as error:
-        raise source.error(f"not whole JSON ({' '.join(str(error).split())[:150]}); fetch the file again") from error
+        raise file.error(
+            f"invalid or truncated JSON ({' '.join(str(error).split())[:150]}); fetch the file again"
+        ) from error
 
 
 def _is_id(value: Any) -> bool:

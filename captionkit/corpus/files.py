@@ -1,4 +1,4 @@
-"""Bytes of a corpus file, as its readers get them; see `captionkit.inputs.tables`, which opens and decodes."""
+"""Opening of corpus files, on top of `captionkit.inputs.tables`; what is odd goes to the corpus' report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["MAX_LINE", "lines", "opened"]
 
 @contextmanager
 def opened(storage: Storage, uri: str, report: Report | None = None) -> Iterator[BinaryIO]:
-    """A file to read front to back: unpacked, in UTF-8, its byte order mark passed over.
+    """Open a file for sequential reading: decompressed, in UTF-8, without byte order mark.
 
     Raises:
-        StorageError: storage that cannot give it.
-        CorpusError: a broken or unfit archive, or a Git LFS pointer.
+        StorageError: it cannot be read.
+        CorpusError: a broken archive, one with several files, or a Git LFS pointer.
     """
     try:
         with open_text(storage, uri) as text:
@@ -32,9 +32,10 @@ def opened(storage: Storage, uri: str, report: Report | None = None) -> Iterator
 
 
 def lines(file: BinaryIO, uri: str, report: Report, universal: bool = False) -> Iterator[str]:
-    """Lines as text with their ends, whatever the bytes are; what is odd about them is noted.
+    """Lines as text, with their line ends. Undecodable bytes and CRLF are noted in the report.
 
-    universal: a lone carriage return ends a line too.
+    Args:
+        universal: a carriage return alone ends a line too.
     """
     name = posixpath.basename(redact(uri))
     return text_lines(file, lambda kind, number: report.note(kind, f"{name}, line {number}"), universal)

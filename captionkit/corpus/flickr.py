@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k: `Flickr8k.token.txt` or `results_20130124.token`, and the lists of each split's images.
+"""Flickr8k and Flickr30k: `Flickr8k.token.txt` or `results_20130124.token`, and the split lists.
 
 Hodosh, Young and Hockenmaier 2013, "Framing Image Description as a Ranking Task".
 """
@@ -9,46 +9,46 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from captionkit.corpus.corpus_file import CorpusFile
 from captionkit.corpus.files import lines, opened
-from captionkit.corpus.record import Item
-from captionkit.corpus.source import Source
+from captionkit.corpus.record import CaptionFragment
 
 LISTS = {
     "train": "Flickr_8k.trainImages.txt",
     "val": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
-"""The official lists, by split."""
+"""Names of the official split lists of Flickr8k."""
 
 LINE = re.compile(r"[^\t]+#\d+\t")
-"""How a line of a token file begins."""
+"""Beginning of a line of a token file."""
 
 _IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 
 
-def read_tokens(source: Source) -> Iterator[Item]:
+def read_tokens(file: CorpusFile) -> Iterator[CaptionFragment]:
     """Captions from lines of `NAME#N<tab>CAPTION`."""
-    before, report = "", source.report
-    with opened(source.storage, source.uri, report) as file:
-        for number, line in enumerate(lines(file, source.uri, report), 1):
+    previous, report = "", file.report
+    with opened(file.storage, file.uri, report) as stream:
+        for number, line in enumerate(lines(stream, file.uri, report), 1):
             if not line.strip():
                 continue
             key, tab, caption = line.partition("\t")
             name, mark, caption_id = key.strip().rpartition("#")
             if not tab or not mark:
-                report.bad_row("malformed", f"{source.name}, line {number}: {line.rstrip()}")
+                report.bad_row("malformed", f"{file.name}, line {number}: {line.rstrip()}")
             elif not name:
-                report.bad_row("nameless", f"{source.name}, line {number}: {line.rstrip()}")
+                report.bad_row("nameless", f"{file.name}, line {number}: {line.rstrip()}")
             else:
-                if name != before and not _IMAGE.search(name):
+                if name != previous and not _IMAGE.search(name):
                     report.note("odd_name", name)
-                yield Item(name, None if name == before else name, None, ((caption_id, caption),))
-                before = name
+                yield CaptionFragment(name, None if name == previous else name, None, ((caption_id, caption),))
+                previous = name
 
 
-def read_list(source: Source) -> Iterator[str]:
-    """The names of images in the list of a split, one a line; of a path its last part counts."""
-    with opened(source.storage, source.uri, source.report) as file:
-        for line in lines(file, source.uri, source.report):
+def read_list(file: CorpusFile) -> Iterator[str]:
+    """Image names from a split list, one per line; only the last part of a path is used."""
+    with opened(file.storage, file.uri, file.report) as stream:
+        for line in lines(stream, file.uri, file.report):
             if name := posixpath.basename(line.strip()):
                 yield name

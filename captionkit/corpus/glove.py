@@ -1,4 +1,4 @@
-"""Word vectors from GloVe's text files, for the words of a vocabulary.
+"""Word vectors for a vocabulary, from GloVe's text files.
 
 Pennington, Socher and Manning 2014, "GloVe: Global Vectors for Word Representation".
 """
@@ -15,41 +15,45 @@ import numpy.typing as npt
 
 from captionkit.corpus.files import MAX_LINE, opened
 from captionkit.corpus.record import CorpusError
+from captionkit.counting import counted
 from captionkit.storage import Storage, redact
 from captionkit.vocabulary import SPECIAL_WORDS
 
 _PAD = SPECIAL_WORDS[0]
 _LOOK_AHEAD = 1000
-"""Lines from which the dimension is read."""
+"""Lines from which the dimension is determined."""
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Vectors for a list of words. `str()` is the report for people.
-
-    words: V of them. matrix: (V, D) float32. found: (V,) bool, whether a word's row is from the file; the other rows
-    are made up. tokens_found, tokens: of the words' occurrences, where counts were given. lines: of the file.
-    broken: lines for a wanted word that hold no D finite numbers. repeated: later lines for a word that has its row.
-    """
+    """Vectors for a list of V words. `str()` is the report for users."""
 
     words: tuple[str, ...]
     matrix: npt.NDArray[np.float32]
+    """(V, D)."""
     found: npt.NDArray[np.bool_]
+    """(V,), whether a word's vector is from the file; the others are random."""
     source: str
+    """Address of the file, without secrets."""
     lines: int = 0
+    """Lines of the file."""
     broken: int = 0
+    """Lines of wanted words without D finite numbers."""
     repeated: int = 0
+    """Further lines of words that already have a vector."""
     tokens: int = 0
+    """Occurrences of all words, if counts were given."""
     tokens_found: int = 0
+    """Occurrences of words with a vector from the file."""
 
     @property
     def coverage(self) -> float:
-        """Share of the words, special ones left out, whose vectors are from the file; 1 where there are no words."""
+        """Share of the words, except special ones, whose vectors are from the file; 1 without words."""
         ordinary = [bool(hit) for word, hit in zip(self.words, self.found, strict=True) if word not in SPECIAL_WORDS]
         return sum(ordinary) / len(ordinary) if ordinary else 1.0
 
     def missing(self) -> list[str]:
-        """Words without a vector in the file, special ones left out, in the order of the words."""
+        """Words without a vector in the file, except special ones, in order."""
         pairs = zip(self.words, self.found, strict=True)
         return [word for word, hit in pairs if not hit and word not in SPECIAL_WORDS]
 
@@ -57,18 +61,18 @@ class WordVectors:
         ordinary = sum(word not in SPECIAL_WORDS for word in self.words)
         missing = self.missing()
         text = [
-            f"{self.source}: {self.lines:,} vectors of {self.matrix.shape[1]} numbers",
-            f"  {ordinary - len(missing):,} of {ordinary:,} words found ({self.coverage:.1%})",
+            f"{self.source}: {counted(self.lines, 'vector')} of {self.matrix.shape[1]} numbers",
+            f"  {ordinary - len(missing):,} of {counted(ordinary, 'word')} found ({self.coverage:.1%})",
         ]
         if self.tokens:
             share = self.tokens_found / self.tokens
-            text.append(f"  which are {self.tokens_found:,} of {self.tokens:,} words of text ({share:.1%})")
+            text.append(f"  they cover {self.tokens_found:,} of {self.tokens:,} tokens ({share:.1%})")
         if missing:
             text.append(f"  without a vector: {', '.join(missing[:20])}{', …' if len(missing) > 20 else ''}")
         if self.broken:
-            text.append(f"  {self.broken:,} lines could not be read")
+            text.append(f"  {counted(self.broken, 'line')} could not be read")
         if self.repeated:
-            text.append(f"  {self.repeated:,} lines came again for a word that has its vector; the first counts")
+            text.append(f"  {counted(self.repeated, 'line')} for words that already had a vector; the first is used")
         return "\n".join(text)
 
 
@@ -83,25 +87,24 @@ def read_glove(
 ) -> WordVectors:
     """Vectors of `words`, in their order, from a text file of `WORD NUMBER NUMBER …`, read once as a stream.
 
-    A word is what stands before the last D numbers of a line, so that those of `glove.840B.300d` with blanks in them
-    (". . .", "at name@domain.com") are told from ".", "at". Lines for other words are passed over unparsed. Only the
-    words' own vectors are held.
+    A word is everything before the last D numbers of a line, since some in `glove.840B.300d` contain blanks (". . .",
+    "at name@domain.com"). Lines of other words are skipped unparsed. Only the requested words' vectors are in memory.
 
     Args:
-        uri: text, also packed (.gz, or a .zip with one file in it), with or without word2vec's line of sizes.
+        uri: text, compressed (.gz, or a .zip with one file in it) or not, with or without word2vec's line of sizes.
         words: such as `Vocabulary.words`. `<pad>` gets zeros.
-        counts: how often words occur, for the coverage of running text.
-        dimension: D; by itself what most of the first lines have.
-        seed: words without a vector get random ones, with the mean and standard deviation that the found ones have in
-            each dimension (so that they neither shout nor vanish); None gives them zeros.
-        storage: where its options are others than the environment's.
+        counts: how often words occur, for the coverage of tokens.
+        dimension: D. Default: that of most of the first lines.
+        seed: words without a vector get normally distributed random ones, with the mean and standard deviation of the
+            found vectors in each dimension; None gives them zeros.
+        storage: default: with options from the environment.
 
     Raises:
         CorpusError: not a file of word vectors, or of another dimension.
-        StorageError: storage that cannot be read.
+        StorageError: it cannot be read.
     """
-    place = {word.encode(): number for number, word in enumerate(words) if word != _PAD}
-    heads = {word.partition(b" ")[0] for word in place}
+    row_of = {word.encode(): number for number, word in enumerate(words) if word != _PAD}
+    heads = {word.partition(b" ")[0] for word in row_of}
     count = broken = repeated = 0
     with opened(storage or Storage(), uri) as file:
         lines = _lines(file)
@@ -116,7 +119,7 @@ def read_glove(
             if line[: line.find(b" ")] not in heads:
                 continue
             token, *numbers = line.rsplit(b" ", size)
-            row = place.get(token)
+            row = row_of.get(token)
             if row is None:
                 continue
             if found[row]:
@@ -130,9 +133,9 @@ def read_glove(
     if seed is not None and found.any():
         random = np.random.default_rng(seed)
         drawn = random.normal(matrix[found].mean(axis=0), matrix[found].std(axis=0), matrix.shape)
-        made_up = ~found & np.array([word != _PAD for word in words], np.bool_)
-        matrix[made_up] = drawn[made_up]
-    tokens = dict(zip(words, found, strict=True)) if counts else {}
+        missing = ~found & np.array([word != _PAD for word in words], np.bool_)
+        matrix[missing] = drawn[missing]
+    is_found = dict(zip(words, found, strict=True)) if counts else {}
     return WordVectors(
         tuple(words),
         matrix,
@@ -142,7 +145,7 @@ def read_glove(
         broken,
         repeated,
         sum((counts or {}).values()),
-        sum(number for word, number in (counts or {}).items() if tokens.get(word)),
+        sum(number for word, number in (counts or {}).items() if is_found.get(word)),
     )
 
 
@@ -153,7 +156,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _dimension(uri: str, lines: Iterable[bytes], wanted: int | None) -> int:
-    """The number of numbers: what most of the lines have at their end, counted from the right."""
+    """D: the number of fields after the first one that most lines have."""
     votes: dict[int, int] = {}
     for line in lines:
         fields = line.split(b" ")
@@ -162,7 +165,9 @@ def _dimension(uri: str, lines: Iterable[bytes], wanted: int | None) -> int:
             votes[numbers] = votes.get(numbers, 0) + 1
     size = max(votes, key=lambda number: (votes[number], -number)) if votes else 0
     if size < 2:
-        raise CorpusError(f"{redact(uri)} holds no word vectors: a line is a word and numbers, parted by blanks")
+        raise CorpusError(
+            f"{redact(uri)} holds no word vectors: expected lines of a word and numbers, with blanks between"
+        )
     if wanted is not None and wanted != size:
         raise CorpusError(f"{redact(uri)} holds vectors of {size} numbers, not of {wanted}")
     return size

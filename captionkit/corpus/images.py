@@ -1,4 +1,4 @@
-"""Which images are there: folders, URI prefixes, patterns and shards, each listed once."""
+"""Listing of the images of a corpus: folders, prefixes, patterns and shards, each listed once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from captionkit.storage.archives import ARCHIVE_ERRORS, listing
 
 
 def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Names of files and their addresses, in no order: pairs of (name below the place, address).
+    """Pairs of (name relative to the place, address) of all files, in any order. Files are not opened.
 
-    places: folders, prefixes, patterns (`shards/train-*.tar`), brace ranges (`train-{000..127}.tar`), files. A shard
-    (tar, packed or not, or zip), named or found in a folder, gives its members (`shard.tar#name.jpg`). Nothing is
-    decoded, so the files need not be images.
+    Args:
+        places: folders, prefixes, patterns (`shards/train-*.tar`), brace ranges (`train-{000..127}.tar`), files. A
+            shard (tar, compressed or not, or zip), given or found in a folder, yields its members
+            (`shard.tar#name.jpg`).
 
     Raises:
-        StorageError: a place that is not there, or cannot be listed.
-        UsageError: web addresses, which have no listing.
-        CorpusError: a pattern that nothing fits, or a broken shard.
+        StorageError: a place that does not exist, or cannot be listed.
+        UsageError: web addresses, which cannot be listed.
+        CorpusError: a pattern that matches nothing, or a broken shard.
     """
     named = [places] if isinstance(places, str) else places
     for place in (one for name in named for one in storage.expand(name)):
@@ -34,7 +35,7 @@ def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple
                 below = entry.uri.startswith(f"{root}/")
                 yield (entry.uri[len(root) + 1 :] if below else entry.uri.rpartition("/")[2]), entry.uri
         if not found:
-            raise CorpusError(f"{redact(place)}: nothing fits this pattern, so no image is there")
+            raise CorpusError(f"{redact(place)}: this pattern matches no file")
 
 
 def _entries(storage: Storage, place: str) -> Iterator[Entry]:
@@ -46,10 +47,10 @@ def _entries(storage: Storage, place: str) -> Iterator[Entry]:
 
 def _members(storage: Storage, shard: str) -> Iterator[tuple[str, str]]:
     try:
-        with storage.open(shard) as file:
-            for member in listing(file):
+        with storage.open(shard) as stream:
+            for member in listing(stream):
                 yield member.name.removeprefix("./"), join_member(shard, member.name)
     except UsageError:
         raise
-    except (*ARCHIVE_ERRORS, ValueError, ArithmeticError, LookupError) as error:  # a StorageError is none of these
+    except (*ARCHIVE_ERRORS, ValueError, ArithmeticError, LookupError) as error:  # a StorageError is not among these
         raise CorpusError(f"{redact(shard)}: the shard is broken: {error}") from error

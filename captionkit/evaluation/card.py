@@ -1,4 +1,4 @@
-"""The score card: all figures of an evaluation, for people (Markdown) and for programs (JSON)."""
+"""The score card: all figures of an evaluation, as Markdown for users and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -9,60 +9,64 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from captionkit.evaluation.published import FLICKR8K
-from captionkit.gallery.words import one_line
+from captionkit.gallery.formatting import one_line
 from captionkit.metrics import METRICS, Scores, Usage
 
 JSON_FORMAT = 1
 """The version of the layout that `to_json` writes."""
 
 MISSING_SHOWN = 5
+"""Images without a caption that the Markdown names."""
 _DASH = "–"
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way of captioning the images: a decoding, or a table's captions."""
+class Decoding:
+    """Captions of all images by one search, or from a table, and their scores."""
 
     name: str
     captions: dict[str, str]
+    """By image address."""
     scores: Scores
     usage: Usage
     seconds: float | None = None
-    """Seconds of search for an image."""
+    """Seconds of search per image; None if unknown."""
 
 
 @dataclass(frozen=True)
 class ScoreCard:
-    """Everything that an evaluation found."""
+    """All results of an evaluation."""
 
     title: str
     facts: dict[str, str]
-    """What was judged by what: for people, in order."""
-    ways: Sequence[Way]
+    """What was evaluated, and how: names and values, in order."""
+    decodings: Sequence[Decoding]
     references: Mapping[str, Sequence[str]]
-    people: Usage
-    """How the references use words."""
+    reference_usage: Usage
+    """Length and vocabulary of the references."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Images without a caption, and why; they count as empty captions."""
+    """Reasons why images have no caption, by address. They count as empty captions."""
 
     @property
     def metrics(self) -> list[str]:
-        """The measures that were asked for."""
-        scores = self.ways[0].scores
+        """The requested metrics, in the order of `METRICS`."""
+        scores = self.decodings[0].scores
         return [name for name in METRICS if name in scores.corpus or name in scores.absent]
 
     @property
     def absent(self) -> dict[str, str]:
-        """Measures that some way lacks, with the reason."""
-        return {name: reason for way in reversed(self.ways) for name, reason in way.scores.absent.items()}
+        """Metrics that a decoding lacks, with the reason."""
+        return {
+            name: reason for decoding in reversed(self.decodings) for name, reason in decoding.scores.absent.items()
+        }
 
     @property
     def warning(self) -> str:
-        """Why published figures are not comparable; empty where they are."""
-        return self.ways[0].scores.warning
+        """Why published figures are not comparable; empty if they are."""
+        return self.decodings[0].scores.warning
 
     def to_markdown(self) -> str:
-        """The card for people. Figures are times 100, as papers write them."""
+        """The card as Markdown. Figures are times 100, as in papers."""
         lines = [f"# Score card: {_cell(self.title)}", ""]
         lines += [f"- {name}: {_cell(value)}" for name, value in self.facts.items()]
         lines += ["", "All measures are times 100, as papers write them; CIDEr-D can exceed 100.", ""]
@@ -75,14 +79,24 @@ class ScoreCard:
             lines += [f"**{count}**: {'; '.join(some)}{more}.", ""]
         lines += ["## Measures", ""]
         lines += _table(
-            ["", *self.metrics], [[way.name, *_figures(way.scores.corpus, self.metrics)] for way in self.ways]
+            ["", *self.metrics],
+            [[decoding.name, *_figures(decoding.scores.corpus, self.metrics)] for decoding in self.decodings],
         )
         if self.absent:
             lines += ["", *(f"- {name} is absent: {_cell(reason)}." for name, reason in self.absent.items())]
         lines += ["", "## Words", ""]
-        header = ["", "words a caption", "shortest", "longest", "different words", "distinct", "novel", "search/image"]
-        rows = [[way.name, *_usage(way.usage), _seconds(way.seconds)] for way in self.ways]
-        lines += _table(header, [*rows, ["people", *_usage(self.people), _DASH]])
+        header = [
+            "",
+            "words/caption",
+            "shortest",
+            "longest",
+            "different words",
+            "distinct",
+            "novel",
+            "search/image",
+        ]
+        rows = [[decoding.name, *_usage(decoding.usage), _seconds(decoding.seconds)] for decoding in self.decodings]
+        lines += _table(header, [*rows, ["references", *_usage(self.reference_usage), _DASH]])
         lines += ["", "Distinct: different captions. Novel: none of the training captions."]
         lines += ["", "## Published, on the 1,000 test images of Flickr8k", ""]
         lines += _table(
@@ -92,25 +106,28 @@ class ScoreCard:
         return "\n".join(lines) + "\n"
 
     def to_json(self) -> str:
-        """The card for programs, each image's figures with it. Figures are times 100 here too."""
+        """The card as JSON, with the figures of each image. Figures are times 100, as in papers."""
         content = {
             "format": JSON_FORMAT,
             "title": self.title,
             "facts": self.facts,
-            "tokenizer": self.ways[0].scores.tokenizer,
+            "tokenizer": self.decodings[0].scores.tokenizer,
             "warning": self.warning or None,
             "absent": self.absent,
-            "scores": {way.name: _percent(way.scores.corpus) for way in self.ways},
-            "usage": {**{way.name: asdict(way.usage) for way in self.ways}, "people": asdict(self.people)},
-            "seconds_per_image": {way.name: way.seconds for way in self.ways},
+            "scores": {decoding.name: _percent(decoding.scores.corpus) for decoding in self.decodings},
+            "usage": {
+                **{decoding.name: asdict(decoding.usage) for decoding in self.decodings},
+                "people": asdict(self.reference_usage),
+            },
+            "seconds_per_image": {decoding.name: decoding.seconds for decoding in self.decodings},
             "published": [asdict(paper) for paper in FLICKR8K],
             "missing": dict(self.missing),
             "images": {
                 image: {
                     "references": list(references),
                     "captions": {
-                        way.name: {"caption": way.captions[image], **_percent(way.scores.images[image])}
-                        for way in self.ways
+                        decoding.name: {"caption": decoding.captions[image], **_percent(decoding.scores.images[image])}
+                        for decoding in self.decodings
                     },
                 }
                 for image, references in self.references.items()
@@ -120,7 +137,7 @@ class ScoreCard:
 
 
 def _percent(figures: Mapping[str, float]) -> dict[str, Any]:
-    """JSON has no word for what is no number (SPICE of captions without any meaning)."""
+    """Figures times 100; None for NaN, which JSON lacks (SPICE of captions without a tuple)."""
     return {name: round(100 * value, 6) if math.isfinite(value) else None for name, value in figures.items()}
 
 
@@ -144,7 +161,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that Markdown takes for text, in one line."""
+    """Text on one line, with Markdown's special characters escaped."""
     line = one_line(text, 400).replace("\\", "\\\\")
     for mark in "|<`*_[":
         line = line.replace(mark, "\\" + mark)

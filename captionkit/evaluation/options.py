@@ -1,4 +1,4 @@
-"""What an evaluation can be told. These dataclasses are the command line and the config file."""
+"""Options of an evaluation. These dataclasses are the command line and the config file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from captionkit.corpus.options import CorpusFiles, CorpusFormat
 from captionkit.errors import UsageError
 from captionkit.metrics import METRICS
 from captionkit.model.search.options import SearchOptions
@@ -14,79 +15,74 @@ from captionkit.storage import StorageOptions
 
 
 @dataclass(frozen=True)
-class JudgedCorpusOptions:
-    """What to judge by."""
+class JudgedCorpusOptions(CorpusFiles):
+    """The images and their reference captions."""
 
-    corpus: tuple[str, ...]
-    """Addresses of the captions: Flickr token files, Kaggle's captions.txt or results.csv, COCO's or Karpathy's JSON,
-    or your own CSV, TSV, JSON or Parquet with an address and a caption in each row."""
-    images: tuple[str, ...] = ()
-    """Where the photos lie: folders, patterns, tar shards; found by name. By itself beside the captions."""
     split: str = "test"
-    """The images to judge: those of this split, or `all`."""
+    """Split whose images are evaluated, or `all`."""
     split_list: str | None = None
-    """A list of the images of that split, one a line. By itself what the corpus says, or Flickr8k's own lists."""
+    """A list of that split's images, one per line. Default: the corpus's own split, or Flickr8k's official lists."""
     train_split: str = "train"
-    """Captions of this split count as known: others are novel."""
-    format: str = "auto"
-    """The corpus's format, where it should not be told from its name and contents."""
+    """Split of the training captions; captions that are not among these count as novel."""
+    format: CorpusFormat = "auto"
     limit: int | None = None
-    """Judge the first so many images only. Document frequencies, and so CIDEr-D, are then of these alone."""
+    """Evaluate only this many images, the first of the split. CIDEr-D then has the document frequencies of these images
+    alone."""
 
 
 @dataclass(frozen=True)
 class CandidateOptions:
-    """What is judged."""
+    """The captions to evaluate."""
 
     model: str | None = None
-    """Address of a captioner bundle. By itself the embedded one, which knows drawn scenes and no photographs."""
+    """Address of a captioner bundle. Default: the embedded captioner, which was trained on drawn scenes, not photos."""
     table: str | None = None
-    """Address of a caption table to judge instead: its rows are found by address, else by file name. Or a
-    results file of COCO's form, `[{"image_id": …, "caption": …}, …]`, whose ids are the corpus's."""
+    """Address of a caption table to evaluate instead; rows are matched by address, else by file name. Or a results file
+    in COCO's format, `[{"image_id": …, "caption": …}, …]`, with the corpus's ids."""
     beams: tuple[int, ...] = (1, 3, 5, 7, 10)
-    """Widths of the beam to compare; 1 is greedy."""
+    """Beam widths to compare; 1 is greedy search."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the network; `auto` is bfloat16 where the chip has it, float32 elsewhere."""
+    """Number format of the network; `auto` is bfloat16 on devices with fast bfloat16, else float32."""
     batch_size: int = 64
-    """Images that the network looks at together."""
+    """Images per batch of the network."""
 
     def __post_init__(self) -> None:
         if not self.beams or min(self.beams) < 1 or len(set(self.beams)) < len(self.beams):
-            raise UsageError(f"--beams are different whole numbers of at least 1, not {self.beams}")
+            raise UsageError(f"--beams must be different integers of at least 1, not {self.beams}")
         if self.batch_size < 1:
-            raise UsageError(f"--batch-size is at least 1, not {self.batch_size}")
+            raise UsageError(f"--batch-size must be at least 1, not {self.batch_size}")
         if self.model and self.table:
-            raise UsageError("--model and --table: judge one of them at a time")
+            raise UsageError("--model and --table exclude each other: evaluate one at a time")
 
 
 @dataclass(frozen=True)
 class ResultOptions:
-    """What comes out."""
+    """Results."""
 
     output: str
     """Folder for score_card.md, score_card.json and page.html."""
     metrics: tuple[str, ...] = METRICS
     """Measures to compute."""
     pictures: int = 24
-    """Pictures of each kind on the page: best, worst and random."""
+    """Images of each kind on the page: best, worst and random."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
-            raise UsageError(f"--metrics: {', '.join(unknown) or 'none'}; there are {', '.join(METRICS)}")
+            raise UsageError(f"--metrics: {', '.join(unknown) or 'none given'}; choose from {', '.join(METRICS)}")
         if self.pictures < 0:
-            raise UsageError(f"--pictures is at least 0, not {self.pictures}")
+            raise UsageError(f"--pictures must be at least 0, not {self.pictures}")
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Judge a captioner, or a caption table, by what people said of the same images."""
+    """Score a captioner, or a caption table, against reference captions of the same images."""
 
     corpus: tyro.conf.OmitArgPrefixes[JudgedCorpusOptions]
     result: tyro.conf.OmitArgPrefixes[ResultOptions]
     candidates: tyro.conf.OmitArgPrefixes[CandidateOptions] = field(default_factory=CandidateOptions)
     search: tyro.conf.OmitArgPrefixes[SearchOptions] = field(default_factory=SearchOptions)
-    """How to search; `--beams` takes the place of `--beam`."""
+    """How to search; `--beams` replaces `--beam`."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
     config: str | None = None
-    """Address of a YAML or JSON file of options, named as here; those given here come first."""
+    """Address of a YAML or JSON file of options, named as here. The command line takes precedence."""

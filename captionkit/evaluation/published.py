@@ -1,4 +1,4 @@
-"""Figures from papers, to put beside one's own."""
+"""Published figures, for comparison."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper reports, times 100 as papers write it."""
+    """Figures of a paper, times 100."""
 
     name: str
     figures: dict[str, float]
-    """By measure, named as in `captionkit.metrics.METRICS`."""
+    """By metric, named as in `captionkit.metrics.METRICS`."""
     source: str
 
 

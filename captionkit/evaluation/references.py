@@ -1,63 +1,73 @@
-"""What people said: the images to judge with their captions, and the captions that a captioner has learnt from."""
+"""The reference captions of an evaluation, and the training captions that novelty is measured against."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from captionkit.corpus import read_corpus
+from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.evaluation.options import JudgedCorpusOptions
-from captionkit.metrics import known_captions
+from captionkit.metrics import caption_set
 from captionkit.storage import Storage
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The images to judge."""
+class ReferenceSet:
+    """The images to evaluate, with their reference captions."""
 
     references: dict[str, tuple[str, ...]]
-    """Captions by image address, in the corpus' order."""
-    known: frozenset[str] | None
-    """Training captions, for `captionkit.metrics.measure_usage`; None where the corpus has none."""
+    """Reference captions by image address, in the corpus' order."""
+    training_captions: frozenset[str] | None
+    """Training captions, as `captionkit.metrics.measure_usage` takes them; None if the corpus has none."""
     report: str = ""
-    """What the reader met, for people."""
+    """The corpus reader's report, for users."""
     keys: dict[str, str] = field(default_factory=dict)
-    """What the corpus calls an image (COCO's id, say), by address."""
+    """The corpus' own name of each image (COCO's id, say), by address."""
 
 
-def read_references(options: JudgedCorpusOptions, storage: Storage) -> Judged:
-    """Read a corpus once.
+def read_references(options: JudgedCorpusOptions, storage: Storage) -> ReferenceSet:
+    """The images of the evaluated split, from one reading of the corpus.
 
     Raises:
-        CorpusError: it cannot be understood.
+        CorpusError: the corpus cannot be read as a whole.
         UsageError: none of its images is in the split.
-        StorageError: storage that cannot be read.
+        StorageError: storage cannot be read.
     """
     splits = {options.split: options.split_list} if options.split_list else None
     corpus = read_corpus(options.corpus, options.images or None, format=options.format, splits=splits, storage=storage)
-    found: dict[str, tuple[str, ...]] = {}
+    references: dict[str, tuple[str, ...]] = {}
     keys: dict[str, str] = {}
     training: list[str] = []
-    met: Counter[str] = Counter()
-    for record in corpus:
-        met[record.split or "none"] += 1
-        if options.split in ("all", record.split):
-            found[record.image] = record.captions
-            keys[record.image] = record.key
-        elif record.split == options.train_split:
-            training += record.captions
-    if not found:
-        there = ", ".join(f"{name} ({count:,} images)" for name, count in met.most_common())
-        raise UsageError(f"--split {options.split}: the corpus has {there}. `--split all` takes every image.")
-    whole = judged(islice(found.items(), options.limit), training or None, str(corpus.report))
-    return replace(whole, keys=keys)
+    splits_found: Counter[str] = Counter()
+    for image in corpus:
+        splits_found[image.split or "none"] += 1
+        if options.split in ("all", image.split):
+            references[image.image] = image.captions
+            keys[image.image] = image.key
+        elif image.split == options.train_split:
+            training += image.captions
+    if not references:
+        found = ", ".join(f"{name} ({counted(count, 'image')})" for name, count in splits_found.most_common())
+        raise UsageError(f"--split {options.split}: the corpus has {found}. `--split all` takes every image.")
+    pairs = islice(references.items(), options.limit)
+    return make_reference_set(pairs, training or None, str(corpus.report), keys)
 
 
-def judged(
-    pairs: Iterable[tuple[str, tuple[str, ...]]], training: Iterable[str] | None = None, report: str = ""
-) -> Judged:
-    """The same from pairs of an image's address and its captions."""
-    return Judged(dict(pairs), None if training is None else known_captions(training), report)
+def make_reference_set(
+    pairs: Iterable[tuple[str, tuple[str, ...]]],
+    training: Iterable[str] | None = None,
+    report: str = "",
+    keys: dict[str, str] | None = None,
+) -> ReferenceSet:
+    """A reference set from pairs of an image's address and its reference captions.
+
+    Args:
+        training: the training captions, if known.
+        report: as of `ReferenceSet`.
+        keys: as of `ReferenceSet`.
+    """
+    return ReferenceSet(dict(pairs), None if training is None else caption_set(training), report, keys or {})

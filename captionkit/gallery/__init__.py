@@ -1,4 +1,4 @@
-"""A caption table as a contact sheet: one HTML file with pictures, captions, scores and failures.
+"""A caption table as a page: one HTML file with pictures, captions, scores and failures.
 
 from captionkit.gallery import write_gallery
 write_gallery(rows, storage.read, "captions.html", title="Night of 21 November", summary={})
@@ -27,13 +27,13 @@ def write_gallery(
     thumb: int = 256,
     write: Callable[[str, bytes], None] | None = None,
 ) -> None:
-    """Render a caption table with `render_gallery`, and write the page to `out`, whole or not at all.
+    """Render a caption table with `render_gallery`, and write the page to `out` atomically.
 
     Args:
-        out: where the page goes: a path, or any address that storage knows.
-        write: puts bytes at an address; `Storage().write` if not given.
+        out: a path, or any address that `Storage` can write to.
+        write: writes bytes to an address. Default: `Storage().write`.
 
-    The rest, and what is raised for bad values, is `render_gallery`'s.
+    The other arguments and errors are those of `render_gallery`.
 
     Raises:
         StorageError: the page could not be written.

@@ -1,4 +1,4 @@
-"""From what a survey found to the page: every text cleaned, every number in words, every picture in place."""
+"""The gallery page, from a survey of the table: texts are cleaned, numbers formatted, thumbnails embedded."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from captionkit.gallery.formatting import address, figure, moments, number, one_line, score, share
 from captionkit.gallery.survey import SCORE_BIN, SCORE_FLOOR, Captioned, FailureKind, Survey, survey
 from captionkit.gallery.thumbnails import Thumbnail, thumbnail
-from captionkit.gallery.words import address, figure, moments, number, one_line, score, share
 from captionkit.images import Limits
 
 Read = Callable[[str], bytes]
 Fact = tuple[str, str]
 
 READERS = 4
-"""Pictures fetched and decoded at a time: hides the wait for an object store, holds at most this many in memory."""
+"""Pictures read and decoded at a time, to hide the latency of object stores; at most this many are in memory."""
 
 LIMITS = Limits(max_bytes=64 * 1024 * 1024, max_pixels=100_000_000)
-"""What one picture on the page may cost; below what a caption job allows, for this runs on anyone's desk."""
+"""Limits for one picture. Lower than those of a caption job, since the page may be made on a small machine."""
 
 CAPTION_LENGTH = 600
 ADDRESS_LENGTH = 1000
 REASON_LENGTH = 300
 NAME_LENGTH = 80
 NAMES = 3
-"""Models or runs named in the header before the rest is a number."""
+"""Models or runs that the header names; of the others it gives the number."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture on the page. `certainty` is its score as a mean probability per token, in percent."""
+    """One picture on the page. Texts are cleaned, but not escaped for HTML."""
 
     picture: Thumbnail | None
     missing: str
@@ -45,6 +45,7 @@ class Frame:
     score: float | None
     score_text: str
     certainty: str | None
+    """Mean probability per token, in percent."""
     alternatives: Sequence[tuple[str, str]]
     size: str
     folder: str
@@ -53,9 +54,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Histogram:
-    """All scores, as bars of height 0 to 32."""
+    """The histogram of all scores."""
 
     bars: Sequence[float]
+    """Heights from 0 to 32."""
     low: str
     high: str
     median: str
@@ -71,34 +73,33 @@ def render_gallery(
     limit: int = 200,
     thumb: int = 256,
 ) -> str:
-    """A caption table as one HTML page that needs nothing but itself.
+    """A caption table as one HTML page without external files.
 
-    The page counts all rows and shows a sample of them: `limit` captioned images, spread over the table by a hash,
-    and a dozen failures of each kind. It is the same for the same table, whatever order the rows come in.
+    The page counts all rows and shows a sample of them: `limit` captioned images, chosen by a hash, and a dozen
+    failures of each kind. The same table gives the same page, in whatever order the rows are.
 
     Args:
-        rows: of a caption table, as mappings from column to value; read once, and never held. Nothing in them is
-            trusted.
-        read: an image's bytes by its address, called from several threads. Whatever it raises is shown in place of
-            that picture.
+        rows: of a caption table, as mappings from column to value; iterated once. Their contents are not trusted.
+        read: returns an image's bytes by its address; called from several threads. The message of whatever it
+            raises is shown in place of the picture.
         title: the page's heading.
-        summary: figures of the run or table. `images_per_second` stands with the counts, `model` and `run_id` go
-            before what the rows say, everything else is listed under its key.
+        summary: figures of the run or table. `images_per_second` is shown beside the counts, `model` and `run_id`
+            replace those of the rows, everything else is listed under its key.
         limit: pictures to show, at most.
-        thumb: the longer side of a picture, in pixels.
+        thumb: longer side of a thumbnail, in pixels.
 
     Raises:
         ValueError: `limit` is negative or `thumb` below 16.
     """
     if limit < 0 or thumb < 16:
         raise ValueError(f"limit must be at least 0 and thumb at least 16, not {limit} and {thumb}")
-    found = survey(rows, limit)
+    result = survey(rows, limit)
     with ThreadPoolExecutor(READERS) as readers:
-        frames = list(readers.map(lambda row: _frame(row, read, thumb), found.frames))
+        frames = list(readers.map(lambda row: _frame(row, read, thumb), result.frames))
     environment = Environment(
         loader=PackageLoader("captionkit.gallery", "."), autoescape=True, undefined=StrictUndefined
     )
-    # Our own files, free of table values: these two go in as they are, and the policy names their hashes.
+    # These two are our own files, without values of the table: they are not escaped, and the policy has their hashes.
     style = environment.get_template("page.css.jinja").render(column=round(0.8 * thumb))
     script = environment.get_template("page.js.jinja").render()
     page = environment.get_template("page.html.jinja")
@@ -107,22 +108,22 @@ def render_gallery(
         style=Markup(style),
         script=Markup(script),
         title=one_line(title, CAPTION_LENGTH),
-        captioned=number(found.captioned),
-        failed=number(found.failed),
-        failed_share=share(found.failed, found.captioned + found.failed),
+        captioned=number(result.captioned),
+        failed=number(result.failed),
+        failed_share=share(result.failed, result.captioned + result.failed),
         speed=figure(summary["images_per_second"]) if summary.get("images_per_second") else "",
-        histogram=_histogram(found),
-        facts=_facts(found, summary),
-        shown=_shown(len(frames), found.captioned),
-        sampling=_sampling(found, len(frames)),
-        nothing="No pictures were asked for." if found.captioned else "No image in this table has a caption.",
+        histogram=_histogram(result),
+        facts=_facts(result, summary),
+        shown=_shown(len(frames), result.captioned),
+        sampling=_sampling(result, len(frames)),
+        nothing="No pictures were asked for." if result.captioned else "No image in this table has a caption.",
         frames=frames,
-        failures=[_failure(kind, found.failed) for kind in found.failures],
+        failures=[_failure(kind, result.failed) for kind in result.failures],
     )
 
 
 def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy that allows this style, this script, embedded pictures, and nothing else."""
+    """A Content-Security-Policy that allows this style, this script and embedded pictures, and nothing else."""
     style_hash, script_hash = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
     )
@@ -136,7 +137,7 @@ def _frame(row: Captioned, read: Read, side: int) -> Frame:
     picture, missing = None, ""
     try:
         picture = thumbnail(read(row.uri), side, LIMITS)
-    except Exception as error:  # read is the caller's and may raise anything; one picture must not cost the page
+    except Exception as error:  # `read` may raise anything, and one picture must not cost the page
         reason = one_line(error, REASON_LENGTH) or type(error).__name__
         missing = f"No picture: {reason}"
     folder, name = address(one_line(row.uri, ADDRESS_LENGTH))
@@ -168,17 +169,17 @@ def _failure(kind: FailureKind, failed: int) -> dict[str, Any]:
     }
 
 
-def _histogram(found: Survey) -> Histogram | None:
-    """The bins that hold anything, and one beside them on either side so that a lone bar has room."""
-    used = [index for index, count in enumerate(found.scores) if count]
+def _histogram(result: Survey) -> Histogram | None:
+    """The bins between the lowest and the highest score, and one more on either side."""
+    used = [index for index, count in enumerate(result.scores) if count]
     if not used:
         return None
-    low, high = max(used[0] - 1, 0), min(used[-1] + 2, len(found.scores))
-    counts, top = found.scores[low:high], max(found.scores)
-    median = score(found.median_score, 1)
+    low, high = max(used[0] - 1, 0), min(used[-1] + 2, len(result.scores))
+    counts, top = result.scores[low:high], max(result.scores)
+    median = score(result.median_score, 1)
     ends = [score(SCORE_FLOOR + index * SCORE_BIN, 1) for index in (low, high)]
     return Histogram(
-        # A single image among a million stays visible.
+        # A minimal height keeps a single image among a million visible.
         bars=[max(32 * count / top, 0.8) if count else 0.0 for count in counts],
         low=("≤ " if low == 0 and counts[0] else "") + ends[0],
         high=ends[1],
@@ -187,18 +188,18 @@ def _histogram(found: Survey) -> Histogram | None:
     )
 
 
-def _facts(found: Survey, summary: Mapping[str, Any]) -> list[Fact]:
-    """What the header lists: who wrote the table and when, then whatever else the summary holds."""
+def _facts(result: Survey, summary: Mapping[str, Any]) -> list[Fact]:
+    """The header's list: model, run and time, then the rest of the summary."""
     facts = [
-        ("model", figure(summary["model"]) if summary.get("model") else _names(found.models, "models")),
-        ("run", figure(summary["run_id"]) if summary.get("run_id") else _names(found.runs, "runs")),
-        ("written", moments(found.first, found.last) if found.first and found.last else ""),
+        ("model", figure(summary["model"]) if summary.get("model") else _names(result.models, "models")),
+        ("run", figure(summary["run_id"]) if summary.get("run_id") else _names(result.runs, "runs")),
+        ("written", moments(result.first, result.last) if result.first and result.last else ""),
     ]
-    counts = {"captioned": found.captioned, "failed": found.failed}
+    counts = {"captioned": result.captioned, "failed": result.failed}
     for key, value in summary.items():
         if key in ("images_per_second", "model", "run_id") or value is None or counts.get(key) == value:
             continue
-        # A nightly run's own counts are not the table's: the key says whose they are.
+        # The counts of one run differ from the table's, so the key says that they are the run's.
         name = f"{key} in this run" if key in counts else one_line(key, NAME_LENGTH).replace("_", " ")
         facts.append((name, figure(value)))
     return [(name, value) for name, value in facts if value]
@@ -218,10 +219,10 @@ def _shown(frames: int, captioned: int) -> str:
     return f"All {number(captioned)} captioned images" if captioned else "No captioned images"
 
 
-def _sampling(found: Survey, frames: int) -> str:
-    if frames < found.captioned:
+def _sampling(result: Survey, frames: int) -> str:
+    if frames < result.captioned:
         return (
-            f"Of {number(found.captioned)} captioned images this page shows the {number(frames)} whose address and "
+            f"Of {number(result.captioned)} captioned images this page shows the {number(frames)} whose address and "
             "image id hash lowest: a fair sample of the whole table, and the same one every time. "
             "The figures above, and the scores' histogram, are of all rows."
         )

@@ -1,9 +1,8 @@
-"""One pass over a caption table: what it holds, and a fair sample of it, in memory that does not grow.
+"""One pass over a caption table: counts, and a uniform sample of its rows, in constant memory.
 
-A table may have a hundred million rows, so nothing here keeps more than a fixed number of them. The sample is
-bottom-k sampling: of all captioned images, those whose hash is lowest. It is spread over the whole table, needs
-one pass, and depends neither on the order of the rows nor on a random seed: the same table always gives the same
-page.
+A table may have a hundred million rows, so only a fixed number of them is kept. The sample is a bottom-k sample: of all
+captioned images, those with the lowest hashes. It needs one pass, and depends neither on the order of the rows nor on a
+random seed: the same table always gives the same page.
 """
 
 from __future__ import annotations
@@ -20,20 +19,22 @@ from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
 
 FAILURES_PER_KIND = 12
-"""Examples shown of each kind of failure; the count beside them is of all."""
+"""Examples shown of each kind of failure."""
 
 MAX_NAMES = 64
-"""Different kinds, models or runs counted by name. A table of ours has few; a stranger's may have millions."""
+"""Kinds of failures, models or runs that are counted by name. An untrusted table may have millions of names."""
 
 OTHER = "other"
-"""What the rest is counted under once there are `MAX_NAMES` names."""
+"""Further names are counted under this one."""
 
 MAX_ALTERNATIVES = 20
+"""Alternatives shown per caption."""
 
 SCORE_FLOOR = -5.0
-"""Nats per token; the lowest bin of the histogram takes everything below. e⁻⁵ is a guess among 150 words."""
+"""Lower end of the histogram, in nats per token; its lowest bin includes everything below. e⁻⁵ is 1/150."""
 
 SCORE_BIN = 0.1
+"""Width of a bin, in nats per token."""
 SCORE_BINS = round(-SCORE_FLOOR / SCORE_BIN)
 
 Item = TypeVar("Item")
@@ -41,7 +42,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A caption and its score, in nats per token (None where the table has none)."""
+    """A caption and its score, in nats per token (None if the table has none)."""
 
     text: str
     score: float | None
@@ -60,7 +61,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Failed:
-    """A sampled row without one."""
+    """A sampled row of a failed image."""
 
     uri: str
     reason: str
@@ -68,7 +69,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class FailureKind:
-    """All failures of one kind: how many there are, and some of them."""
+    """All failures of one kind: their number, and examples."""
 
     name: str
     count: int
@@ -77,26 +78,29 @@ class FailureKind:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a caption table found. Texts are the table's own, not yet fit to be shown.
-
-    Frames are in order of address, failures and models most frequent first, runs in order of name. `scores` is a
-    histogram of all scores, SCORE_BINS bins of SCORE_BIN nats from SCORE_FLOOR up; the outermost bins also take what
-    lies beyond them.
-    """
+    """Counts and sample of a caption table. Its texts are the table's, not cleaned for display."""
 
     captioned: int
     failed: int
     frames: tuple[Captioned, ...]
+    """The sample, sorted by address."""
     failures: tuple[FailureKind, ...]
+    """Most frequent first."""
     models: tuple[str, ...]
+    """Most frequent first."""
     runs: tuple[str, ...]
+    """Sorted by name."""
     first: datetime | None
+    """When the first row was written."""
     last: datetime | None
+    """When the last row was written."""
     scores: tuple[int, ...]
+    """Histogram of all scores: SCORE_BINS bins of SCORE_BIN nats from SCORE_FLOOR up; scores beyond the ends are in the
+    outermost bins."""
 
     @property
     def median_score(self) -> float | None:
-        """The middle of the median's bin; None without scores."""
+        """The centre of the bin with the median; None without scores."""
         half, seen = sum(self.scores) / 2, 0
         for index, count in enumerate(self.scores):
             seen += count
@@ -106,20 +110,20 @@ class Survey:
 
 
 class _Lowest(Generic[Item]):
-    """Keeps the `size` items with the lowest keys of all it is offered."""
+    """Keeps the `size` items with the lowest keys of all that are offered."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._heap: list[tuple[int, int, Item]] = []  # keys negated: the highest kept one comes first
+        self._heap: list[tuple[int, int, Item]] = []  # negated keys: the highest kept key comes first
         self._offers = 0
 
     def wants(self, key: int) -> bool:
-        """Whether an item with this key would be kept. Asked first, so that few items are ever built."""
+        """Whether an item with this key would be kept. Ask before building the item."""
         return len(self._heap) < self._size or (self._size > 0 and key < -self._heap[0][0])
 
     def offer(self, key: int, item: Item) -> None:
-        """Keep an item it wants, in place of the one with the highest key when full."""
-        self._offers += 1  # decides between equal keys, so that items are never compared
+        """Keep an item whose key it `wants`; if full, the item with the highest key is dropped."""
+        self._offers += 1  # breaks ties between equal keys, so that items are not compared
         entry = (-key, self._offers, item)
         if len(self._heap) < self._size:
             heapq.heappush(self._heap, entry)
@@ -127,12 +131,12 @@ class _Lowest(Generic[Item]):
             heapq.heapreplace(self._heap, entry)
 
     def items(self) -> list[Item]:
-        """What was kept, in no particular order."""
+        """The kept items, in any order."""
         return [item for _, _, item in self._heap]
 
 
 def survey(rows: Iterable[Mapping[str, Any]], limit: int) -> Survey:
-    """Count all of `rows`, and keep `limit` captioned ones and `FAILURES_PER_KIND` of each kind of failure."""
+    """Count all rows; sample `limit` captioned ones and `FAILURES_PER_KIND` of each kind of failure."""
     captioned = failed = 0
     frames: _Lowest[Captioned] = _Lowest(limit)
     examples: dict[str, _Lowest[Failed]] = {}
@@ -159,7 +163,7 @@ def survey(rows: Iterable[Mapping[str, Any]], limit: int) -> Survey:
         _count(models, row.get("model"))
         _count(runs, row.get("run_id"))
         moment = row.get("captioned_at")
-        if isinstance(moment, datetime) and moment == moment:  # pandas' "no time" is a datetime that equals nothing
+        if isinstance(moment, datetime) and moment == moment:  # pandas' NaT is a datetime that is not equal to itself
             moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
             first, last = min(first or moment, moment), max(last or moment, moment)
     return Survey(
@@ -179,14 +183,14 @@ def survey(rows: Iterable[Mapping[str, Any]], limit: int) -> Survey:
 
 
 def _key(row: Mapping[str, Any]) -> int:
-    # image_id is a hash already, but a stranger's table may count 1, 2, 3 there; hashed again, and with the address,
-    # any table is sampled evenly.
+    # image_id is a hash in our tables, but may be 1, 2, 3 … in others. Hashed again, with the address, every table is
+    # sampled uniformly.
     name = f"{row.get('image_id')}\0{row.get('uri')}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "big")
 
 
 def _count(counter: Counter[str], value: Any) -> str:
-    """Count a name, or `OTHER` in its stead once there are too many; says which."""
+    """Count a name, or `OTHER` if there are too many names; returns the counted one."""
     name = _text(value)
     if name not in counter and len(counter) >= MAX_NAMES:
         name = OTHER
@@ -199,7 +203,7 @@ def _by_frequency(counter: Counter[str]) -> list[tuple[str, int]]:
 
 
 def _captioned(row: Mapping[str, Any]) -> Captioned:
-    others = row.get("alternatives")  # a list, an array, or whatever a stranger's table holds there
+    others = row.get("alternatives")  # a list, an array, or anything else in an untrusted table
     return Captioned(
         uri=_text(row.get("uri")),
         best=Hypothesis(_text(row.get("caption")), _score(row.get("score"))),
@@ -208,8 +212,8 @@ def _captioned(row: Mapping[str, Any]) -> Captioned:
             for other in islice(others if isinstance(others, Iterable) else (), MAX_ALTERNATIVES)
             if isinstance(other, Mapping)
         ),
-        width=_whole(row.get("width")),
-        height=_whole(row.get("height")),
+        width=_integer(row.get("width")),
+        height=_integer(row.get("height")),
     )
 
 
@@ -221,7 +225,7 @@ def _score(value: Any) -> float | None:
     return float(value) if isinstance(value, Real) and math.isfinite(value) else None
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     return int(value) if isinstance(value, Integral) else None
 
 

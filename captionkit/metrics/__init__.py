@@ -1,4 +1,4 @@
-"""What captions are worth: the field's measures as it reports them, CIDEr-D as a reward, and how words are used.
+"""Metrics of captions: the usual ones as papers report them, a fast CIDEr-D for rewards, and vocabulary statistics.
 
 score({"a.jpg": "a dog runs"}, {"a.jpg": ["a dog is running", "the dog runs"]}).corpus["BLEU-1"]
 """
@@ -7,7 +7,7 @@ from captionkit.metrics.cider import CiderD, DocumentFrequencies
 from captionkit.metrics.errors import MetricError
 from captionkit.metrics.scores import METRICS, Scorer, Scores, score
 from captionkit.metrics.tokens import Tokenizer
-from captionkit.metrics.usage import Usage, known_captions, measure_usage
+from captionkit.metrics.usage import Usage, caption_set, measure_usage
 
 __all__ = [
     "METRICS",
@@ -18,7 +18,7 @@ __all__ = [
     "Scores",
     "Tokenizer",
     "Usage",
-    "known_captions",
+    "caption_set",
     "measure_usage",
     "score",
 ]

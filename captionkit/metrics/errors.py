@@ -1,7 +1,7 @@
-"""The one error of this package."""
+"""MetricError."""
 
 from captionkit.errors import OutsideError
 
 
 class MetricError(OutsideError):
-    """A measure that cannot be had here. The message says why, and what to do; it fits into one line."""
+    """A metric that cannot be computed on this machine. The message is one line: the reason, and what to do."""

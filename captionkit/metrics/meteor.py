@@ -1,4 +1,4 @@
-"""METEOR: pycocoevalcap's, around a Java process that cannot hang, and ends.
+"""METEOR by pycocoevalcap, with a time limit for its Java process.
 
 Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation Evaluation for Any Target Language".
 """
@@ -18,14 +18,14 @@ from captionkit.metrics.java import LOCALE, last_line
 from captionkit.metrics.reference import meteor
 
 START_SECONDS = 900.0
-"""Patience for Java to load METEOR's paraphrases; 5 to 20 seconds are usual."""
+"""Time limit for Java to load METEOR's paraphrases; usually it takes 5 to 20 seconds."""
 
 IMAGE_SECONDS = 0.5
-"""More patience for each image; 5 milliseconds are usual."""
+"""Additional time limit per image; usually it takes 5 milliseconds."""
 
 
 class MeteorProcess:
-    """METEOR, started once for any number of scorings. Close it, or use it as a context manager.
+    """METEOR's Java process, for any number of calls of `score`. Close it, or use it as a context manager.
 
     Raises:
         MetricError: it does not start.
@@ -33,8 +33,8 @@ class MeteorProcess:
 
     def __init__(self) -> None:
         module = meteor()
-        # Not a pipe: one that nobody reads would stop Java once it is full.
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        # Not a pipe: nobody reads it, and Java would block when it is full.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         options = ["-", "-", "-stdio", "-l", "en", "-norm"]
         try:
             self._process = subprocess.Popen(
@@ -42,58 +42,58 @@ class MeteorProcess:
                 cwd=Path(module.__file__).parent,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=self._stderr,
             )
         except OSError as error:
-            self._said.close()
+            self._stderr.close()
             raise MetricError(f"METEOR does not start: {error}") from error
-        # The reference's own object without its constructor, which would start a process that nothing guards.
+        # pycocoevalcap's object without its constructor, which would start a process without a time limit.
         self._meteor: Any = module.Meteor.__new__(module.Meteor)
         self._meteor.meteor_p, self._meteor.lock = self._process, Lock()
 
     def score(
         self, references: Mapping[str, list[str]], candidates: Mapping[str, list[str]]
     ) -> tuple[float, list[float]]:
-        """METEOR of the corpus, and of each image in the references' order.
+        """METEOR of the corpus, and of each image in the references' order, from 0 to 1.
 
         Raises:
-            MetricError: METEOR ended, or answered too slowly; it is closed then.
+            MetricError: the process ended, or took too long; it is closed then.
         """
-        patience = START_SECONDS + IMAGE_SECONDS * len(references)
-        late = Event()
+        limit = START_SECONDS + IMAGE_SECONDS * len(references)
+        timed_out = Event()
 
         def give_up() -> None:
-            late.set()
+            timed_out.set()
             self._process.kill()
 
-        watchdog = Timer(patience, give_up)
+        watchdog = Timer(limit, give_up)
         watchdog.daemon = True
         watchdog.start()
         try:
             corpus, images = self._meteor.compute_score(references, candidates)
             return float(corpus), [float(value) for value in images]
-        except (OSError, ValueError) as error:  # a closed pipe, or a line that is no number
+        except (OSError, ValueError) as error:  # a closed pipe, or a line that is not a number
             self._process.kill()
             self._process.wait()
-            self._said.seek(0)
-            said = last_line(self._said.read().decode("utf-8", "replace")) or str(error)
-            if late.is_set():
-                said = f"no answer in {patience:.0f} s"
+            self._stderr.seek(0)
+            reason = last_line(self._stderr.read().decode("utf-8", "replace")) or str(error)
+            if timed_out.is_set():
+                reason = f"no answer in {limit:.0f} s"
             self.close()
-            raise MetricError(f"METEOR's Java program failed: {said}") from error
+            raise MetricError(f"METEOR's Java program failed: {reason}") from error
         finally:
             watchdog.cancel()
 
     def close(self) -> None:
-        """End the process. A second time is no error."""
-        self._meteor.lock = Lock()  # held for ever after a failure, and taken once more when the object goes
+        """End the process. May be called again."""
+        self._meteor.lock = Lock()  # after a failure it stays locked, and __del__ locks it again
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):  # of what the other end will not read any more
+                with suppress(BrokenPipeError):  # unsent data
                     pipe.close()
         self._process.kill()
         self._process.wait()
-        self._said.close()
+        self._stderr.close()
 
     def __enter__(self) -> MeteorProcess:
         return self

@@ -1,4 +1,4 @@
-"""pycocoevalcap, the reference implementation, imported when it is first needed: it is an extra of this package."""
+"""pycocoevalcap, the reference implementation. Imported when first used, since it is an optional dependency."""
 
 from __future__ import annotations
 

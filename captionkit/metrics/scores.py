@@ -1,4 +1,4 @@
-"""BLEU, METEOR, ROUGE-L, CIDEr-D and SPICE as the field reports them: pycocoevalcap's own scorers and tokenizer."""
+"""BLEU, METEOR, ROUGE-L, CIDEr-D and SPICE as papers report them, by pycocoevalcap's scorers and tokenizer."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from captionkit.counting import counted
 from captionkit.metrics import reference
 from captionkit.metrics.errors import MetricError
 from captionkit.metrics.java import java_problem
 from captionkit.metrics.meteor import MeteorProcess
 from captionkit.metrics.spice import score_spice, spice_problem
-from captionkit.metrics.tokens import Tokenizer, cut
+from captionkit.metrics.tokens import Tokenizer, tokenize_captions
 
 BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 METRICS = (*BLEU, "METEOR", "ROUGE-L", "CIDEr-D", "SPICE")
-"""The measures by name, in the order in which they are reported."""
+"""The metrics' names, in the order in which they are reported."""
 
 _JAVA = ("METEOR", "SPICE")
 _Lines = dict[str, list[str]]
-_Found = dict[str, tuple[float, Mapping[str, float]]]
+_Results = dict[str, tuple[float, Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What captions are worth. BLEU, METEOR, ROUGE-L and SPICE go from 0 to 1, CIDEr-D from 0 to 10."""
+    """Scores of captions. BLEU, METEOR, ROUGE-L and SPICE range from 0 to 1, CIDEr-D from 0 to 10."""
 
     corpus: dict[str, float]
-    """By measure, in the order of `METRICS`. BLEU is the corpus' own, the others are means over images."""
+    """By metric, in the order of `METRICS`. BLEU is computed over the corpus, the others are means over images."""
     images: dict[str, dict[str, float]]
-    """By image, in the references' order, and measure."""
+    """By image, in the references' order, and metric."""
     absent: dict[str, str] = field(default_factory=dict)
-    """Measures that were asked for and could not be had here, with the reason."""
+    """Requested metrics that could not be computed, with the reason."""
     tokenizer: Literal["ptb", "words", "none"] = "ptb"
     warning: str = ""
-    """Why no published figure should be put beside these; empty where it may."""
+    """Why the scores are not comparable with published figures; empty if they are."""
 
 
 class Scorer:
-    """Scores any number of captionings of the same images: the references are cut once, METEOR is started once.
+    """Scores several sets of captions of the same images: references are tokenized once, METEOR is started once.
 
-    Use as a context manager, or close it: METEOR is a process.
+    Use it as a context manager, or close it, since METEOR is a process.
 
     Args:
-        references: For each image its references, at least one.
-        metrics: Some of `METRICS`.
-        tokenizer: See `Tokenizer`; "auto" is right unless the captions are cut already.
+        references: of each image, at least one.
+        metrics: some of `METRICS`.
+        tokenizer: see `Tokenizer`; "auto" is right unless the captions are tokenized already.
 
     Raises:
-        ValueError: no images, an image without references, references without a word, or an unknown measure.
+        ValueError: no images, an image without references, references without a word, or an unknown metric.
         MetricError: pycocoevalcap is missing, or `tokenizer="ptb"` without Java.
     """
 
@@ -60,8 +61,8 @@ class Scorer:
     ) -> None:
         _check(references, metrics, tokenizer)
         self.metrics = tuple(name for name in METRICS if name in metrics)
-        wanting = tokenizer in ("auto", "ptb") or not set(self.metrics).isdisjoint(_JAVA)
-        problem = java_problem() if wanting else None
+        needs_java = tokenizer in ("auto", "ptb") or not set(self.metrics).isdisjoint(_JAVA)
+        problem = java_problem() if needs_java else None
         if tokenizer == "ptb" and problem:
             raise MetricError(f"the PTB tokenizer cannot run: {problem}")
         if tokenizer == "auto":
@@ -69,20 +70,20 @@ class Scorer:
         self.tokenizer = tokenizer
         self.warning = ""
         if tokenizer == "words":
-            self.warning = "cut into words without the PTB tokenizer" + (f": {problem}" if problem else "")
+            self.warning = "tokenized without the PTB tokenizer" + (f": {problem}" if problem else "")
         self.absent = dict.fromkeys((name for name in self.metrics if name in _JAVA), problem) if problem else {}
         if "SPICE" in self.metrics and not problem and (lacking := spice_problem()):
             self.absent["SPICE"] = lacking
-        self._references = self._cut(references)
+        self._references = self._tokenize(references)
         if not any(line for lines in self._references.values() for line in lines):
             raise ValueError("the references have no word in them")
         self._meteor: MeteorProcess | None = None
 
     def score(self, candidates: Mapping[str, str]) -> Scores:
-        """Score one caption for each image; an empty one is worth nothing, and counts.
+        """Score one caption per image. An empty caption scores 0 and counts.
 
         Raises:
-            ValueError: not the references' images.
+            ValueError: the images differ from the references'.
             MetricError: the tokenizer fails.
         """
         for what, lacking in (
@@ -90,32 +91,32 @@ class Scorer:
             ("no references", candidates.keys() - self._references.keys()),
         ):
             if lacking:
-                raise ValueError(f"{len(lacking)} images have {what}, such as {min(map(str, lacking))!r}")
-        # In the references' order, on which the reference implementation's tokenizer and sums depend in the last digit.
-        lines = self._cut({name: [candidates[name]] for name in self._references})
-        found: _Found = {}
+                raise ValueError(f"{counted(len(lacking), 'image')} with {what}, such as {min(map(str, lacking))!r}")
+        # In the references' order: the last digits of the reference implementation's results depend on it.
+        lines = self._tokenize({name: [candidates[name]] for name in self._references})
+        results: _Results = {}
         absent = {name: reason for name, reason in self.absent.items() if reason}
         for names, measure in self._measures():
             wanted = [name for name in names if name in self.metrics and name not in absent]
             if not wanted:
                 continue
             try:
-                found |= {name: value for name, value in measure(lines).items() if name in wanted}
+                results |= {name: value for name, value in measure(lines).items() if name in wanted}
             except MetricError as error:
                 if wanted[0] not in _JAVA:  # pycocoevalcap itself is missing
                     raise
                 absent[wanted[0]] = str(error)
-        present = [name for name in self.metrics if name in found]
+        present = [name for name in self.metrics if name in results]
         return Scores(
-            corpus={name: found[name][0] for name in present},
-            images={image: {name: found[name][1][image] for name in present} for image in self._references},
+            corpus={name: results[name][0] for name in present},
+            images={image: {name: results[name][1][image] for name in present} for image in self._references},
             absent=absent,
             tokenizer=self.tokenizer,
             warning=self.warning,
         )
 
     def close(self) -> None:
-        """End METEOR's process."""
+        """End METEOR's process. May be called again."""
         if self._meteor is not None:
             self._meteor.close()
             self._meteor = None
@@ -126,11 +127,12 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _cut(self, captions: Mapping[str, Sequence[str]]) -> _Lines:
-        lines = iter(cut([caption for several in captions.values() for caption in several], self.tokenizer))
+    def _tokenize(self, captions: Mapping[str, Sequence[str]]) -> _Lines:
+        flat = [caption for several in captions.values() for caption in several]
+        lines = iter(tokenize_captions(flat, self.tokenizer))
         return {name: [next(lines) for _ in several] for name, several in captions.items()}
 
-    def _measures(self) -> list[tuple[Sequence[str], Callable[[_Lines], _Found]]]:
+    def _measures(self) -> list[tuple[Sequence[str], Callable[[_Lines], _Results]]]:
         return [
             (BLEU, self._bleu),
             (("METEOR",), self._run_meteor),
@@ -139,18 +141,18 @@ class Scorer:
             (("SPICE",), lambda lines: {"SPICE": score_spice(self._references, lines)}),
         ]
 
-    def _bleu(self, lines: _Lines) -> _Found:
+    def _bleu(self, lines: _Lines) -> _Results:
         corpus, images = reference.bleu().compute_score(self._references, lines, verbose=0)
         return {
-            name: (float(whole), self._by_image(each)) for name, whole, each in zip(BLEU, corpus, images, strict=True)
+            name: (float(score), self._by_image(each)) for name, score, each in zip(BLEU, corpus, images, strict=True)
         }
 
-    def _run_meteor(self, lines: _Lines) -> _Found:
+    def _run_meteor(self, lines: _Lines) -> _Results:
         self._meteor = self._meteor or MeteorProcess()
         try:
             corpus, images = self._meteor.score(self._references, lines)
         except MetricError:
-            self._meteor = None  # it is closed; the next captions get a new one
+            self._meteor = None  # it is closed; the next call starts a new one
             raise
         return {"METEOR": (corpus, self._by_image(images))}
 
@@ -168,9 +170,9 @@ def score(
     metrics: Sequence[str] = METRICS,
     tokenizer: Tokenizer = "auto",
 ) -> Scores:
-    """Score one caption for each image against its references: `score({"a": "a dog"}, {"a": ["one dog", "dogs"]})`.
+    """Score one caption per image against its references: `score({"a": "a dog"}, {"a": ["one dog", "dogs"]})`.
 
-    Args and errors are `Scorer`'s, which is the one to use for several captionings of the same images.
+    Arguments and errors are those of `Scorer`, which is faster for several sets of captions of the same images.
     """
     with Scorer(references, metrics, tokenizer) as scorer:
         return scorer.score(candidates)
@@ -179,7 +181,7 @@ def score(
 def _check(references: Mapping[str, Sequence[str]], metrics: Sequence[str], tokenizer: str) -> None:
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or isinstance(metrics, str):
-        raise ValueError(f"unknown measures {unknown or metrics!r}; there are {', '.join(METRICS)}")
+        raise ValueError(f"unknown metrics {unknown or metrics!r}; choose from {', '.join(METRICS)}")
     if tokenizer not in get_args(Tokenizer):
         raise ValueError(f"tokenizer is one of {', '.join(get_args(Tokenizer))}, not {tokenizer!r}")
     if not references:

@@ -1,4 +1,4 @@
-"""What captions are like, whatever they are worth: their length, their words, how many are new or told apart."""
+"""Statistics of captions: length, vocabulary, diversity and novelty."""
 
 from __future__ import annotations
 
@@ -10,43 +10,50 @@ from captionkit.vocabulary import tokenize
 
 @dataclass(frozen=True)
 class Usage:
-    """How a set of captions uses words, as `captionkit.vocabulary.tokenize` cuts them."""
+    """Statistics of a set of captions, tokenized by `captionkit.vocabulary.tokenize`."""
 
     captions: int
     mean_length: float
-    """Words a caption."""
+    """Words per caption."""
     shortest: int
     longest: int
     vocabulary: int
-    """Different words in all captions together."""
+    """Number of different words in all captions."""
     distinct: float
-    """Different captions, as a share of all."""
+    """Number of different captions, as a share of all."""
     novel: float | None
-    """Share of captions that are none of the training captions; None where these are not known."""
+    """Share of captions that are not among the training captions; None if these are unknown."""
 
 
-def known_captions(captions: Iterable[str]) -> frozenset[str]:
-    """Training captions, ready for `measure_usage`: each as its words."""
+def caption_set(captions: Iterable[str]) -> frozenset[str]:
+    """Training captions in the form that `measure_usage` takes: tokenized and joined by blanks."""
     return frozenset(" ".join(tokenize(caption)) for caption in captions)
 
 
-def measure_usage(captions: Iterable[str], known: frozenset[str] | None = None) -> Usage:
-    """Measure captions, against the training captions where these are `known`.
+def measure_usage(captions: Iterable[str], training_captions: frozenset[str] | None = None) -> Usage:
+    """Compute the statistics of captions.
+
+    Args:
+        training_captions: as `caption_set` returns them; None if unknown.
 
     Raises:
         ValueError: no captions.
     """
-    cut = [tokenize(caption) for caption in captions]
-    if not cut:
+    tokenized = [tokenize(caption) for caption in captions]
+    if not tokenized:
         raise ValueError("there are no captions to measure")
-    lines = [" ".join(words) for words in cut]
-    lengths = [len(words) for words in cut]
+    lines = [" ".join(words) for words in tokenized]
+    lengths = [len(words) for words in tokenized]
     return Usage(
-        captions=len(cut),
-        mean_length=sum(lengths) / len(cut),
+        captions=len(tokenized),
+        mean_length=sum(lengths) / len(tokenized),
         shortest=min(lengths),
         longest=max(lengths),
-        vocabulary=len({word for words in cut for word in words}),
-        distinct=len(set(lines)) / len(cut),
-        novel=None if known is None else sum(line not in known for line in lines) / len(cut),
+        vocabulary=len({word for words in tokenized for word in words}),
+        distinct=len(set(lines)) / len(tokenized),
+        novel=None if training_captions is None else _share_novel(lines, training_captions),
     )
+
+
+def _share_novel(lines: list[str], training_captions: frozenset[str]) -> float:
+    return sum(line not in training_captions for line in lines) / len(lines)

@@ -197,7 +197,7 @@ def _encoder(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> E
     try:
         preprocessing = Preprocessing.from_json(description["preprocessing"])
         encoder = build_encoder(**description["encoder"], weights=tensors, preprocessing=preprocessing)
-    except (TypeError, ValueError, RuntimeError) as err:  # EncoderError is a ValueError
+    except (TypeError, ValueError, RuntimeError) as err:  # an EncoderError is a ValueError
         raise BundleError(f"{DESCRIPTION} and {WEIGHTS} give no encoder: {err}") from err
     # `build_encoder` ignores a classifier's tensors; a bundle has none.
     _check_names("encoder", encoder.network.state_dict(), tensors)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captionkit.metrics.cider import ORDER, SIGMA, DocumentFrequencies
-from captionkit.metrics.grams import Counts, Ids, count_grams
+from captionkit.metrics.ngrams import Counts, Ids, count_grams
 from captionkit.model.tuning import (
     CLIP_DEVIATIONS,
     MAX_ALL,

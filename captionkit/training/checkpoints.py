@@ -1,4 +1,4 @@
-"""Checkpoints: weights, the optimiser's state, the learning curve so far. Nothing but tensors is ever unpickled."""
+"""Checkpoints: weights, optimizer state, learning curve. Only tensors and plain values are unpickled."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class CheckpointError(ValueError):
 
 @dataclass
 class History:
-    """The learning curve: points of loss, and of dev CIDEr where one was judged."""
+    """The learning curve: points with the loss, and points with dev CIDEr-D, one after each validation."""
 
     points: list[dict[str, float]] = field(default_factory=list)
     step: int = 0
 
     def add(self, step: int, epoch: float, figures: dict[str, float]) -> None:
-        """A point after `step` steps."""
+        """Append a point after `step` steps."""
         self.step = step
         self.points.append({"step": step, "epoch": round(epoch, 4), **figures})
 
@@ -36,7 +36,7 @@ class History:
 def write_checkpoint(
     folder: Path, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer, history: History
 ) -> None:
-    """Write a checkpoint into an empty folder: the network being trained, and the average of its weights."""
+    """Write a checkpoint into an empty folder: the network, the average of its weights, the optimizer, the curve."""
     state = {"network": network.state_dict(), "average": average.module.state_dict()}
     torch.save(state | {"optimizer": optimizer.state_dict()}, folder / STATE)
     (folder / HISTORY).write_text(json.dumps({"step": history.step, "points": history.points}), encoding="utf-8")
@@ -45,28 +45,28 @@ def write_checkpoint(
 def resume(
     folder: Path, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> History:
-    """Put a checkpoint back where it came from.
+    """Load a checkpoint into network, average and optimizer; returns its learning curve.
 
     Raises:
-        CheckpointError: it is cut off, holds anything but tensors and plain values, or is of another network.
+        CheckpointError: it is truncated, holds other things than tensors and plain values, or is of another network.
     """
-    with _named(folder):
+    with _checkpoint_errors(folder):
         state = _read(folder, device)
         network.load_state_dict(state["network"])
         average.module.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        known = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
-        average.n_averaged.fill_(known["step"])
-        return History(known["points"], known["step"])
+        content = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+        average.n_averaged.fill_(content["step"])
+        return History(content["points"], content["step"])
 
 
 def load_average(folder: Path, network: nn.Module) -> None:
-    """Load a checkpoint's average, which is what was judged, into a network on the CPU.
+    """Load a checkpoint's averaged weights, which were validated, into a network on the CPU.
 
     Raises:
         CheckpointError: as `resume` does.
     """
-    with _named(folder):
+    with _checkpoint_errors(folder):
         network.load_state_dict(_read(folder, torch.device("cpu"))["average"])
 
 
@@ -76,9 +76,9 @@ def _read(folder: Path, device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def _named(folder: Path) -> Iterator[None]:
+def _checkpoint_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as err:  # torch raises nearly anything over a broken file
+    except Exception as err:  # torch raises many kinds of errors for a broken file
         first = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise CheckpointError(f"the checkpoint in {folder} cannot be used: {first}") from err

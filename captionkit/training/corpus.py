@@ -1,4 +1,4 @@
-"""A corpus as training sees it: which images to learn from, which to judge by, and the words."""
+"""A corpus split into training and dev images, and its vocabulary."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from captionkit.corpus import read_corpus
 from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.storage import Storage, redact
-from captionkit.training.examples import Examples
+from captionkit.training.batches import Examples
 from captionkit.training.options import CorpusOptions
 from captionkit.vocabulary import Vocabulary, tokenize
 
 DEV_SHARE = 20
-"""Where a corpus has no dev images, one in so many of its training images becomes one."""
+"""In a corpus without dev images, one in this many training images becomes one."""
 
 Captions = list[tuple[str, tuple[str, ...]]]
 """Pairs of an image's address and its captions."""
@@ -29,27 +29,27 @@ class TrainingCorpus:
     train: Captions
     dev: Captions
     report: str
-    """What the reader met, for people."""
+    """What the reader found, as text for users."""
     counts: Counter[str]
     """How often each word occurs in the training captions."""
 
     def vocabulary(self, min_count: int) -> Vocabulary:
-        """The words that come at least so often in the training captions.
+        """The words that occur at least `min_count` times in the training captions.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such word.
         """
         commonest, count = max(self.counts.items(), key=lambda item: item[1], default=("", 0))
         if count < min_count:
             raise UsageError(
-                f"--min-count {min_count}: no word comes that often in the training captions; "
-                + (f"the commonest, {commonest!r}, comes {counted(count, 'time')}" if count else "they have no words")
+                f"--min-count {min_count}: no word occurs that often in the training captions; "
+                + (f"the commonest, {commonest!r}, occurs {counted(count, 'time')}" if count else "they have no words")
             )
         return Vocabulary.build((text for _, texts in self.train for text in texts), min_count)
 
 
 def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCorpus:
-    """Read a corpus.
+    """Read a corpus and split it.
 
     Raises:
         CorpusError: it cannot be understood.
@@ -63,35 +63,38 @@ def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCo
     )
     train: Captions = []
     dev: Captions = []
-    rest: Captions = []
+    unassigned: Captions = []
     for record in corpus:
-        part = {"train": train, "val": dev, None: rest}.get(record.split)
+        part = {"train": train, "val": dev, None: unassigned}.get(record.split)
         if part is not None:
             part.append((record.image, record.captions))
-    for option, address, part in (("--train-list", options.train_list, train), ("--dev-list", options.dev_list, dev)):
-        if address and not part:
+    for option, address, images in (
+        ("--train-list", options.train_list, train),
+        ("--dev-list", options.dev_list, dev),
+    ):
+        if address and not images:
             raise UsageError(
-                f"{option} {redact(address)}: not one image of this list is there, or all are in another list; look at "
-                f"--images and at what was met:\n{corpus.report}"
+                f"{option} {redact(address)}: no image of this list was found, or all of them are in another list; "
+                f"check --images and the report:\n{corpus.report}"
             )
-    train = train or rest
+    train = train or unassigned
     if not dev:
         chosen = _dev_images([image for image, _ in train])
         dev = [pair for pair in train if pair[0] in chosen]
         train = [pair for pair in train if pair[0] not in chosen]
     if not train or not dev:
         raise UsageError(
-            f"there {'is' if len(train) == 1 else 'are'} {counted(len(train), 'image')} to train on and {len(dev):,} "
-            f"to judge by; give at least 2, or name dev images with --dev-list:\n{corpus.report}"
+            f"the corpus has {counted(len(train), 'training image')} and {counted(len(dev), 'dev image')}; at least "
+            f"one of each is needed (--train-list, --dev-list):\n{corpus.report}"
         )
     counts = Counter(word for _, texts in train for text in texts for word in tokenize(text))
     return TrainingCorpus(train, dev, str(corpus.report), counts)
 
 
 def _dev_images(images: Sequence[str]) -> set[str]:
-    """Images to judge by, chosen by their file names alone, so that they are the same wherever a corpus lies.
+    """Dev images, chosen by a hash of their file names, so that they do not depend on the corpus' address.
 
-    Of a few images none may fall to the share: then the one that is nearest to it.
+    If the hash selects no image, or all of them, the one with the lowest remainder is taken.
     """
     numbers = {image: zlib.crc32(image.rpartition("/")[2].encode("utf-8", "surrogatepass")) for image in images}
     chosen = {image for image, number in numbers.items() if number % DEV_SHARE == 0}
@@ -100,11 +103,12 @@ def _dev_images(images: Sequence[str]) -> set[str]:
     return chosen
 
 
-def examples(captions: Sequence[tuple[str, Sequence[str]]], vocabulary: Vocabulary, max_words: int) -> Examples:
-    """Captions as token ids, cut to `max_words`; those without a single word are left out."""
-    found = []
+def make_examples(captions: Sequence[tuple[str, Sequence[str]]], vocabulary: Vocabulary, max_words: int) -> Examples:
+    """Captions as token ids, truncated to `max_words`. Captions without a word, and images without captions, are left
+    out."""
+    pairs = []
     for image, texts in captions:
         ids = [ids[:max_words] for text in texts if (ids := vocabulary.encode(text))]
         if ids:
-            found.append((image, ids))
-    return Examples.make(found)
+            pairs.append((image, ids))
+    return Examples.make(pairs)

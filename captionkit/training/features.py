@@ -1,8 +1,8 @@
-"""What the encoder makes of every image, once: a Ray Data job into a table that later runs find again.
+"""The features table: the encoder's output for every image, computed once by a Ray Data job.
 
-A features table is built like the caption table, and by the same parts: one row per image, found or failed; a rerun
-makes only what is missing or has changed. Its folder's name holds the encoder's fingerprint, so another encoder,
-other weights or another preprocessing mean another table.
+It is written like a caption table, by the same code: one row per image, failed ones included, and a rerun computes only
+rows that are missing or whose image has changed. The folder's name is the encoder's fingerprint, so another encoder,
+other weights or another preprocessing have a table of their own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from captionkit.counting import counted
 from captionkit.images import Limits
 from captionkit.inputs.listing import InputItem, Inputs
 from captionkit.inputs.options import InputOptions
@@ -40,20 +41,22 @@ from captionkit.storage import Storage, StorageOptions, split_member
 from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable, Footer
 from captionkit.table.writer import TableWriter
-from captionkit.training.ingest import Rows, ingest
+from captionkit.training.feature_cache import FeatureCache, write_feature_cache
 
-STORED = ["uri", "image_id", "values", "error_kind", "error"]
-PASSED = ["uri", "image_id", "version", "total", "error_kind", "error"]
+STORED_COLUMNS = ["uri", "image_id", "values", "error_kind", "error"]
+COPIED_COLUMNS = ["uri", "image_id", "version", "total", "error_kind", "error"]
 STAT_CHUNK = 4096
+"""Images whose size and version are asked for together."""
 READ_CPUS = 0.1
-"""What a task that reads features asks of Ray."""
+"""CPUs that a task which reads features reserves. They run beside training workers, which may leave no whole CPU;
+`tests/training/test_job.py` trains two workers on two CPUs."""
 FILE_BYTES = 256 * 2**20
-"""Size of a features file."""
+"""Approximate size of a features file."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder as it travels to actors: what `build_encoder` takes, and its weights."""
+    """An encoder as it is sent to actors and workers: the arguments of `build_encoder`, and the weights."""
 
     config: dict[str, Any]
     preprocessing: Any
@@ -67,9 +70,9 @@ class EncoderSpec:
         return build_encoder(**self.config, weights=self.weights, preprocessing=self.preprocessing)
 
     def fingerprint(self) -> str:
-        """Of all that decides the features: architecture, weights, preprocessing."""
-        known = json.dumps([self.config, self.preprocessing.to_json()], sort_keys=True)
-        digest = hashlib.blake2b(known.encode(), digest_size=8)
+        """Fingerprint of everything that the features depend on: architecture, weights, preprocessing."""
+        config = json.dumps([self.config, self.preprocessing.to_json()], sort_keys=True)
+        digest = hashlib.blake2b(config.encode(), digest_size=8)
         for name, tensor in sorted(self.weights.items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -77,21 +80,24 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A features table that has a row for every image asked for."""
+    """A features table with a row for every requested image."""
 
     files: tuple[str, ...]
+    """Addresses of its Parquet files."""
     rows: int
     shape: tuple[int, ...]
+    """Shape of one image's features."""
     dtype: str
+    """float16, or uint8 for pixels."""
     key: str
+    """Name of the table's folder: the fingerprint."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Addresses of images that could not be read, with the reason."""
+    """Reasons why images could not be read, by address."""
 
     def dataset(self, storage: StorageOptions) -> ray.data.Dataset:
-        """Rows of `uri` and `values`, for `captionkit.training.ingest`."""
+        """Rows of `uri` and `values`, as `write_feature_cache` takes them."""
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
-        # They run beside training workers, which may leave no whole CPU: asking for one would wait for ever.
         return ray.data.read_datasource(
             _FileSource(self.files, storage),
             override_num_blocks=len(self.files),
@@ -110,22 +116,22 @@ def make_features(
     batch_size: int = 64,
     progress_seconds: float = 30.0,
 ) -> FeatureSet:
-    """The features of images, those made that are not in the table yet.
+    """The features of images; those that are not in the table yet are computed.
 
     Args:
-        images: addresses; members of tar shards are read with their whole shard, once.
-        folder: where features tables lie, each under its key.
-        pixels: keep the pixels (S, S, 3) uint8 that the encoder would read, instead of features as fp16.
+        images: addresses. For members of tar shards, the whole shard is read, once.
+        folder: of all features tables, each in a folder with its key.
+        pixels: store the encoder's input, (S, S, 3) uint8, instead of its features in fp16.
 
     Raises:
-        StorageError: storage fails in a way that would fail every image alike.
+        StorageError: storage fails in a way that would fail every image.
     """
     key = f"pixels-{_digest(spec.preprocessing.to_json())}" if pixels else spec.fingerprint()
     uri, run_id = f"{folder.rstrip('/')}/{key}", secrets.token_hex(4)
     shape = _shape(spec, pixels)
     with Lease(uri, storage, run_id) as lease:
         table = CaptionTable(uri, storage)
-        manifest = make_manifest(_Wanted(images, storage), table, f"{table.uri}/_{run_id}.manifest")
+        manifest = make_manifest(_CorpusImages(images, storage), table, f"{table.uri}/_{run_id}.manifest")
         try:
             replace_changed(manifest, table)
             if manifest.units:
@@ -144,7 +150,7 @@ def make_features(
                     table,
                     run_id,
                     Footer(key, {}, {}),
-                    STORED,
+                    STORED_COLUMNS,
                     flush_rows=max(1, FILE_BYTES // size),
                     flush_seconds=600.0,
                     name="features",
@@ -154,7 +160,7 @@ def make_features(
                 with Meter("pixels" if pixels else "features", "images", total, progress_seconds) as meter:
                     _write(caption_stream(manifest.units, fetch, pool, _Encode, arguments, batch_size), writer, meter)
             else:
-                say(f"features: all {len(images):,} are there ({key})")
+                say(f"features: {counted(len(images), 'image')}, all computed before ({key})")
         finally:
             delete_manifest(manifest.units, storage)
     table = CaptionTable(table.uri, storage)
@@ -174,10 +180,10 @@ def make_features(
 
 
 def pooled_features(features: FeatureSet, images: Sequence[str], storage: StorageOptions) -> torch.Tensor:
-    """Features of some images, (n, D) in fp16: the mean over all places of a grid.
+    """Features of images, (n, D) in fp16; those of a grid are averaged over its places.
 
     Raises:
-        KeyError: an image whose features are not there.
+        KeyError: an image without features.
     """
 
     def pool(batch: pa.Table) -> pa.Table:
@@ -190,8 +196,8 @@ def pooled_features(features: FeatureSet, images: Sequence[str], storage: Storag
     with TemporaryDirectory() as folder:
         pooled = Path(folder) / "pooled"
         batches = rows.iter_batches(batch_size=256, batch_format="pyarrow")
-        ingest(batches, features.rows, features.shape[-1:], "float16", pooled)
-        return Rows(pooled, images).gather(np.arange(len(images)), torch.device("cpu"))
+        write_feature_cache(batches, features.rows, features.shape[-1:], "float16", pooled)
+        return FeatureCache(pooled, images).gather(np.arange(len(images)), torch.device("cpu"))
 
 
 def _write(rows: ray.data.Dataset, writer: TableWriter, meter: Meter) -> None:
@@ -217,8 +223,8 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-class _Wanted(Inputs):
-    """Images of a corpus as the manifest's inputs: each by itself, or the shards that hold them."""
+class _CorpusImages(Inputs):
+    """The images of a corpus as inputs of a manifest: single images, and the shards that contain images."""
 
     def __init__(self, images: Sequence[str], storage: Storage) -> None:
         super().__init__(InputOptions(input=()), storage)
@@ -240,7 +246,7 @@ class _Wanted(Inputs):
 
 
 class _Encode:
-    """An actor: pixels in, features out as fp16 bytes; without an encoder the pixels as they are."""
+    """An actor that turns pixels into features, as fp16 bytes; without an encoder it returns the pixels."""
 
     def __init__(self, spec: ray.ObjectRef | None, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -253,21 +259,23 @@ class _Encode:
         else:
             pixels = pixels_of(batch.column("pixels"), self.encoder.preprocessing.size)
             rows = iter(self._features(pixels) if len(pixels) else [])
-            fine = batch.column("pixels").is_valid().to_pylist()
-            values = pa.chunked_array([pa.array([next(rows).tobytes() if ok else None for ok in fine], pa.binary())])
-        return batch.select(PASSED).append_column("values", values.cast(pa.binary()))
+            readable = batch.column("pixels").is_valid().to_pylist()
+            values = pa.chunked_array(
+                [pa.array([next(rows).tobytes() if ok else None for ok in readable], pa.binary())]
+            )
+        return batch.select(COPIED_COLUMNS).append_column("values", values.cast(pa.binary()))
 
     @torch.inference_mode()
     def _features(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float16]]:
         assert self.encoder is not None
         features = self.encoder(torch.from_numpy(pixels.copy()).to(self.device)).cpu()
-        # Beyond fp16's range there is nothing to be learnt from a feature; infinities would spoil the training.
-        found: np.ndarray[Any, np.dtype[np.float16]] = features.float().clamp_(-65504, 65504).half().numpy()
-        return found
+        # Clamped to fp16's range: infinities would spoil the training.
+        half: np.ndarray[Any, np.dtype[np.float16]] = features.float().clamp_(-65504, 65504).half().numpy()
+        return half
 
 
 class _FileSource(Datasource):  # type: ignore[misc]  # Ray publishes no types
-    """Features files as a Ray Data source, read as the rest of this project reads storage."""
+    """Features files as a Ray Data source that reads through `captionkit.storage`."""
 
     def __init__(self, files: Sequence[str], storage: StorageOptions) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a training job can be told. These dataclasses are the command line, the config file and the training record."""
+"""Options of a training job. These dataclasses are the command line, the config file and the training record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from captionkit.corpus.options import CorpusFiles, CorpusFormat
 from captionkit.model.search.options import SearchOptions
 from captionkit.storage import StorageOptions
 
@@ -14,182 +15,179 @@ DecoderName = Literal["show_tell", "merge", "par_inject", "one_shot", "soft_atte
 
 
 @dataclass(frozen=True)
-class CorpusOptions:
+class CorpusOptions(CorpusFiles):
     """What to learn from."""
 
-    corpus: tuple[str, ...]
-    """Addresses of the captions: Flickr token files, Kaggle's captions.txt or results.csv, COCO's or Karpathy's JSON,
-    or your own .csv, .jsonl or .parquet with an address and a caption in each row."""
-    images: tuple[str, ...] = ()
-    """Where the photos lie: folders, patterns, brace ranges, tar shards; found by name. By itself beside the
-    captions."""
     train_list: str | None = None
-    """A list of the training images, one a line. By itself what the corpus says, or Flickr8k's own lists beside it."""
+    """A list of the training images, one per line. Default: the corpus's own split, or Flickr8k's official lists beside
+    it."""
     dev_list: str | None = None
-    """The same for the images that choose the best checkpoint. Where nothing says which, one image in twenty of those
-    to train on, chosen by a hash of its name."""
-    format: str = "auto"
-    """The corpus's format, where it should not be told from its name and contents."""
+    """A list of the dev images, which choose the best checkpoint. Default: as for --train-list; if the corpus has no
+    dev images, one in twenty of the training images, chosen by a hash of the name."""
+    format: CorpusFormat = "auto"
     min_count: int = 5
-    """Words that come less often become `<unk>`."""
+    """Words that occur less often become `<unk>`."""
     max_words: int = 20
-    """Longer captions are cut."""
+    """Longer captions are truncated to this number of words."""
     teacher: tuple[str, ...] = ()
-    """Caption tables of the training images, made with `--beam 10 --n-best 10`: their captions are learnt in the place
-    of people's, by which CIDEr is measured all the same (Kim and Rush 2016)."""
+    """Caption tables of the training images by a teacher, made with `--beam 10 --n-best 10`, for sequence-level
+    distillation (Kim and Rush 2016). The decoder is trained on their captions instead of the reference captions; CIDEr
+    is still measured against the references."""
     teacher_captions: int = 2
-    """Of each image so many of the tables' captions, those that agree best with people's."""
+    """Teacher captions per image: those with the highest CIDEr-D against the reference captions."""
     glove: str | None = None
-    """Address of a GloVe text file; the decoder's word vectors start from it."""
+    """Address of a GloVe text file that initialises the decoder's word embeddings."""
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What is trained."""
+    """The network to train."""
 
     decoder: DecoderName = "top_down"
-    """The family: show_tell, merge, par_inject, one_shot, soft_attention, top_down."""
+    """Decoder family: show_tell, merge, par_inject, one_shot, soft_attention, top_down."""
     decoder_options: dict[str, float] = field(default_factory=dict)
-    """Arguments of the decoder other than its defaults, as in `hidden_size 512 dropout 0.5`."""
+    """Decoder arguments that differ from the defaults, for example `hidden_size 512 dropout 0.5`."""
     encoder: str = "resnet50"
-    """The convolutional network, by torchvision's name."""
+    """Convolutional network, by torchvision's name."""
     encoder_weights: str = "pretrained"
     """`pretrained` (torchvision's, downloaded), `none`, or the address of a state dict (.pth, .safetensors)."""
     image_size: int | None = None
-    """Side of the images as the encoder sees them, other than its own."""
+    """Side of the encoder's input images, in pixels. Default: the encoder's own."""
     whole_image: bool = False
-    """Show the encoder the whole image, squashed to a square, where its own preprocessing would cut the edges off."""
+    """Squash each image to a square instead of cropping it, so that the encoder sees the edges too."""
     grid: int | None = None
-    """Places a side that the encoder's grid is averaged to, for decoders that attend: fewer learn faster."""
+    """Side of the grid that the encoder's feature map is averaged to, for decoders with attention; a small one is
+    faster. Default: the encoder's own."""
     frozen_words: bool = False
-    """Keep the word vectors of --glove as they are."""
+    """Do not train the word embeddings of --glove."""
     init: str | None = None
-    """Start from the captioner in this bundle: its encoder, decoder and vocabulary take the place of those above."""
+    """Start from the captioner in this bundle: its encoder, decoder and vocabulary replace the options above."""
 
 
 @dataclass(frozen=True)
 class StepOptions:
-    """How it is trained."""
+    """Optimization."""
 
     epochs: float = 15.0
-    """Times that every training caption is seen."""
+    """Passes over the training captions."""
     batch_size: int = 64
-    """Captions of a step, of all workers together."""
+    """Captions per step, over all workers."""
     accumulate: int = 1
-    """Parts in which each worker goes through its share of a batch, for networks that do not fit otherwise."""
+    """Gradient accumulation: parts that each worker splits its share of a batch into, to save memory."""
     learning_rate: float = 1e-3
-    """Its highest value."""
+    """Highest learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How it falls after the warm-up."""
+    """Decay of the learning rate after the warm-up."""
     warmup: float = 0.05
-    """Share of the steps in which it rises from 0."""
+    """Share of the steps in which the learning rate rises from 0."""
     weight_decay: float = 0.01
-    """AdamW's, on weight matrices and kernels only."""
+    """AdamW's weight decay, on weight matrices and kernels only."""
     clip: float = 5.0
-    """Largest norm of the gradient."""
+    """Gradient clipping: highest norm of the gradient."""
     average: float = 0.998
-    """What is judged and kept is the moving average of the weights, with this decay a step (Polyak and Juditsky 1992);
-    0 takes the weights as they are."""
+    """Decay per step of the moving average of the weights, which is validated and saved (Polyak and Juditsky 1992); 0
+    uses the weights themselves."""
     label_smoothing: float = 0.0
-    """Probability given to all other words alike (Szegedy et al. 2016)."""
+    """Probability spread over all words (Szegedy et al. 2016)."""
     scheduled_sampling: float = 0.0
-    """Probability, reached at the end, with which the decoder reads its own last word instead of the true one (Bengio
-    et al. 2015)."""
+    """Probability at the last step that the decoder reads its own previous word instead of the true one; it rises
+    linearly from 0 (Bengio et al. 2015)."""
     attention_penalty: float = 1.0
-    """Weight of the doubly stochastic loss (Xu et al. 2015), for decoders that attend."""
+    """Weight of the doubly stochastic loss (Xu et al. 2015), for decoders with attention."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto` computes in bfloat16 (autocast) where the chip has it."""
+    """`auto` is bfloat16 (autocast) on devices with fast bfloat16, else float32."""
     seed: int = 0
-    """Of weights, order and dropout."""
+    """Seed of the initial weights, the order of the captions and dropout."""
 
 
 @dataclass(frozen=True)
 class ScstOptions:
-    """Self-critical sequence training (Rennie et al. 2017), after the captions have been learnt."""
+    """Self-critical sequence training (Rennie et al. 2017), the last stage."""
 
     scst_epochs: float = 0.0
-    """Times that every training image is seen; 0 leaves it out."""
+    """Passes over the training images; 0 skips this stage."""
     scst_samples: int = 5
-    """Captions drawn of each image; each one's baseline is the mean reward of the others (Luo 2020). With 1 it is the
-    greedy caption's."""
+    """Captions sampled per image. The baseline of each is the mean reward of the others (Luo 2020); with 1 it is the
+    reward of the greedy caption."""
     scst_batch: int = 32
-    """Images of a step, of all workers together."""
+    """Images per step, over all workers."""
     scst_rate: float = 5e-5
     """Learning rate."""
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """Training the encoder too, from pixels, after the decoder has learnt on its features."""
+    """Fine-tuning of the encoder together with the decoder, after the decoder was trained on fixed features."""
 
     finetune_epochs: float = 0.0
-    """Times that every training image is seen, with all its captions; 0 leaves it out."""
+    """Passes over the training images, each with all its captions; 0 skips this stage."""
     finetune_rate: float = 1e-5
-    """The encoder's highest learning rate; the decoder's is `finetune_decoder_rate`."""
+    """Highest learning rate of the encoder."""
     finetune_decoder_rate: float = 1e-4
+    """Highest learning rate of the decoder in this stage."""
     finetune_layers: tuple[str, ...] = ()
-    """Parts of the encoder to train, by torchvision's names (`layer3 layer4`); by itself all. The first ones, which see
-    edges and colours, cost most and have least to learn."""
+    """Layers of the encoder to train, by torchvision's names (`layer3 layer4`). Default: all. The first layers cost the
+    most time and gain the least."""
     finetune_batch: int = 16
-    """Images of a step, of all workers together."""
+    """Images per step, over all workers."""
     crop: float = 0.85
-    """Augmentation: the smallest side of a random crop, as a share of the image's."""
+    """Augmentation: smallest side of a random crop, as a share of the image's side."""
     mirror: bool = False
-    """Augmentation: mirror half of the images. Off, since captions speak of left and right."""
+    """Augmentation: mirror half of the images. Off by default, since captions mention left and right."""
 
 
 @dataclass(frozen=True)
 class ValidateOptions:
-    """How checkpoints are judged."""
+    """Validation of checkpoints."""
 
     validate_every: float = 1.0
-    """Epochs between two judgements on the dev images."""
+    """Epochs between two validations on the dev images."""
     patience: int = 4
-    """Stop after so many judgements without a better CIDEr."""
+    """Early stopping: end a stage after this many validations without a better CIDEr-D."""
     keep: int = 2
-    """Best checkpoints that are kept."""
+    """Number of best checkpoints to keep."""
     beam: int = 3
-    """Width of the beam."""
+    """Beam width for dev captions."""
     max_length: int = 20
-    """Most words of a caption."""
+    """Highest number of words in a dev caption."""
 
     def search(self) -> SearchOptions:
-        """The search that dev captions are made with."""
+        """Search options for dev captions."""
         return SearchOptions(beam=self.beam, max_length=self.max_length)
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """Ray."""
+    """Workers on Ray."""
 
     workers: int = 1
-    """Training workers; each has a share of every batch."""
+    """Training workers; each processes a share of every batch."""
     gpus_per_worker: float | None = None
-    """By itself 1 where the cluster has a GPU, else 0."""
+    """GPUs of each worker. Default: 1 if the cluster has a GPU when the job starts, else 0."""
     threads: int | None = None
-    """CPU threads of each worker; by itself the cluster's cores divided by the workers."""
+    """CPU threads of each worker. Default: the cluster's cores divided by the workers."""
     max_failures: int = 3
-    """Times that workers are started again from the last checkpoint after one died."""
+    """How often workers are restarted from the last checkpoint after one died."""
     address: str | None = None
-    """Ray cluster to join; by itself the one named by RAY_ADDRESS, else a Ray of its own for this run."""
+    """Ray cluster to join. Default: the one named by RAY_ADDRESS, else a local Ray for this run."""
     cache: str | None = None
-    """Folder for features, to be shared by runs. By itself `features` in the output folder."""
+    """Folder for features, which runs can share. Default: `features` in the output folder."""
     progress_seconds: float = 30.0
-    """Seconds between two lines of progress."""
+    """Seconds between two progress lines."""
 
 
 @dataclass(frozen=True)
 class ResultOptions:
-    """What is left behind."""
+    """Results."""
 
     output: str
-    """Folder for checkpoints, learning curve and, in `bundle`, the captioner. The same command goes on where it was
-    stopped."""
+    """Folder for checkpoints, learning curve and, in `bundle`, the captioner. The same command resumes a stopped
+    training."""
     neighbours: bool = False
-    """Keep features and captions of the training images in the bundle, for `--consensus` of captioning and judging.
-    The captions can be read from it: mind whose they are."""
+    """Store features and captions of the training images in the bundle, for `--consensus` of `caption` and `evaluate`.
+    Anyone who has the bundle can read these captions: check their licence."""
     track: Literal["none", "mlflow", "wandb"] = "none"
-    """Also send metrics to MLflow or Weights & Biases, where installed; TensorBoard files are always written."""
+    """Also send metrics to MLflow or Weights & Biases, if installed. TensorBoard files are always written."""
 
 
 @dataclass(frozen=True)
@@ -206,4 +204,4 @@ class TrainOptions:
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
     cluster: tyro.conf.OmitArgPrefixes[WorkerOptions] = field(default_factory=WorkerOptions)
     config: str | None = None
-    """Address of a YAML or JSON file of options, named as here; those given here come first."""
+    """Address of a YAML or JSON file of options, named as here. The command line takes precedence."""

@@ -1,4 +1,4 @@
-"""What a training worker is told: the stage, its data, and where it starts."""
+"""The stages of a training, and what a worker gets to train one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.model.search.options import SearchOptions
-from captionkit.training.examples import Examples, Order
+from captionkit.training.batches import BatchOrder, Examples
 from captionkit.training.features import EncoderSpec
 from captionkit.training.options import TrainOptions
 from captionkit.vocabulary import Vocabulary
@@ -22,7 +22,7 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """A decoder as it travels to workers."""
+    """A decoder's family and arguments, as they are sent to workers."""
 
     name: str
     config: dict[str, Any]
@@ -37,31 +37,34 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a training: what is learnt, for how long, how fast."""
+    """One stage: its loss (by name), length, batch size and learning rates."""
 
     name: StageName
     epochs: float
     batch_size: int
-    """Captions a step, of all workers; images where `by_image`."""
+    """Captions per step, over all workers; images if `by_image`."""
     rate: float
+    """Highest learning rate of the decoder."""
     encoder_rate: float = 0.0
+    """Highest learning rate of the encoder."""
     accumulate: int = 1
+    """Parts of a worker's share of a batch, for gradient accumulation."""
 
     @property
     def by_image(self) -> bool:
-        """Whether a step is of images with all their captions: where an image costs more than a caption."""
+        """Whether a batch consists of images with all their captions: where an image costs more than a caption."""
         return self.name != "captions"
 
-    def order(self, train: Examples, seed: int) -> Order:
-        """Rows are captions, or images."""
+    def order(self, train: Examples, seed: int) -> BatchOrder:
+        """The order of the training captions, or of the training images if `by_image`."""
         if self.by_image:
-            return Order(len(train.images), self.batch_size, seed)
-        return Order(len(train), self.batch_size, seed, train.lengths(np.arange(len(train))))
+            return BatchOrder(len(train.images), self.batch_size, seed)
+        return BatchOrder(len(train), self.batch_size, seed, train.lengths(np.arange(len(train))))
 
 
 @dataclass(frozen=True)
-class Work:
-    """All that a worker needs, but for the features, which Ray Data brings."""
+class WorkerTask:
+    """Everything that a worker needs for a stage, except the features, which come through Ray Data."""
 
     options: TrainOptions
     stage: Stage
@@ -70,39 +73,38 @@ class Work:
     vocabulary: Vocabulary
     decoder: DecoderSpec
     encoder: EncoderSpec | None
-    """Given where the encoder is trained along; features are pixels then."""
+    """None unless the encoder is trained too; then the features are pixels."""
     weights: Weights
-    """The decoder's, where the stage starts."""
+    """The decoder's weights at the start of the stage."""
     rows: int
+    """Rows of the features table, failed ones included."""
     shape: tuple[int, ...]
+    """Shape of one image's features or pixels."""
     dtype: str
+    """Their dtype, as NumPy names it."""
     cache: str
-    """Name of the features' folder on each machine."""
+    """Name of the feature cache's folder on each machine."""
     threads: int
+    """CPU threads of each worker."""
 
     @property
     def search(self) -> SearchOptions:
         return self.options.validate.search()
 
 
-def stages(options: TrainOptions) -> list[Stage]:
-    """The stages asked for, in order."""
-    found = [
-        Stage(
-            "captions",
-            options.steps.epochs,
-            options.steps.batch_size,
-            options.steps.learning_rate,
-            accumulate=options.steps.accumulate,
-        ),
+def make_stages(options: TrainOptions) -> list[Stage]:
+    """The stages with at least a part of an epoch, in order."""
+    steps, finetune, scst = options.steps, options.finetune, options.scst
+    stages = [
+        Stage("captions", steps.epochs, steps.batch_size, steps.learning_rate, accumulate=steps.accumulate),
         Stage(
             "finetune",
-            options.finetune.finetune_epochs,
-            options.finetune.finetune_batch,
-            options.finetune.finetune_decoder_rate,
-            options.finetune.finetune_rate,
-            options.steps.accumulate,
+            finetune.finetune_epochs,
+            finetune.finetune_batch,
+            finetune.finetune_decoder_rate,
+            finetune.finetune_rate,
+            steps.accumulate,
         ),
-        Stage("scst", options.scst.scst_epochs, options.scst.scst_batch, options.scst.scst_rate),
+        Stage("scst", scst.scst_epochs, scst.scst_batch, scst.scst_rate),
     ]
-    return [stage for stage in found if stage.epochs > 0]
+    return [stage for stage in stages if stage.epochs > 0]

@@ -1,9 +1,9 @@
-"""What another captioner says of the training images, to be learnt in the place of what people said.
+"""Sequence-level distillation: training on another captioner's captions instead of the reference captions.
 
-Five people say five things of an image, and a decoder that learns them all hedges: its likeliest caption fits many
-images. A captioner's captions are more alike, and those of its beam that agree best with people's say more of the image
-than its likeliest. To learn them is sequence-level interpolation, with CIDEr-D as the similarity (Kim and Rush 2016,
-"Sequence-Level Knowledge Distillation", arXiv:1606.07947, section 3.3).
+The five reference captions of an image differ, and a decoder trained on all of them prefers captions that fit many
+images. A teacher's captions are more alike, and the best ones of its beam, by CIDEr-D against the references, are more
+specific than its most likely one. This is sequence-level interpolation with CIDEr-D as the similarity (Kim and Rush
+2016, "Sequence-Level Knowledge Distillation", arXiv:1606.07947, section 3.3).
 """
 
 from __future__ import annotations
@@ -22,51 +22,59 @@ from captionkit.vocabulary import tokenize
 
 
 @dataclass(frozen=True)
-class Taught:
-    """Captions to learn, image by image in the corpus' order."""
+class TeacherCaptions:
+    """Captions to train on, in the order of the corpus' training images."""
 
     captions: Captions
-    report: str = ""
-    """How many are a teacher's, for people; nothing where there is none."""
+    report: str
+    """How many of them are the teacher's, and how good these are."""
 
 
-def read_taught(train: Captions, tables: Sequence[str], count: int, storage: Storage) -> Taught:
-    """Of each training image those captions of the tables that agree best with people's; people's where there are none.
+def read_teacher_captions(train: Captions, tables: Sequence[str], count: int, storage: Storage) -> TeacherCaptions:
+    """The teacher's best captions of each training image, by CIDEr-D against its reference captions.
+
+    An image that is in none of the tables keeps its reference captions.
 
     Args:
-        train: people's captions, by whose CIDEr-D the table's are chosen.
-        tables: their addresses; `caption` and `alternatives` are heard alike.
-        count: how many of an image, at most; fewer where the tables have fewer different ones.
+        train: the reference captions.
+        tables: addresses of caption tables; `caption` and `alternatives` are candidates alike.
+        count: captions per image; fewer if the tables have fewer different ones.
 
     Raises:
-        UsageError: a table has no caption for any training image, or is none.
-        StorageError: one cannot be read.
+        UsageError: a table is no caption table, or has no caption for any training image.
+        StorageError: a table cannot be read.
     """
-    place = {public_uri(image): number for number, (image, _) in enumerate(train)}
-    heard: dict[int, dict[str, None]] = {}
+    candidates = _read_candidates(train, tables, storage)
+    cider = CiderD([[tokenize(text) for text in texts] for _, texts in train])
+    images = [image for image, texts in candidates.items() for _ in texts]
+    scores = cider.score([tokenize(text) for texts in candidates.values() for text in texts], images)
+    ends = np.cumsum([len(texts) for texts in candidates.values()])
+    captions, chosen_scores = list(train), list[float]()
+    for (image, texts), image_scores in zip(candidates.items(), np.split(scores, ends[:-1]), strict=True):
+        best = np.argsort(-image_scores, kind="stable")[:count]
+        captions[image] = (train[image][0], tuple(texts[place] for place in best))
+        chosen_scores += image_scores[best].tolist()
+    return TeacherCaptions(
+        captions,
+        f"{len(chosen_scores):,} captions of {len(candidates):,} of {len(train):,} training images, CIDEr-D "
+        f"{100 * np.mean(chosen_scores):.1f} against the references; the other images keep their reference captions",
+    )
+
+
+def _read_candidates(train: Captions, tables: Sequence[str], storage: Storage) -> dict[int, list[str]]:
+    """The different captions that the tables have of each training image, by its index, in the tables' order."""
+    index = {public_uri(image): number for number, (image, _) in enumerate(train)}
+    candidates: dict[int, dict[str, None]] = {}
     for table in tables:
-        known = False
+        found = False
         for row in CaptionTable(table, storage).rows(["uri", "caption", "alternatives"]):
-            if (number := place.get(row["uri"])) is not None and row["caption"]:
-                known = True
-                others = (other["caption"] for other in row["alternatives"] or ())
-                heard.setdefault(number, {}).update(dict.fromkeys((row["caption"], *others)))
-        if not known:
+            if (image := index.get(row["uri"])) is not None and row["caption"]:
+                found = True
+                alternatives = (other["caption"] for other in row["alternatives"] or ())
+                candidates.setdefault(image, {}).update(dict.fromkeys((row["caption"], *alternatives)))
+        if not found:
             raise UsageError(
                 f"--teacher {redact(table)} has no caption for any training image, such as {public_uri(train[0][0])}; "
                 "make it by `captionkit caption --input IMAGES --model TEACHER --beam 10 --n-best 10 --output TABLE`"
             )
-    people = CiderD([[tokenize(text) for text in texts] for _, texts in train])
-    numbers = [number for number, texts in heard.items() for _ in texts]
-    rewards = people.score([tokenize(text) for texts in heard.values() for text in texts], numbers)
-    ends = np.cumsum([len(texts) for texts in heard.values()])
-    captions, chosen = list(train), list[float]()
-    for (number, said), mine in zip(heard.items(), np.split(rewards, ends[:-1]), strict=True):
-        texts, best = list(said), np.argsort(-mine, kind="stable")[:count]
-        captions[number] = (train[number][0], tuple(texts[one] for one in best))
-        chosen += mine[best].tolist()
-    return Taught(
-        captions,
-        f"{len(chosen):,} captions of {len(heard):,} of {len(train):,} training images, "
-        f"CIDEr-D {100 * np.mean(chosen):.1f} by people's; of the others people's own are learnt",
-    )
+    return {image: list(texts) for image, texts in candidates.items()}

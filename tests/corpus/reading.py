@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from captionkit.corpus import Record, Report, read_corpus
+from captionkit.corpus import CaptionedImage, Report, read_corpus
 from captionkit.storage import Storage
 
 FOLDER = "memory://corpus"
 
 
-def read_back(name: str, data: str | bytes, **options: Any) -> tuple[list[Record], Report]:
+def read_back(name: str, data: str | bytes, **options: Any) -> tuple[list[CaptionedImage], Report]:
     """The records of a file of this name and content, and the report, which must account for every caption."""
     uri = f"{FOLDER}/{name}"
     Storage().write(uri, data.encode() if isinstance(data, str) else data)
@@ -20,8 +20,8 @@ def read_back(name: str, data: str | bytes, **options: Any) -> tuple[list[Record
     return records, corpus.report
 
 
-def check_account(records: list[Record], report: Report) -> None:
-    """Every caption met is in a record, or left out for a reason."""
+def check_account(records: list[CaptionedImage], report: Report) -> None:
+    """Every caption is yielded, or left out for a reason."""
     assert report.rows == report.captions + report.left_out.total()
     assert report.captions == sum(len(record.captions) for record in records)
     assert report.records == len(records) == report.splits.total() == report.per_image.total()
@@ -29,6 +29,6 @@ def check_account(records: list[Record], report: Report) -> None:
     assert str(report)
 
 
-def captions(records: list[Record]) -> dict[str, list[str]]:
+def captions(records: list[CaptionedImage]) -> dict[str, list[str]]:
     """Captions by key, in order."""
     return {record.key: list(record.captions) for record in records}

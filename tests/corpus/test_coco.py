@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captionkit.corpus import CorpusError, Record, read_corpus
+from captionkit.corpus import CaptionedImage, CorpusError, read_corpus
 from captionkit.corpus.spool import CACHE_KIB
 from captionkit.storage import Storage
 from tests.corpus.reading import FOLDER, captions, check_account, read_back
@@ -25,9 +25,9 @@ def coco_folder(folder: Path, year: str = "2017") -> Path:
             Image.new("RGB", (8, 8)).save(folder / f"{split}{year}" / names[number])
         images = [{"license": 1, "file_name": name, "height": 8, "width": 8, "id": id} for id, name in names.items()]
         turns = [(turn, id) for turn in range(5) for id in names]
-        said = [{"image_id": id, "id": 100 * turn + id, "caption": f"Caption {turn}."} for turn, id in turns]
+        annotations = [{"image_id": id, "id": 100 * turn + id, "caption": f"Caption {turn}."} for turn, id in turns]
         rest: dict[str, Any] = {"info": {"year": 2017}, "licenses": [{"id": 1}]}
-        both = {"images": images, "annotations": said}
+        both = {"images": images, "annotations": annotations}
         content = rest | (both if split == "train" else dict(reversed(both.items())))
         (folder / "annotations" / f"captions_{split}{year}.json").write_text(json.dumps(content))
     return folder
@@ -39,7 +39,7 @@ def test_coco_folder(tmp_path: Path) -> None:
     records = list(corpus)
     check_account(records, corpus.report)
     assert len(records) == 6
-    assert records[0] == Record(
+    assert records[0] == CaptionedImage(
         f"{coco}/train2017/000000000001.jpg", tuple(f"Caption {turn}." for turn in range(5)), "train", "1"
     )
     assert corpus.report.splits == {"train": 3, "val": 3}
@@ -80,8 +80,8 @@ def test_coco_with_every_quirk() -> None:
     }
     records, report = read_back("captions_val2014.json", b"\xef\xbb\xbf" + json.dumps(content).encode())
     assert records == [
-        Record(f"{FOLDER}/a.jpg", ("A dog",), "val", "1"),
-        Record(f"{FOLDER}/b.jpg", ("A cat", "Another cat"), "val", "2"),
+        CaptionedImage(f"{FOLDER}/a.jpg", ("A dog",), "val", "1"),
+        CaptionedImage(f"{FOLDER}/b.jpg", ("A cat", "Another cat"), "val", "2"),
     ]
     assert report.left_out == {"unknown_image": 2, "repeated": 1, "blank": 1, "malformed": 3}
     assert report.noted == {
@@ -122,9 +122,9 @@ def test_karpathy() -> None:
     }
     records, report = read_back("dataset_coco.json.gz", gzip.compress(json.dumps(content).encode()))
     assert records == [
-        Record(f"{FOLDER}/val2014/x.jpg", ("A dog .", "Dogs"), "train", "7"),
-        Record(f"{FOLDER}/train2014/x.jpg", ("A cat",), "test", "8"),
-        Record(f"{FOLDER}/t.jpg", ("a cow",), "train", "t.jpg"),
+        CaptionedImage(f"{FOLDER}/val2014/x.jpg", ("A dog .", "Dogs"), "train", "7"),
+        CaptionedImage(f"{FOLDER}/train2014/x.jpg", ("A cat",), "test", "8"),
+        CaptionedImage(f"{FOLDER}/t.jpg", ("a cow",), "train", "t.jpg"),
     ]
     assert report.left_out == {"blank": 1, "malformed": 2, "nameless": 1}
     assert report.noted == {"restval": 1, "bad_image": 1, "without_captions": 1}
@@ -141,7 +141,7 @@ def test_one_karpathy_image_twice() -> None:
 @pytest.mark.parametrize("name", ["coco", "karpathy"])
 def test_half_a_file_is_an_error(name: str) -> None:
     whole = json.dumps({"images": [{"id": 1, "filename": "a", "sentences": [{"raw": "b"}]}] * 9, "annotations": []})
-    with pytest.raises(CorpusError, match=r"half\.json: not whole JSON .*fetch the file again"):
+    with pytest.raises(CorpusError, match=r"half\.json: invalid or truncated JSON .*fetch the file again"):
         read_back("half.json", whole[: len(whole) // 2], format=name)
 
 

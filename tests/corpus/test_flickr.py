@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.corpus import Record, read_corpus
+from captionkit.corpus import CaptionedImage, read_corpus
 from captionkit.storage import Storage
 from captionkit.vocabulary import Vocabulary, tokenize
 from tests.corpus.reading import FOLDER, captions, check_account, read_back
@@ -31,9 +31,9 @@ def test_token_file_with_every_quirk() -> None:
     )
     records, report = read_back("x.token.txt", data)
     assert records == [
-        Record(f"{FOLDER}/a.jpg", ("A dog .", "One dog", "Another dog", "caf�"), None, "a.jpg"),
-        Record(f"{FOLDER}/b#c.jpg", ("A cat\t.",), None, "b#c.jpg"),
-        Record(f"{FOLDER}/2258277193_586949ec62.jpg.1", ("Two dogs",), None, "2258277193_586949ec62.jpg.1"),
+        CaptionedImage(f"{FOLDER}/a.jpg", ("A dog .", "One dog", "Another dog", "caf�"), None, "a.jpg"),
+        CaptionedImage(f"{FOLDER}/b#c.jpg", ("A cat\t.",), None, "b#c.jpg"),
+        CaptionedImage(f"{FOLDER}/2258277193_586949ec62.jpg.1", ("Two dogs",), None, "2258277193_586949ec62.jpg.1"),
     ]
     assert report.left_out == {"malformed": 2, "nameless": 1, "blank": 2, "repeated": 1}
     assert report.noted == {
@@ -44,8 +44,8 @@ def test_token_file_with_every_quirk() -> None:
         "shared_id": 1,
         "without_captions": 1,
     }
-    told = "2 captions of another form than the file's, such as: x.token.txt, line 10: d.jpg\\tno number"
-    assert told in str(report)
+    line = "2 captions not in the file's format, such as: x.token.txt, line 10: d.jpg\\tno number"
+    assert line in str(report)
 
 
 def test_official_lists_beside_the_file_give_the_splits() -> None:

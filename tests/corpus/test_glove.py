@@ -43,9 +43,9 @@ def test_vectors_and_report() -> None:
     assert str(vectors) == (
         "memory://glove/vectors.txt: 8 vectors of 3 numbers\n"
         "  3 of 4 words found (75.0%)\n"
-        "  which are 8 of 10 words of text (80.0%)\n"
+        "  they cover 8 of 10 tokens (80.0%)\n"
         "  without a vector: yeti\n"
-        "  1 lines came again for a word that has its vector; the first counts"
+        "  1 line for words that already had a vector; the first is used"
     )
 
 

@@ -103,7 +103,7 @@ def test_places_that_are_not_there(tmp_path: Path) -> None:
     storage = Storage()
     with pytest.raises(StorageError, match="nothing at this address"):
         list(list_images(storage, str(tmp_path / "no")))
-    with pytest.raises(CorpusError, match="nothing fits this pattern"):
+    with pytest.raises(CorpusError, match="this pattern matches no file"):
         list(list_images(storage, f"{tmp_path}/*.tar"))
     (tmp_path / "torn.tar").write_bytes(b"not a tar" * 100)
     with pytest.raises(CorpusError, match=r"torn\.tar: the shard is broken"):
@@ -151,7 +151,7 @@ def test_captions_whose_image_is_missing_are_counted(tmp_path: Path) -> None:
     records, report = read_back("orphan.token.txt", rows, images=str(tmp_path))
     assert [record.image for record in records] == [str(tmp_path / "a.jpg")]
     assert report.left_out == {"image_missing": 5}
-    assert "5 captions whose image is not there, such as: 2258277193_586949ec62.jpg.1" in str(report)
+    assert "5 captions whose image was not found, such as: 2258277193_586949ec62.jpg.1" in str(report)
 
 
 def test_without_a_look_names_are_joined() -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captionkit.corpus import CorpusError, Record, Report
+from captionkit.corpus import CaptionedImage, CorpusError, Report
 from tests.corpus.reading import captions, read_back
 
 SPLITS = [None, "train", "val", "test"]
@@ -46,12 +46,12 @@ def expected(pairs: list[Row]) -> dict[str, list[str]]:
     return {name: kept for name, kept in found.items() if kept}
 
 
-def read(name: str, data: str, **options: object) -> tuple[list[Record], Report | None]:
+def read(name: str, data: str, **options: object) -> tuple[list[CaptionedImage], Report | None]:
     """As `read_back`, where no record at all is no error."""
     try:
         return read_back(name, data, **options)
     except CorpusError as error:
-        assert "not one record" in str(error)  # noqa: PT017
+        assert "no image with a caption" in str(error)  # noqa: PT017
         return [], None
 
 
@@ -106,7 +106,7 @@ def test_parquet_with_lists(images: dict[str, list[str]], group: int) -> None:
     out = io.BytesIO()
     columns = {"image": pa.array(images, pa.string()), "captions": pa.array(images.values(), pa.list_(pa.string()))}
     pq.write_table(pa.table(columns), out, row_group_size=group)
-    pairs = [Row(name, text) for name, said in images.items() for text in said]
+    pairs = [Row(name, text) for name, texts in images.items() for text in texts]
     try:
         records, report = read_back("p.parquet", out.getvalue())
     except CorpusError:
@@ -125,20 +125,20 @@ def test_parquet_with_lists(images: dict[str, list[str]], group: int) -> None:
     st.booleans(),
     st.integers(0, 2),
 )
-def test_coco(said: list[tuple[int, str]], declared: set[int], images_first: bool, bom: bool, bad: int) -> None:
+def test_coco(annotations: list[tuple[int, str]], declared: set[int], images_first: bool, bom: bool, bad: int) -> None:
     images = [{"id": number, "file_name": f"{number}.jpg"} for number in sorted(declared)]
     notes: list[dict[str, object]] = [
-        {"image_id": number, "id": row, "caption": text} for row, (number, text) in enumerate(said)
+        {"image_id": number, "id": row, "caption": text} for row, (number, text) in enumerate(annotations)
     ]
     parts = {"images": images, "annotations": notes + [{"id": 0}] * bad}
     content = dict(parts if images_first else reversed(parts.items()))
     records, report = read("captions_x.json", "\ufeff" * bom + json.dumps(content), format="coco")
-    known = [Row(str(number), text) for number, text in said if number in declared]
+    known = [Row(str(number), text) for number, text in annotations if number in declared]
     assert captions(records) == expected(known)
     assert [record.key for record in records] == sorted(record.key for record in records)
     if report is not None:
-        assert report.rows == len(said) + bad
-        strangers = sum(number not in declared and has_words(text) for number, text in said)
+        assert report.rows == len(annotations) + bad
+        strangers = sum(number not in declared and has_words(text) for number, text in annotations)
         assert report.left_out.get("unknown_image", 0) == strangers
         assert report.noted.get("without_captions", 0) == len(declared) - len(records)
 
@@ -147,11 +147,11 @@ def test_coco(said: list[tuple[int, str]], declared: set[int], images_first: boo
 @given(st.dictionaries(names, st.tuples(st.sampled_from(SPLITS), st.lists(texts, max_size=7)), max_size=8))
 def test_karpathy(images: dict[str, tuple[str | None, list[str]]]) -> None:
     content = [
-        {"filename": name, "split": split, "sentences": [{"raw": text, "sentid": at} for at, text in enumerate(said)]}
-        for name, (split, said) in images.items()
+        {"filename": name, "split": split, "sentences": [{"raw": text, "sentid": at} for at, text in enumerate(texts)]}
+        for name, (split, texts) in images.items()
     ]
     records, report = read("dataset_x.json", json.dumps({"images": content}), format="karpathy")
-    assert captions(records) == expected([Row(name, text) for name, (_, said) in images.items() for text in said])
+    assert captions(records) == expected([Row(name, text) for name, (_, texts) in images.items() for text in texts])
     assert all(record.split == images[record.key][0] for record in records)
     if report is not None:
-        assert report.rows == sum(len(said) for _, said in images.values())
+        assert report.rows == sum(len(texts) for _, texts in images.values())

@@ -1,4 +1,4 @@
-"""A small corpus of drawn scenes, and the embedded captioner that knows such."""
+"""A small corpus of drawn scenes, and the embedded captioner, which was trained on such."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captionkit.scenes import draw_folder
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five pictures, with their captions in captions.jsonl."""
+    """Five images, with their captions in captions.jsonl."""
     folder = tmp_path_factory.mktemp("scenes")
     assert len(list(draw_folder(str(folder), 5, 20_000_000, 96))) == 5
     return folder

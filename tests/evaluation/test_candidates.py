@@ -1,4 +1,4 @@
-"""Captions to judge: as the captioner itself makes them, features once; or those of a caption table."""
+"""Candidate captions: by a captioner, with features computed once; from a caption table; from a results file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from captionkit.schema import SCHEMA
 from captionkit.storage import Storage
 from captionkit.table.table import CaptionTable, Footer, to_parquet
 
-WAYS = {"greedy": SearchOptions(beam=1), "beam 4": SearchOptions(beam=4, max_length=12)}
+SEARCHES = {"greedy": SearchOptions(beam=1), "beam 4": SearchOptions(beam=4, max_length=12)}
 
 
-def test_each_way_says_what_the_captioner_says_and_features_are_computed_once(
+def test_each_search_gives_the_captioner_s_captions_and_features_are_computed_once(
     scenes: Path, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [str(path) for path in sorted(scenes.glob("*.jpg"))]
     pixels = np.stack([decode(Path(image).read_bytes(), captioner.preprocessing).pixels for image in images])
     expected = {
-        way: dict(zip(images, (found[0].text for found in captioner.caption_pixels(pixels, options)), strict=True))
-        for way, options in WAYS.items()
+        name: dict(zip(images, (found[0].text for found in captioner.caption_pixels(pixels, options)), strict=True))
+        for name, options in SEARCHES.items()
     }
     looked_at: list[int] = []
     encode = captioner.encode
@@ -40,11 +40,11 @@ def test_each_way_says_what_the_captioner_says_and_features_are_computed_once(
         return encode(batch)
 
     monkeypatch.setattr(captioner, "encode", counted)
-    made = make_captions(captioner, images, WAYS, Storage(), batch_size=2)
+    made = make_captions(captioner, images, SEARCHES, Storage(), batch_size=2)
     assert made.captions == expected
     assert looked_at == [2, 2, 1]
     assert made.missing == {}
-    assert set(made.seconds) == set(WAYS)
+    assert set(made.seconds) == set(SEARCHES)
     assert min(made.seconds.values()) > 0
 
 
@@ -53,7 +53,7 @@ def test_a_picture_that_cannot_be_read_has_the_empty_caption_and_a_reason(
 ) -> None:
     good, gone, bad = str(next(scenes.glob("*.jpg"))), str(tmp_path / "gone.jpg"), str(tmp_path / "bad.jpg")
     Path(bad).write_bytes(b"no picture")
-    made = make_captions(captioner, [gone, good, bad], WAYS, Storage(), batch_size=1)
+    made = make_captions(captioner, [gone, good, bad], SEARCHES, Storage(), batch_size=1)
     for captions in made.captions.values():
         assert list(captions) == [gone, good, bad]
         assert captions[good]
@@ -108,7 +108,7 @@ def test_a_tables_rows_are_found_by_address_or_else_by_file_name(tmp_path: Path)
 
 def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     table = write_table(tmp_path / "table", [("s3://one/a.jpg", "one"), ("s3://two/a.jpg", "two"), ("/c.jpg", "c")])
-    with pytest.raises(UsageError, match=r"'a\.jpg' is s3://one/a\.jpg, s3://two/a\.jpg there"):
+    with pytest.raises(UsageError, match=r"'a\.jpg' is ambiguous: s3://one/a\.jpg, s3://two/a\.jpg in the table"):
         read_captions(table, ["/photos/a.jpg"])
     with pytest.raises(UsageError, match=r"/photos/x/c\.jpg, /photos/y/c\.jpg in the corpus"):
         read_captions(table, ["/photos/x/c.jpg", "/photos/y/c.jpg"])
@@ -118,9 +118,9 @@ def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
 
 def test_cocos_results_are_found_by_the_corpuss_ids(tmp_path: Path) -> None:
     keys = {"/a.jpg": "1", "/b.jpg": "b", "/c.jpg": "3", "/d.jpg": "4"}
-    said = [(1, "by number"), ("b", "by text"), (3.0, "by float"), (99, "nobody asked")]
+    rows = [(1, "by number"), ("b", "by text"), (3.0, "by float"), (99, "nobody asked")]
     file = tmp_path / "results.json"
-    file.write_text(json.dumps([{"image_id": key, "caption": caption} for key, caption in said]))
+    file.write_text(json.dumps([{"image_id": key, "caption": caption} for key, caption in rows]))
     made = read_results(str(file), keys, Storage())
     assert made is not None
     assert made.captions == {"table": {"/a.jpg": "by number", "/b.jpg": "by text", "/c.jpg": "by float", "/d.jpg": ""}}
@@ -136,7 +136,7 @@ def test_cocos_results_are_found_by_the_corpuss_ids(tmp_path: Path) -> None:
         ('[{"image_id": 1, "caption": 5}]', "item 1: expected an object"),
         ('[{"caption": "a"}]', "item 1: expected an object"),
         ('[{"image_id": 1, "caption": "a"}, 1]', "item 2: expected an object"),
-        ('[{"image_id": 1, "caption": "a"}, {"ima', "not whole JSON"),
+        ('[{"image_id": 1, "caption": "a"}, {"ima', "invalid or truncated JSON"),
     ],
 )
 def test_results_of_another_form_say_where(tmp_path: Path, text: str, complaint: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from captionkit.evaluation.card import ScoreCard, Way
+from captionkit.evaluation.card import Decoding, ScoreCard
 from captionkit.evaluation.published import FLICKR8K
 from captionkit.metrics import METRICS, Scores, Usage
 
@@ -25,9 +25,9 @@ def make_card(**changes: object) -> ScoreCard:
     values: dict[str, object] = {
         "title": "s3://models/x",
         "facts": {"corpus": "captions|1.jsonl"},
-        "ways": [Way("greedy", captions, scores, USAGE, 0.0042), Way("beam 3", captions, scores, USAGE)],
+        "decodings": [Decoding("greedy", captions, scores, USAGE, 0.0042), Decoding("beam 3", captions, scores, USAGE)],
         "references": {"/a.jpg": ["one dog"], "/b.jpg": ["a cat", "eine Straße"]},
-        "people": USAGE,
+        "reference_usage": USAGE,
     }
     return ScoreCard(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -38,7 +38,7 @@ def rows(markdown: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in cells}
 
 
-def test_the_card_shows_each_way_beside_published_figures() -> None:
+def test_the_card_shows_each_decoding_beside_published_figures() -> None:
     markdown = make_card().to_markdown()
     assert "- METEOR is absent: Java is missing (no \\`java\\` on the PATH)." in markdown
     assert "Not comparable" not in markdown
@@ -50,7 +50,7 @@ def test_the_card_shows_each_way_beside_published_figures() -> None:
     published = rows(markdown)
     assert published["merge, VGG16"][:4] == ["17.8", "–", "46.9", "–"]
     assert published["hard attention"][0] == "21.3"
-    assert published["people"][-1] == "–"
+    assert published["references"][-1] == "–"
 
 
 def test_published_figures_are_those_of_the_papers() -> None:
@@ -67,11 +67,11 @@ def test_published_figures_are_those_of_the_papers() -> None:
 
 def test_the_card_says_what_it_is_not() -> None:
     scores = Scores({"BLEU-4": 0.1}, {"/a.jpg": {"BLEU-4": 0.1}, "/b.jpg": {"BLEU-4": 0.1}}, {}, "words", "no Java")
-    way = Way("table", {"/a.jpg": "", "/b.jpg": ""}, scores, USAGE)
-    markdown = make_card(ways=[way], missing={"/b.jpg": "truncated: *cut*"}).to_markdown()
+    decoding = Decoding("table", {"/a.jpg": "", "/b.jpg": ""}, scores, USAGE)
+    markdown = make_card(decodings=[decoding], missing={"/b.jpg": "truncated: *cut*"}).to_markdown()
     assert "**Not comparable with published figures**: no Java." in markdown
     assert "**1 of 2 images have no caption, and count as empty ones**: /b.jpg (truncated: \\*cut\\*)." in markdown
-    many = make_card(ways=[way], missing={f"/{number}.jpg": "gone" for number in range(7)}).to_markdown()
+    many = make_card(decodings=[decoding], missing={f"/{number}.jpg": "gone" for number in range(7)}).to_markdown()
     assert "/4.jpg (gone), and 2 more." in many
 
 
@@ -92,7 +92,7 @@ def test_the_json_card_holds_every_image_and_is_json() -> None:
 
 def test_an_address_that_is_not_utf8_does_not_stop_the_card() -> None:
     scores = Scores({}, {"/\udcff.jpg": {}})
-    way = Way("table", {"/\udcff.jpg": "a"}, scores, USAGE)
-    card = make_card(ways=[way], references={"/\udcff.jpg": ["a"]}, missing={"/\udcff.jpg": "x"})
+    decoding = Decoding("table", {"/\udcff.jpg": "a"}, scores, USAGE)
+    card = make_card(decodings=[decoding], references={"/\udcff.jpg": ["a"]}, missing={"/\udcff.jpg": "x"})
     assert card.to_markdown().encode()
     assert json.loads(card.to_json().encode("utf-8", "backslashreplace"))["images"].keys() == {"/\udcff.jpg"}

@@ -1,4 +1,4 @@
-"""The page: the right pictures, safe whatever captions say, and nothing but itself."""
+"""The page: the right images, safe whatever the captions contain, without external files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from captionkit.evaluation.card import ScoreCard, Way
+from captionkit.evaluation.card import Decoding, ScoreCard
 from captionkit.evaluation.page import choose, render_page
 from captionkit.metrics import Scores, Usage
 
@@ -25,28 +25,30 @@ def picture() -> bytes:
     return file.getvalue()
 
 
-def make_way(name: str, cider: Mapping[str, float], caption: str = "a dog", measure: str = "CIDEr-D") -> Way:
+def make_decoding(name: str, cider: Mapping[str, float], caption: str = "a dog", measure: str = "CIDEr-D") -> Decoding:
     scores = Scores({measure: sum(cider.values()) / len(cider)}, {image: {measure: v} for image, v in cider.items()})
-    return Way(name, {image: f"{caption} {image}" for image in cider}, scores, USAGE)
+    return Decoding(name, {image: f"{caption} {image}" for image in cider}, scores, USAGE)
 
 
-def make_card(*ways: Way, said: str = "one dog") -> ScoreCard:
-    return ScoreCard("title", {"corpus": "here"}, ways, {image: [said] for image in ways[0].captions}, USAGE)
+def make_card(*decodings: Decoding, reference: str = "one dog") -> ScoreCard:
+    return ScoreCard(
+        "title", {"corpus": "here"}, decodings, {image: [reference] for image in decodings[0].captions}, USAGE
+    )
 
 
 def titles(html: str) -> list[str]:
     return re.findall(r"<h2[^>]*>(\w+) ", html)
 
 
-def test_best_and_worst_are_of_the_best_way_and_never_the_same_image() -> None:
+def test_best_and_worst_are_of_the_best_decoding_and_never_the_same_image() -> None:
     figures = {f"/{name}.jpg": value for name, value in zip("abcde", [0.1, 0.5, 0.3, 0.9, 0.7], strict=True)}
-    card = make_card(make_way("greedy", dict.fromkeys(figures, 0.2)), make_way("beam 3", figures))
-    assert choose(card, card.ways[1], "CIDEr-D", 2) == {
+    card = make_card(make_decoding("greedy", dict.fromkeys(figures, 0.2)), make_decoding("beam 3", figures))
+    assert choose(card, card.decodings[1], "CIDEr-D", 2) == {
         "Best": ["/d.jpg", "/e.jpg"],
         "Worst": ["/a.jpg", "/c.jpg"],
-        "Random": choose(card, card.ways[0], "CIDEr-D", 2)["Random"],
+        "Random": choose(card, card.decodings[0], "CIDEr-D", 2)["Random"],
     }
-    everything = choose(card, card.ways[1], "CIDEr-D", 99)
+    everything = choose(card, card.decodings[1], "CIDEr-D", 99)
     assert sorted([*everything["Best"], *everything["Worst"]]) == sorted(figures) == sorted(everything["Random"])
     html = render_page(card, lambda _: picture(), 2)
     assert titles(html) == ["Best", "Worst", "Random"]
@@ -57,10 +59,10 @@ def test_best_and_worst_are_of_the_best_way_and_never_the_same_image() -> None:
 
 
 def test_hostile_texts_stay_texts() -> None:
-    way = make_way(HOSTILE, {f"/{HOSTILE}.jpg": 0.5}, HOSTILE)
-    other = make_way("other", {f"/{HOSTILE}.jpg": 0.1}, HOSTILE + "2")
+    decoding = make_decoding(HOSTILE, {f"/{HOSTILE}.jpg": 0.5}, HOSTILE)
+    other = make_decoding("other", {f"/{HOSTILE}.jpg": 0.1}, HOSTILE + "2")
     card = ScoreCard(
-        HOSTILE, {HOSTILE: HOSTILE}, [way, other], {f"/{HOSTILE}.jpg": [HOSTILE]}, USAGE, {HOSTILE: HOSTILE}
+        HOSTILE, {HOSTILE: HOSTILE}, [decoding, other], {f"/{HOSTILE}.jpg": [HOSTILE]}, USAGE, {HOSTILE: HOSTILE}
     )
 
     def read(uri: str) -> bytes:
@@ -73,7 +75,7 @@ def test_hostile_texts_stay_texts() -> None:
 
 
 def test_the_page_is_whole_and_its_policy_lets_in_just_its_own_style() -> None:
-    html = render_page(make_card(make_way("table", {"/a.jpg": 0.5})), lambda _: picture(), 3)
+    html = render_page(make_card(make_decoding("table", {"/a.jpg": 0.5})), lambda _: picture(), 3)
     [style] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
@@ -89,22 +91,22 @@ def test_a_picture_that_cannot_be_shown_says_why_and_costs_no_other() -> None:
             raise OSError("the disk is gone")
         return picture()
 
-    html = render_page(make_card(make_way("table", {"/a.jpg": 0.5, "/b.jpg": 0.1})), read, 3)
+    html = render_page(make_card(make_decoding("table", {"/a.jpg": 0.5, "/b.jpg": 0.1})), read, 3)
     assert "No picture: the disk is gone" in html
     assert "data:image/webp" in html
 
 
 def test_without_figures_the_page_shows_random_pictures() -> None:
-    way = Way("table", {"/a.jpg": ""}, Scores({}, {"/a.jpg": {}}, {"METEOR": "no Java"}), USAGE)
-    html = render_page(make_card(way), lambda _: picture(), 3)
+    decoding = Decoding("table", {"/a.jpg": ""}, Scores({}, {"/a.jpg": {}}, {"METEOR": "no Java"}), USAGE)
+    html = render_page(make_card(decoding), lambda _: picture(), 3)
     assert titles(html) == ["Random"]
     assert "(no caption)" in html
     assert "METEOR is absent" in html
 
 
 def test_figures_that_are_no_numbers_rank_last() -> None:
-    way = make_way("table", {"/a.jpg": math.nan, "/b.jpg": 0.0, "/c.jpg": 0.1}, measure="SPICE")
-    assert choose(make_card(way), way, "SPICE", 1) | {"Random": []} == {
+    decoding = make_decoding("table", {"/a.jpg": math.nan, "/b.jpg": 0.0, "/c.jpg": 0.1}, measure="SPICE")
+    assert choose(make_card(decoding), decoding, "SPICE", 1) | {"Random": []} == {
         "Best": ["/c.jpg"],
         "Worst": ["/a.jpg"],
         "Random": [],

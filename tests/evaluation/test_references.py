@@ -1,4 +1,4 @@
-"""The images to judge and the captions that count as known, out of one corpus."""
+"""The evaluated images and the training captions, from one corpus."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ def corpus(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_a_split_is_judged_and_training_captions_are_known(corpus: str, tmp_path: Path) -> None:
-    judged = read_references(JudgedCorpusOptions((corpus,)), Storage())
-    assert judged.references == {str(tmp_path / "a.jpg"): ("A dog.", "One dog"), str(tmp_path / "c.jpg"): ("Two cats",)}
-    assert judged.known == {"a cat"}
+def test_a_split_is_evaluated_and_training_captions_are_known(corpus: str, tmp_path: Path) -> None:
+    reference_set = read_references(JudgedCorpusOptions((corpus,)), Storage())
+    assert reference_set.references == {
+        str(tmp_path / "a.jpg"): ("A dog.", "One dog"),
+        str(tmp_path / "c.jpg"): ("Two cats",),
+    }
+    assert reference_set.training_captions == {"a cat"}
     few = read_references(JudgedCorpusOptions((corpus,), split="val", train_split="none", limit=1), Storage())
     assert list(few.references.values()) == [("A bird",)]
-    assert few.known is None
+    assert few.training_captions is None
 
 
 def test_a_list_says_which_images(corpus: str, tmp_path: Path) -> None:
@@ -43,5 +46,5 @@ def test_a_list_says_which_images(corpus: str, tmp_path: Path) -> None:
 
 def test_all_takes_every_image_and_an_unknown_split_is_named(corpus: str) -> None:
     assert len(read_references(JudgedCorpusOptions((corpus,), split="all"), Storage()).references) == 4
-    with pytest.raises(UsageError, match=r"--split dev: the corpus has test \(2 images\), train \(1 images\)"):
+    with pytest.raises(UsageError, match=r"--split dev: the corpus has test \(2 images\), train \(1 image\)"):
         read_references(JudgedCorpusOptions((corpus,), split="dev"), Storage())

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from captionkit.gallery import render_gallery, write_gallery
+from captionkit.gallery.formatting import address, figure, moments, number, one_line, share
 from captionkit.gallery.survey import FAILURES_PER_KIND, MAX_NAMES, survey
-from captionkit.gallery.words import address, figure, moments, number, one_line, share
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -1,4 +1,4 @@
-"""The field's measures: the reference implementation's figures to the letter, and reasons for those not to be had."""
+"""The metrics: exactly the reference implementation's scores, and reasons for metrics that cannot be computed."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_spice_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
         (tmp_path / "lib" / name).touch()
     monkeypatch.setattr(spice, "memory", lambda: 4 * 2**30)
-    assert spice.spice_problem() == "SPICE wants 8 GiB of memory for Java, and there are 4.0"
+    assert spice.spice_problem() == "SPICE needs 8 GiB of memory for Java, and this machine has 4.0"
     monkeypatch.setattr(spice, "memory", lambda: 16 * 2**30)
     assert spice.spice_problem() is None
 
@@ -207,9 +207,9 @@ def test_captions_may_be_empty_and_references_single() -> None:
 
 def test_what_cannot_be_scored_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     references = {"a": ["a dog"], "b": ["a cat"]}
-    with pytest.raises(ValueError, match="1 images have no candidate, such as 'b'"):
+    with pytest.raises(ValueError, match="1 image with no candidate, such as 'b'"):
         plain({"a": "a dog"}, references)
-    with pytest.raises(ValueError, match="1 images have no references, such as 'c'"):
+    with pytest.raises(ValueError, match="1 image with no references, such as 'c'"):
         plain({"a": "", "b": "", "c": ""}, references)
     with pytest.raises(ValueError, match="no images"):
         plain({}, {})
@@ -218,7 +218,7 @@ def test_what_cannot_be_scored_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
             plain({"a": "a"}, {"a": bad})
     with pytest.raises(ValueError, match="no word"):
         plain({"a": "a"}, {"a": [" "]})
-    with pytest.raises(ValueError, match=r"\['BLEU'\]; there are BLEU-1"):
+    with pytest.raises(ValueError, match=r"\['BLEU'\]; choose from BLEU-1"):
         score({"a": "a"}, references, ["BLEU"])
     with pytest.raises(ValueError, match="tokenizer is one of"):
         score({"a": "a"}, references, METRICS, "ptb3")  # type: ignore[arg-type]

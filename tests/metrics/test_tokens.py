@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captionkit.metrics.errors import MetricError
-from captionkit.metrics.tokens import cut, ptb
+from captionkit.metrics.tokens import ptb_tokenize, tokenize_captions
 
 pytest.importorskip("pycocoevalcap", reason="the reference implementation is an extra")
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
@@ -31,7 +31,7 @@ PLAIN = [
 def test_captions_are_cut_as_by_the_reference_implementation() -> None:
     theirs = PTBTokenizer().tokenize({"all": [{"caption": caption} for caption in PLAIN]})["all"]
     assert len(theirs) == len(PLAIN)
-    assert ptb(PLAIN) == theirs
+    assert ptb_tokenize(PLAIN) == theirs
     assert theirs[0] == "a man is n't riding -lrb- slowly -rrb- a horse it 's 5:30 p.m."
 
 
@@ -47,17 +47,26 @@ def test_a_caption_with_line_breaks_of_any_kind_costs_no_other_its_place() -> No
         "x\ud800y",
         "last one",
     ]  # a lone surrogate has no bytes
-    assert [line.replace(" ", "") for line in ptb(odd)] == ["adog", "onecat", "xy", "xy", "xy", "xy", "x?y", "lastone"]
-    assert ptb(odd)[-1] == "last one"
+    assert [line.replace(" ", "") for line in ptb_tokenize(odd)] == [
+        "adog",
+        "onecat",
+        "xy",
+        "xy",
+        "xy",
+        "xy",
+        "x?y",
+        "lastone",
+    ]
+    assert ptb_tokenize(odd)[-1] == "last one"
 
 
 def test_nothing_is_cut_into_nothing() -> None:
-    assert ptb([]) == []
+    assert ptb_tokenize([]) == []
 
 
 def test_without_java_words_are_the_captioners_own_or_those_given() -> None:
-    assert cut(["A t-shirt's  Cat."], "words") == ["a tshirts cat"]
-    assert cut([" A t-shirt's\nCat. "], "none") == ["A t-shirt's Cat."]
+    assert tokenize_captions(["A t-shirt's  Cat."], "words") == ["a tshirts cat"]
+    assert tokenize_captions([" A t-shirt's\nCat. "], "none") == ["A t-shirt's Cat."]
 
 
 @pytest.mark.parametrize("program", ["exit 3", "echo one; echo two"])
@@ -68,5 +77,5 @@ def test_a_tokenizer_that_fails_or_loses_count_is_an_error(
     fake.write_text(f"#!/bin/sh\n{program}\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MetricError, match="of 1 "):
-        ptb(["a dog"])
+    with pytest.raises(MetricError, match="for 1 caption "):
+        ptb_tokenize(["a dog"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from captionkit.metrics import Usage, known_captions, measure_usage
+from captionkit.metrics import Usage, caption_set, measure_usage
 
 
 def test_usage_by_hand() -> None:
     captions = ["A dog runs.", "a dog runs", "Two cats sit on a mat", ""]
     assert measure_usage(captions) == Usage(4, 3.0, 0, 6, 8, 0.75, None)
-    known = known_captions(["a dog, runs!", "a bird"])
+    known = caption_set(["a dog, runs!", "a bird"])
     assert measure_usage(captions, known).novel == 0.5
 
 

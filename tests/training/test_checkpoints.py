@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from captionkit.training.checkpoints import STATE, CheckpointError, History, load_average, resume, write_checkpoint
-from captionkit.training.loop import adamw, averaged
+from captionkit.training.optim import adamw, averaged
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""A corpus as training sees it."""
+"""The split and the vocabulary of a training corpus."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def read(folder: Path, names: list[str], caption: str = "a red bird") -> Trainin
 
 @pytest.mark.parametrize("count", [2, 3, 36, 400])
 @pytest.mark.parametrize("ending", [".jpg", ""])
-def test_some_images_of_a_corpus_without_splits_are_to_judge_by(tmp_path: Path, count: int, ending: str) -> None:
+def test_some_images_of_a_corpus_without_splits_become_dev_images(tmp_path: Path, count: int, ending: str) -> None:
     folders = tmp_path / "one", tmp_path / "two"
     parts = []
     for folder in folders:
@@ -34,7 +34,7 @@ def test_some_images_of_a_corpus_without_splits_are_to_judge_by(tmp_path: Path, 
 
 
 def test_one_image_is_too_few(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is 1 image to train on and 0 to judge by; give at least 2") as error:
+    with pytest.raises(UsageError, match="has 1 training image and 0 dev images; at least one of each") as error:
         read(tmp_path, ["a.jpg"])
     assert "captions.csv: csv" in str(error.value)
 
@@ -42,7 +42,7 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
 def test_a_threshold_that_leaves_no_word_is_refused(tmp_path: Path) -> None:
     corpus = read(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], "red red bird")
     assert corpus.vocabulary(4).words[4:] == ("red",)
-    with pytest.raises(UsageError, match=r"--min-count 5: no word comes that often .* 'red', comes 4 times"):
+    with pytest.raises(UsageError, match=r"--min-count 5: no word occurs that often .* 'red', occurs 4 times"):
         corpus.vocabulary(5)
 
 

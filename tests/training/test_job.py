@@ -96,15 +96,15 @@ def test_a_corpus_becomes_a_bundle(scenes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_that_is_done_has_nothing_left_to_do_and_says_the_same(scenes: Path, tmp_path: Path) -> None:
+def test_a_training_that_is_done_has_nothing_left_to_do_and_gives_the_same_bundle(scenes: Path, tmp_path: Path) -> None:
     options = options_for(scenes, tmp_path / "out")
     first = Captioner.load(TrainJob(options).run()).fingerprint
     assert Captioner.load(TrainJob(options).run()).fingerprint == first
 
 
 @pytest.mark.slow
-def test_another_captioner_s_table_is_learnt_and_people_s_captions_judge(scenes: Path, tmp_path: Path) -> None:
-    table = str(tmp_path / "said")
+def test_a_teacher_s_captions_are_learnt_and_references_validate(scenes: Path, tmp_path: Path) -> None:
+    table = str(tmp_path / "teacher")
     search = SearchOptions(beam=4, n_best=4)
     CaptionJob(CaptionOptions(InputOptions((str(scenes),)), OutputOptions(table), search=search)).run()
     known = options_for(scenes, tmp_path / "out")
@@ -169,15 +169,15 @@ def test_a_finished_training_is_trained_for_longer_as_its_refusal_says(scenes: P
     TrainJob(first).run()
     with pytest.raises(UsageError) as refusal:
         TrainJob(replace(first, steps=longer))
-    said = re.search(r"--init (\S+) --epochs (\S+) and another --output", str(refusal.value))
-    assert said
+    advice = re.search(r"--init (\S+) --epochs (\S+) and another --output", str(refusal.value))
+    assert advice
     more = options_for(
         scenes,
         tmp_path / "more",
-        network=NetworkOptions(init=said[1]),
-        steps=replace(longer, epochs=float(said[2])),
+        network=NetworkOptions(init=advice[1]),
+        steps=replace(longer, epochs=float(advice[2])),
     )
-    before, after = Captioner.load(said[1]), Captioner.load(TrainJob(more).run())
+    before, after = Captioner.load(advice[1]), Captioner.load(TrainJob(more).run())
     assert after.vocabulary.words == before.vocabulary.words
     assert after.fingerprint != before.fingerprint
     assert losses(tmp_path / "more")[0] < losses(tmp_path / "out")[0]
@@ -192,7 +192,7 @@ def test_two_workers_learn_what_one_learns(scenes: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_with_the_same_curve(scenes: Path, tmp_path: Path) -> None:
+def test_a_killed_job_resumes_with_the_same_curve(scenes: Path, tmp_path: Path) -> None:
     steps = StepOptions(epochs=6, batch_size=10, dtype="float32")
     validate = ValidateOptions(patience=50)
     TrainJob(options_for(scenes, tmp_path / "whole", steps=steps, validate=validate)).run()
@@ -217,7 +217,7 @@ def test_a_killed_job_goes_on_with_the_same_curve(scenes: Path, tmp_path: Path) 
     done = len(losses(tmp_path / "killed")) if (tmp_path / "killed" / "metrics.jsonl").exists() else 0
     again = subprocess.run(command, env=environment, timeout=350, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert "captions: goes on from the checkpoint at step" in again.stderr
+    assert "captions: resumes from the checkpoint at step" in again.stderr
     assert "object store" not in again.stderr
     assert done < len(losses(tmp_path / "killed"))
     assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)

@@ -7,7 +7,7 @@ import torch
 
 from captionkit.metrics.cider import CiderD, DocumentFrequencies
 from captionkit.model.decoders import build_decoder
-from captionkit.training.scst import advantages, draw, greedy, rewards, words_of
+from captionkit.training.scst import advantages, greedy_captions, rewarded_tokens, rewards, sample_captions
 from captionkit.vocabulary import BOS, EOS, PAD, UNK
 
 
@@ -19,7 +19,7 @@ def decoder():  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("longest", [1, 3, 12])
 def test_drawn_captions_stand_between_markers(longest: int) -> None:
     torch.manual_seed(0)
-    drawn = draw(decoder(), torch.randn(5, 4), samples=4, longest=longest)
+    drawn = sample_captions(decoder(), torch.randn(5, 4), samples=4, longest=longest)
     assert len(drawn) == 20
     assert (drawn[:, 0] == BOS).all()
     assert drawn.shape[1] <= longest + 1
@@ -35,7 +35,7 @@ def test_drawn_captions_stand_between_markers(longest: int) -> None:
 def test_words_are_drawn_by_their_probability() -> None:
     torch.manual_seed(0)
     network, features = decoder(), torch.randn(1, 4)
-    first = draw(network, features, samples=4000, longest=1)[:, 1]
+    first = sample_captions(network, features, samples=4000, longest=1)[:, 1]
     logits, _ = network.step(torch.tensor([BOS]), network.start(features))
     logits[:, [PAD, BOS, UNK]] = -torch.inf
     expected = logits.softmax(1)[0]
@@ -45,10 +45,10 @@ def test_words_are_drawn_by_their_probability() -> None:
 
 def test_greedy_takes_the_likeliest_word_each_time() -> None:
     network, features = decoder(), torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
-    found = greedy(network, features, longest=5)
+    found = greedy_captions(network, features, longest=5)
     for row, caption in enumerate(found.tolist()):
         state, word = network.start(features[row : row + 1]), torch.tensor([BOS])
-        for token in words_of(caption):
+        for token in rewarded_tokens(caption):
             logits, state = network.step(word, state)
             logits[:, [PAD, BOS, UNK]] = -torch.inf
             assert int(logits.argmax()) == token

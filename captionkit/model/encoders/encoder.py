@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from captionkit.errors import UsageError
 from captionkit.images import Preprocessing
 
 Output = Literal["pooled", "grid"]
 
 
-class EncoderError(ValueError):
+class EncoderError(UsageError):
     """An encoder that cannot be built as asked. The message says what is wrong and what would do."""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 SIZE: Final = 96
 """Side of the images it is made for, in pixels."""
 FEATURES: Final = 346
-"""Length of its feature vectors, each value between 0 and 1: as many as `captionkit.training.attributes` has facts."""
+"""Length of its feature vectors, each value between 0 and 1: one for each fact of `captionkit.training.embedded`."""
 _WIDTHS: Final = (32, 64, 128, 160)
 _CELLS: Final = 3
 """Features are read off this many rows and columns of the last map, so that they tell where things are."""

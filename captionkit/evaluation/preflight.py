@@ -1,0 +1,51 @@
+"""What is checked before an evaluation starts. Imports no torch, so that errors show at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from captionkit.errors import UsageError
+from captionkit.evaluation.options import CandidateOptions, EvaluateOptions
+from captionkit.inputs.named import require
+from captionkit.model.bundle_files import check_bundle
+from captionkit.model.search.options import SearchOptions
+from captionkit.storage import Storage
+
+
+def check_evaluation(options: EvaluateOptions, storage: Storage) -> None:
+    """Check the searches, and that the files and folders that the options name exist.
+
+    Raises:
+        UsageError: a beam width does not fit the other search options, or a file or folder does not exist.
+        StorageError: storage that cannot be read.
+    """
+    make_searches(options.candidates, options.search)
+    corpus = options.corpus
+    for option, addresses in (
+        ("--corpus", corpus.corpus),
+        ("--images", corpus.images),
+        ("--split-list", (corpus.split_list,)),
+        ("--table", (options.candidates.table,)),
+    ):
+        require(option, filter(None, addresses), storage)
+    check_bundle(options.candidates.model, storage)
+
+
+def make_searches(candidates: CandidateOptions, search: SearchOptions) -> dict[str, SearchOptions]:
+    """The searches to compare, by name.
+
+    Raises:
+        UsageError: a beam width does not fit the other search options.
+    """
+    try:
+        return {
+            _name(width, search.consensus): replace(search, method="beam", beam=width, n_best=1)
+            for width in candidates.beams
+        }
+    except ValueError as error:
+        raise UsageError(f"--beams: {error}") from error
+
+
+def _name(width: int, consensus: int) -> str:
+    name = "greedy" if width == 1 else f"beam {width}"
+    return f"{name}, consensus of {consensus}" if consensus and width > 1 else name
