@@ -8,7 +8,19 @@ import sys
 
 import pytest
 
-PACKAGES = ("inputs", "table", "pipeline", "plan", "training", "evaluation", "corpus", "metrics", "gallery", "images", "storage")
+PACKAGES = (
+    "inputs",
+    "table",
+    "pipeline",
+    "plan",
+    "training",
+    "evaluation",
+    "corpus",
+    "metrics",
+    "gallery",
+    "images",
+    "storage",
+)
 
 
 @pytest.mark.parametrize("name", PACKAGES)

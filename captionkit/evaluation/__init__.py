@@ -11,8 +11,9 @@
 The names below are imported when they are first used, so that `--help` needs no torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from captionkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from captionkit.evaluation.card import ScoreCard
@@ -29,11 +30,15 @@ __all__ = [
     "evaluate",
 ]
 
-_MODULES = {"Evaluation": "job", "ScoreCard": "card", "evaluate": "job"}
-"""Modules of names that are not in `options`."""
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'options')}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CandidateOptions": "options",
+        "EvaluateOptions": "options",
+        "Evaluation": "job",
+        "JudgedCorpusOptions": "options",
+        "ResultOptions": "options",
+        "ScoreCard": "card",
+        "evaluate": "job",
+    },
+)

@@ -7,8 +7,9 @@
 The names below are imported when they are first used, so that `--help` needs neither torch nor Ray.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from captionkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from captionkit.training.checkpoints import CheckpointError
@@ -39,11 +40,19 @@ __all__ = [
     "WorkerOptions",
 ]
 
-_MODULES = {"CheckpointError": "checkpoints", "TrainJob": "job"}
-"""Modules of names that are not in `options`."""
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'options')}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CheckpointError": "checkpoints",
+        "CorpusOptions": "options",
+        "FinetuneOptions": "options",
+        "NetworkOptions": "options",
+        "ResultOptions": "options",
+        "ScstOptions": "options",
+        "StepOptions": "options",
+        "TrainJob": "job",
+        "TrainOptions": "options",
+        "ValidateOptions": "options",
+        "WorkerOptions": "options",
+    },
+)
