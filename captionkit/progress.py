@@ -87,6 +87,6 @@ class Meter:
         return f", about {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
 
 
-def say(line: str) -> None:
+def log_line(line: str) -> None:
     """One line for the person who runs this; what looks like a password or a key in it is not shown."""
     print(redact(line), file=sys.stderr, flush=True)

@@ -70,7 +70,7 @@ def _overview() -> str:
 
 
 def _complain(code: int, message: str) -> int:
-    from captionkit.progress import say
+    from captionkit.progress import log_line
 
-    say(f"captionkit: {message}")
+    log_line(f"captionkit: {message}")
     return code

@@ -17,7 +17,7 @@ from captionkit.model.bundle_files import check_bundle
 from captionkit.pipeline.options import CaptionOptions, OutputOptions
 from captionkit.pipeline.preflight import check_options
 from captionkit.pipeline.ray_address import check_ray
-from captionkit.progress import say
+from captionkit.progress import log_line
 from captionkit.storage import Storage, retry_counts
 
 if TYPE_CHECKING:
@@ -59,18 +59,18 @@ def run_job(options: CaptionOptions) -> int:
     record = job.run()
     counts = record.counts
     speed = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
-    say(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{speed}")
+    log_line(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{speed}")
     for kind, count in sorted(record.failures.items(), key=lambda item: -item[1]):
-        say(f"  {count:,} × {kind}")
+        log_line(f"  {count:,} × {kind}")
     if options.table.page:
         rate = record.images_per_second
         show_gallery(job.table.uri, options.table.page, 200, Storage(options.storage), images_per_second=rate)
-    say(f"table:  {job.table.uri}")
-    say(f"record: {job.record_uri}")
+    log_line(f"table:  {job.table.uri}")
+    log_line(f"record: {job.record_uri}")
     if options.table.page:
-        say(f"page:   {options.table.page}")
+        log_line(f"page:   {options.table.page}")
     if record.status == "too_many_failed":
-        say(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
+        log_line(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
         return TOO_MANY_FAILED
     return OK
 
@@ -82,7 +82,9 @@ def _dry_run(job: CaptionJob) -> int:
     options = job.options
     if job.table.files:
         rows = sum(file.rows for file in job.table.files)
-        say(f"{job.table.uri} holds {counted(rows, 'row')}; a run passes over their images, and this plan does not")
+        log_line(
+            f"{job.table.uri} holds {counted(rows, 'row')}; a run passes over their images, and this plan does not"
+        )
     return show_plan(PlanOptions(options.inputs, options.captioner, options.search, options.words, options.storage))
 
 
@@ -104,10 +106,10 @@ def train(args: Sequence[str]) -> int:
         bundle = TrainJob(options).run()
     except TrainingFailedError as err:
         lines = [line for line in str(err).splitlines() if line.strip()]
-        say(f"captionkit: {lines[-1].strip()}; the same command goes on from the last checkpoint")
+        log_line(f"captionkit: {lines[-1].strip()}; the same command goes on from the last checkpoint")
         return BROKEN
-    say(f"bundle: {bundle}")
-    say(f"curve:  {Storage().join(options.result.output, 'curve.png')}")
+    log_line(f"bundle: {bundle}")
+    log_line(f"curve:  {Storage().join(options.result.output, 'curve.png')}")
     return OK
 
 
@@ -121,8 +123,8 @@ def evaluate(args: Sequence[str]) -> int:
     from captionkit.evaluation.job import evaluate as judge
 
     judged = judge(options)
-    say(f"score card: {judged.markdown_uri}")
-    say(f"page:       {judged.page_uri}")
+    log_line(f"score card: {judged.markdown_uri}")
+    log_line(f"page:       {judged.page_uri}")
     return OK
 
 

@@ -15,7 +15,7 @@ from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.gallery import write_gallery
 from captionkit.model.search.options import SearchOptions
-from captionkit.progress import Meter, say
+from captionkit.progress import Meter, log_line
 from captionkit.scenes import draw_folder
 from captionkit.storage import Storage, StorageOptions
 from captionkit.table.runs import read_run_records
@@ -80,8 +80,8 @@ def attention(args: Sequence[str]) -> int:
     except ImageError as err:
         raise UsageError(f"{options.image}: {err}") from err
     storage.write(storage.normalize(options.picture), attention_picture(found))
-    say(f"caption: {found.caption}")
-    say(f"picture: {options.picture}")
+    log_line(f"caption: {found.caption}")
+    log_line(f"picture: {options.picture}")
     return OK
 
 
@@ -89,7 +89,7 @@ def gallery(args: Sequence[str]) -> int:
     """`captionkit gallery`; the exit code."""
     options = parse(GalleryOptions, "gallery", args)
     show_gallery(options.table, options.page, options.limit, Storage(options.storage))
-    say(f"page: {options.page}")
+    log_line(f"page: {options.page}")
     return OK
 
 
@@ -110,7 +110,7 @@ def scenes(args: Sequence[str]) -> int:
     """`captionkit scenes`; the exit code."""
     options = parse(ScenesOptions, "scenes", args)
     draw_scenes(options.output, options.count, options.seed, options.size)
-    say(f"{counted(options.count, 'scene')} in {options.output}")
+    log_line(f"{counted(options.count, 'scene')} in {options.output}")
     return OK
 
 

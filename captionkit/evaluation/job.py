@@ -17,7 +17,7 @@ from captionkit.evaluation.references import ReferenceSet, read_references
 from captionkit.metrics import Scorer, measure_usage
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
-from captionkit.progress import say
+from captionkit.progress import log_line
 from captionkit.storage import Storage, redact
 from captionkit.table.table import CaptionTable
 
@@ -48,15 +48,15 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     searches = make_searches(options.candidates, options.search)
     reference_set = read_references(options.corpus, storage)
     count = len(reference_set.references)
-    say(f"{counted(count, 'image')} to evaluate (split {options.corpus.split})")
+    log_line(f"{counted(count, 'image')} to evaluate (split {options.corpus.split})")
     if not count:
         raise UsageError(f"--limit {options.corpus.limit}: no image is left to evaluate")
     # Before captioning, which may take an hour: problems with Java or the references should show at once.
     with Scorer(reference_set.references, options.result.metrics) as scorer:
         if scorer.warning:
-            say(f"figures will not be comparable with published ones: {scorer.warning}")
+            log_line(f"figures will not be comparable with published ones: {scorer.warning}")
         for name, reason in scorer.absent.items():
-            say(f"{name} will be absent: {reason}")
+            log_line(f"{name} will be absent: {reason}")
         if options.candidates.table:
             candidates, source = _read_candidates(options.candidates.table, reference_set, storage)
         else:
@@ -122,7 +122,7 @@ def make_card(reference_set: ReferenceSet, candidates: Candidates, scorer: Score
         raise UsageError(f"no image could be captioned; {redact(name)}: {why}")
     decodings = []
     for name, captions in candidates.captions.items():
-        say(f"measuring {name}")
+        log_line(f"measuring {name}")
         seconds = candidates.seconds[name] / count if name in candidates.seconds else None
         usage = measure_usage(captions.values(), reference_set.training_captions)
         decodings.append(Decoding(name, captions, scorer.score(captions), usage, seconds))

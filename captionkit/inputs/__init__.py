@@ -10,7 +10,8 @@ from captionkit.lazy import lazy_names
 if TYPE_CHECKING:
     from captionkit.inputs.containers import BrokenContainer, ContainerOptions, EncodedImage, encoded_images
     from captionkit.inputs.ids import IdSet, image_id
-    from captionkit.inputs.listing import InputItem, Inputs
+    from captionkit.inputs.kinds import InputItem
+    from captionkit.inputs.listing import Inputs
     from captionkit.inputs.options import InputOptions
     from captionkit.inputs.tables import TableError, open_text
 
@@ -35,7 +36,7 @@ __getattr__ = lazy_names(
         "ContainerOptions": "containers",
         "EncodedImage": "containers",
         "IdSet": "ids",
-        "InputItem": "listing",
+        "InputItem": "kinds",
         "InputOptions": "options",
         "Inputs": "listing",
         "TableError": "tables",

@@ -18,7 +18,7 @@ from captionkit.errors import UsageError
 from captionkit.images.formats import identify
 from captionkit.images.types import ERROR_KINDS, ImageError, Limits
 from captionkit.inputs.ids import Ids, image_id
-from captionkit.inputs.listing import IMAGE_SUFFIXES, KEY_COLUMN, InputItem, passed_over
+from captionkit.inputs.kinds import IMAGE_SUFFIXES, KEY_COLUMN, InputItem, passed_over
 from captionkit.schema import source_name, stored_name
 from captionkit.storage import AddressError, Storage, StorageError, join_member, redact
 from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable

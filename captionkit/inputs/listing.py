@@ -8,14 +8,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.inputs.address_lists import AddressList, Row, address_column_of, shown
+from captionkit.inputs.kinds import (
+    IMAGE_SUFFIXES,
+    KEY_COLUMN,
+    REFUSED_SUFFIXES,
+    InputItem,
+    is_bookkeeping,
+    passed_over,
+    suffix_of,
+    without_query,
+)
 from captionkit.inputs.options import InputOptions
 from captionkit.inputs.tables import TableError, address_column, is_text, list_suffix, open_text
 from captionkit.schema import FOOTER, stored_name
@@ -36,45 +45,9 @@ from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import image_column
 
-_SUFFIXES = (
-    ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
-    ".j2c .jpc .jpf .jpx .jph .jhc .avif .avifs .heic .heif .mpo .dib .pcx .sgi .psd .jxl"
-)
-IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
-REFUSED_SUFFIXES = {
-    ".7z": "a 7-Zip archive",
-    ".rar": "a RAR archive",
-    ".arrow": "an Arrow file",
-    ".feather": "an Arrow file",
-    ".lance": "a Lance file",
-}
-"""What holds images and is not read; named as an input it is refused."""
-KEY_COLUMN = "__key__"
-"""WebDataset's name for what the members of one sample share; can be carried."""
 STAT_CHUNK = 4096
 _OWN = re.compile(r"(_runs|_lease)/|_probe-|(captions|compacted)-[^/]*\.parquet$")
 """What a run writes below its output folder."""
-
-
-class InputItem(NamedTuple):
-    """One line of the manifest before it is numbered: an image, or a container of images."""
-
-    uri: str
-    """The address to read, with its credentials if it has any. Never to be stored or shown: see `name`."""
-    version: str
-    size: int | None
-    kind: Literal["image", "tar", "parquet"] = "image"
-    row_groups: tuple[int, ...] = ()
-    """Rows of each row group of a Parquet file."""
-    carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
-    broken: bool = False
-    """A Parquet file that cannot be opened."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in the table: its address without passwords and signatures, so that an address that was
-        signed again is the same image."""
-        return public_uri(self.uri)
 
 
 @dataclass
@@ -166,7 +139,7 @@ class Inputs:
                 yield from self._entries(one)
             return
         if not literal:
-            named = bool(_suffix(uri)) and not is_pattern(_suffix(uri))
+            named = bool(suffix_of(uri)) and not is_pattern(suffix_of(uri))
             yield from ((entry, named) for entry in storage.glob(uri))
             return
         try:
@@ -179,7 +152,7 @@ class Inputs:
             raise
 
     def _entry(self, entry: Entry, named: bool) -> Iterable[InputItem]:
-        suffix = _suffix(entry.uri)
+        suffix = suffix_of(entry.uri)
         form = self.options.format
         if form == "images":
             return [InputItem(entry.uri, entry.version, entry.size)]
@@ -282,7 +255,7 @@ class Inputs:
 
     def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[InputItem]:
         """Items of listed addresses; relative ones are relative to the list's own folder."""
-        folder = posixpath.dirname(_without_query(where))
+        folder = posixpath.dirname(without_query(where))
         rows = iter(rows)
         while chunk := list(islice(rows, STAT_CHUNK)):
             named = [(uri, carried) for uri, carried in chunk if uri]
@@ -305,11 +278,11 @@ class Inputs:
                 entry = slashed if slashed.version or slashed.size is not None else entry
             found = False
             for below in self._below(entry.uri, spelling) if not entry.version else ():
-                if _suffix(below.uri) in IMAGE_SUFFIXES or _suffix(below.uri) in (*SHARD_SUFFIXES, ".parquet"):
+                if suffix_of(below.uri) in IMAGE_SUFFIXES or suffix_of(below.uri) in (*SHARD_SUFFIXES, ".parquet"):
                     found = True
                     yield from self._container_or_image(below, carried)
                 elif not self._is_own(below.uri):
-                    self.ignored[_suffix(below.uri)] += 1
+                    self.ignored[suffix_of(below.uri)] += 1
             if found:
                 return
         yield from self._container_or_image(entry, carried)
@@ -321,14 +294,14 @@ class Inputs:
         try:
             if is_pattern(uri):
                 yield from self.storage.glob(uri)
-            elif (spelling.endswith("/") or not _suffix(uri)) and self.storage.is_folder(uri):
+            elif (spelling.endswith("/") or not suffix_of(uri)) and self.storage.is_folder(uri):
                 yield from self.storage.list(uri)
         except (StorageError, UsageError) as err:
             if isinstance(err, StorageError) and err.fatal:
                 raise
 
     def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[InputItem]:
-        suffix = _suffix(entry.uri)
+        suffix = suffix_of(entry.uri)
         if suffix in SHARD_SUFFIXES:
             yield from self._tar(entry.uri, entry.version, entry.size)
         elif suffix == ".parquet" and (entry.version or not self.options.stat_listed):
@@ -405,33 +378,6 @@ class Inputs:
                 yield uri, shown(values, column)
 
 
-_BOOKKEEPING = frozenset(
-    ["readme", "license", "licence", "copying", "notice", "authors", "changelog", "makefile", "dockerfile"]
-)
-
-
-def is_bookkeeping(uri: str) -> bool:
-    """Whether a file is what tools and people leave beside data: Spark's `_SUCCESS`, `_metadata` and `x_$folder$`,
-    Delta's log, a README. An image or a shard by its suffix never is."""
-    name = posixpath.basename(uri).lower()
-    suffix = _suffix(uri)
-    if suffix in IMAGE_SUFFIXES or suffix in SHARD_SUFFIXES:
-        return False
-    return (
-        name.startswith("_")
-        or name.endswith("_$folder$")
-        or name in _BOOKKEEPING
-        or "/_delta_log/" in uri
-        or "/_temporary/" in uri
-    )
-
-
-def passed_over(files: Counter[str]) -> str:
-    """`3 files: 2 × .txt, 1 × .json`, the most common first."""
-    kinds = ", ".join(f"{n:,} × {suffix}" for suffix, n in files.most_common())
-    return f"{counted(files.total(), 'file')}: {kinds}"
-
-
 def _text_columns(schema: pa.Schema) -> list[str]:
     found = []
     for column in schema:
@@ -439,14 +385,3 @@ def _text_columns(schema: pa.Schema) -> list[str]:
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             found.append(column.name)
     return found
-
-
-def _without_query(uri: str) -> str:
-    return uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri
-
-
-def _suffix(uri: str) -> str:
-    """The suffix of an address, lower case, with its dot; of `.tar.gz` both; of a URL without its query."""
-    name = posixpath.basename(_without_query(uri)).lower()
-    stem, suffix = posixpath.splitext(name)
-    return f".tar{suffix}" if stem.endswith(".tar") and f".tar{suffix}" in SHARD_SUFFIXES else suffix

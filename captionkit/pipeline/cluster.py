@@ -21,7 +21,7 @@ from captionkit.errors import UsageError
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.ray_address import await_head, check_ray, named_cluster, temporary_folder
 from captionkit.pipeline.worker_lines import quieten
-from captionkit.progress import say
+from captionkit.progress import log_line
 from captionkit.search_path import safe_environment
 from captionkit.storage import StorageError
 
@@ -104,7 +104,7 @@ def _join(address: str, source: str) -> None:
     """The cluster at an address."""
     await_head(address, source)
     if address.startswith("ray://"):
-        say(f"waiting up to 30 s for the Ray client server at {address} ({source})")
+        log_line(f"waiting up to 30 s for the Ray client server at {address} ({source})")
     own = str(Path(captionkit.__file__).resolve().parent.parent)
     installed = own in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     try:
@@ -181,7 +181,7 @@ def require_gpus(each: float, option: str, connection: Connection, count: int = 
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         why = f", by CUDA_VISIBLE_DEVICES={visible}" if visible is not None else ""
         raise UsageError(f"{option}: wants {wanted}, and Ray sees {there} on this machine{why}")
-    say(
+    log_line(
         f"waiting for a node with {wanted} ({option}): of {len(nodes)} in the cluster now, the largest has {there}. "
         "Where none is ever added this waits for ever; Ctrl-C stops it"
     )

@@ -16,7 +16,8 @@ import ray
 
 from captionkit.config import to_config
 from captionkit.counting import counted
-from captionkit.inputs.listing import Inputs, passed_over
+from captionkit.inputs.kinds import passed_over
+from captionkit.inputs.listing import Inputs
 from captionkit.model.bundle_files import BundleError, read_files
 from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
@@ -29,7 +30,7 @@ from captionkit.pipeline.preflight import check_carry, check_options, check_same
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
-from captionkit.progress import Meter, say
+from captionkit.progress import Meter, log_line
 from captionkit.schema import schema_with
 from captionkit.storage import Storage, StorageError
 from captionkit.table.failures import failed_rows
@@ -100,7 +101,7 @@ class CaptionJob:
             {"fingerprint": self.fingerprint, "uri": options.captioner.model, "note": captioner.note},
         )
         if captioner.note:
-            say(f"captioner {self.fingerprint}: {captioner.note}")
+            log_line(f"captioner {self.fingerprint}: {captioner.note}")
 
     @property
     def record_uri(self) -> str:
@@ -179,7 +180,7 @@ class CaptionJob:
             "retried": retried,
         }
         self.record.pass_over(manifest.passed_over)
-        say(_summary(manifest, inputs))
+        log_line(_summary(manifest, inputs))
         return listed
 
     def _caption(self, listed: _Listed) -> None:
@@ -269,10 +270,10 @@ class CaptionJob:
             record.measure(first, first_rows)
         duplicates = record.counts["duplicates"] - manifest.duplicates
         if duplicates:
-            say(f"{duplicates:,} members of shards have the name of one before them (one row each)")
+            log_line(f"{duplicates:,} members of shards have the name of one before them (one row each)")
         in_shards = Counter(record.passed_over) - manifest.passed_over
         if in_shards:
-            say(f"passed over in shards {passed_over(in_shards)}")
+            log_line(f"passed over in shards {passed_over(in_shards)}")
 
 
 @contextmanager

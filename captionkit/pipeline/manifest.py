@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from cryptography.fernet import Fernet
 
 from captionkit.inputs.ids import Ids, IdSet, image_id
-from captionkit.inputs.listing import InputItem, Inputs
+from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.listing import Inputs
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
 from captionkit.storage import Storage, StorageOptions
 from captionkit.table.table import CaptionTable, TableFile, container_of

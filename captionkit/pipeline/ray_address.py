@@ -10,7 +10,7 @@ import tempfile
 import time
 
 from captionkit.errors import UsageError
-from captionkit.progress import say
+from captionkit.progress import log_line
 
 HEAD_SECONDS = 30.0
 """How long a head that does not answer is waited for; one that has just been started needs some seconds."""
@@ -75,7 +75,7 @@ def await_head(address: str, source: str, seconds: float = HEAD_SECONDS) -> None
                     f"Give the HOST:PORT that `ray start --head` printed. {_leave_out(source)}"
                 ) from err
             if not told:
-                say(f"waiting up to {seconds:.0f} s for the Ray head at {address} ({source}): {why}")
+                log_line(f"waiting up to {seconds:.0f} s for the Ray head at {address} ({source}): {why}")
                 told = True
             time.sleep(min(1.0, seconds))
     if not os.environ.get("RAY_USE_TLS") and not _speaks_grpc(f"{match['host']}:{port}"):

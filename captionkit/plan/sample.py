@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from captionkit.errors import UsageError
 from captionkit.images import ImageError, decode
 from captionkit.inputs.containers import ContainerOptions, encoded_images
-from captionkit.inputs.listing import InputItem, Inputs
+from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.listing import Inputs
 from captionkit.model.captioner import Captioner
 from captionkit.plan.options import PlanOptions
 from captionkit.storage import AddressError, Storage, StorageError, split_member

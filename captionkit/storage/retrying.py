@@ -61,7 +61,7 @@ class Retries:
         self.wary = wary
         self._budget = float(CAPACITY)
         self._answered: float | None = None
-        self._said = -_WORDS_EVERY_S
+        self._logged = -_WORDS_EVERY_S
         self._lock = threading.Lock()
 
     def call(
@@ -89,7 +89,7 @@ class Retries:
                     raise self._given_up(error, failed, asked, answers) from error.__cause__
                 failed += 1
                 _count(error.fault)
-                self._say(error)
+                self._log_retry(error)
             else:
                 with self._lock:
                     self._answered = time.monotonic()
@@ -124,13 +124,13 @@ class Retries:
         tried = f"; gave up after {failed + 1} tries in {now - asked:.0f} s" if failed else ""
         return StorageError(error.kind, error.message + tried, fatal, error.fault, error.after)
 
-    def _say(self, error: StorageError) -> None:
+    def _log_retry(self, error: StorageError) -> None:
         """A line in the log, now and then: whoever waits wants to know for what."""
         now = time.monotonic()
         with self._lock:
-            if now - self._said < _WORDS_EVERY_S:
+            if now - self._logged < _WORDS_EVERY_S:
                 return
-            self._said = now
+            self._logged = now
         _log.warning("%s; trying again for up to %.0f s", error, self.seconds)
 
 

@@ -20,7 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from captionkit.errors import UsageError
 from captionkit.inputs.containers import CONTAINER_ERRORS, image_members
 from captionkit.inputs.ids import image_id
-from captionkit.inputs.listing import InputItem, Inputs, passed_over
+from captionkit.inputs.kinds import InputItem, passed_over
+from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.storage import Storage, StorageError, StorageOptions, join_member, public_uri, redact
 from captionkit.storage.archives import listing

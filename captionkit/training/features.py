@@ -28,7 +28,8 @@ from ray.data.datasource import ReadTask
 
 from captionkit.counting import counted
 from captionkit.images import Limits
-from captionkit.inputs.listing import InputItem, Inputs
+from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.pipeline.caption_actor import pixels_of
@@ -36,7 +37,7 @@ from captionkit.pipeline.cluster import Pool
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.manifest import delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.stream import caption_stream
-from captionkit.progress import Meter, say
+from captionkit.progress import Meter, log_line
 from captionkit.storage import Storage, StorageOptions, split_member
 from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable, Footer
@@ -160,7 +161,7 @@ def make_features(
                 with Meter("pixels" if pixels else "features", "images", total, progress_seconds) as meter:
                     _write(caption_stream(manifest.units, fetch, pool, _Encode, arguments, batch_size), writer, meter)
             else:
-                say(f"features: {counted(len(images), 'image')}, all computed before ({key})")
+                log_line(f"features: {counted(len(images), 'image')}, all computed before ({key})")
         finally:
             delete_manifest(manifest.units, storage)
     table = CaptionTable(table.uri, storage)

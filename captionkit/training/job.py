@@ -21,7 +21,7 @@ from captionkit.pipeline.cluster import Connection, connect, node_cpus, plan_poo
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.run_record import now, versions
-from captionkit.progress import say
+from captionkit.progress import log_line
 from captionkit.storage import Storage, StorageError, public_uri
 from captionkit.table.lease import Lease
 from captionkit.training.batches import Examples
@@ -76,11 +76,11 @@ class TrainJob:
         """
         options, storage, output = self.options, self.storage, self.output
         corpus = read_training_corpus(options.corpus, storage)
-        say(corpus.report)
+        log_line(corpus.report)
         storage.write(storage.join(output, "corpus.txt"), (corpus.report + "\n").encode())
         teacher = _teacher_captions(options, corpus, storage)
         networks = make_networks(options, corpus, storage)
-        say(_summary(options, corpus, networks))
+        log_line(_summary(options, corpus, networks))
         _write_record(self.record, output, storage)
         with Lease(output, storage, f"training-{secrets.token_hex(3)}"):
             connection = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
@@ -118,7 +118,7 @@ def _teacher_captions(options: TrainOptions, corpus: TrainingCorpus, storage: St
     if not options.corpus.teacher:
         return None
     teacher = read_teacher_captions(corpus.train, options.corpus.teacher, options.corpus.teacher_captions, storage)
-    say(f"teacher: {teacher.report}")
+    log_line(f"teacher: {teacher.report}")
     return teacher
 
 
@@ -153,7 +153,7 @@ def _train(training: _Training) -> None:
             "steps": result.steps,
             "epochs": result.points[-1]["epoch"],
         }
-        say(f"{stage.name}: best dev CIDEr-D {result.cider:.1f} at step {result.best_step:,}")
+        log_line(f"{stage.name}: best dev CIDEr-D {result.cider:.1f} at step {result.best_step:,}")
         _save(training, curves)
     if options.result.neighbours:
         _save(training, curves, _make_consensus(training))
@@ -209,7 +209,7 @@ def _features(training: _Training, pixels: bool) -> FeatureSet:
         progress_seconds=options.progress_seconds,
     )
     for uri, reason in list(features.failed.items())[:FAILURES_SHOWN]:
-        say(f"left out: {uri}: {reason}")
+        log_line(f"left out: {uri}: {reason}")
     training.record["failed_images"] = len(features.failed)
     return features
 

@@ -13,7 +13,7 @@ from captionkit.model.bundle import read_weights
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import DECODERS, Decoder, build_decoder
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
-from captionkit.progress import say
+from captionkit.progress import log_line
 from captionkit.storage import Storage
 from captionkit.training.corpus import TrainingCorpus
 from captionkit.training.options import NetworkOptions, TrainOptions
@@ -83,7 +83,7 @@ def _make_decoder(
     }
     if options.corpus.glove is not None:
         glove = read_glove(options.corpus.glove, vocabulary.words, counts=corpus.counts, storage=storage)
-        say(str(glove))
+        log_line(str(glove))
         vectors = torch.from_numpy(glove.matrix)
         config["embed_size"] = vectors.shape[1]
     torch.manual_seed(options.steps.seed)

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.errors import UsageError
-from captionkit.inputs.listing import InputItem, Inputs, passed_over
+from captionkit.inputs.kinds import InputItem, passed_over
+from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.inputs.tables import TABLE_SUFFIXES, list_suffix
 from captionkit.storage import Storage, split_member
