@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.images import Decoded, Limits, Preprocessing, Sandbox, parent
+from captionkit.images import Decoded, Limits, Preprocessing, Sandbox, decoder_process
 from captionkit.search_path import safe_environment, safe_search_path
 from tests.support.archive import jpeg
 
@@ -61,7 +61,7 @@ def test_the_decoding_child_runs_no_file_of_the_current_folder(
     monkeypatch.setattr(sys, "path", ["", str(photos), *sys.path])
     if not safe:
         environment = {"PYTHONPATH": safe_environment()["PYTHONPATH"], "PYTHONSAFEPATH": ""}
-        monkeypatch.setattr(parent, "safe_environment", lambda: environment)
+        monkeypatch.setattr(decoder_process, "safe_environment", lambda: environment)
     sandbox = Sandbox(Preprocessing(64, 72), Limits(), threads=1)
     try:
         assert isinstance(sandbox.decode_many([jpeg(1)])[0], Decoded)
