@@ -45,7 +45,7 @@ from captionkit.table.writer import TableWriter
 from captionkit.training.feature_cache import FeatureCache, write_feature_cache
 
 STORED_COLUMNS = ["uri", "image_id", "values", "error_kind", "error"]
-COPIED_COLUMNS = ["uri", "image_id", "version", "total", "error_kind", "error"]
+COPIED_COLUMNS = ["uri", "image_id", "version", "container_rows", "error_kind", "error"]
 STAT_CHUNK = 4096
 """Images whose size and version are asked for together."""
 READ_CPUS = 0.1

@@ -79,5 +79,5 @@ def test_a_list_whose_images_are_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "some").mkdir()
     for number in range(10):
         (tmp_path / "some" / f"p{number}.jpg").touch()
-    with pytest.raises(UsageError, match=r"--dev-list .*dev.txt: not one image of this list is there"):
+    with pytest.raises(UsageError, match=r"--dev-list .*dev.txt: no image of this list was found"):
         with_lists(tmp_path, None, "p20.jpg\n", (str(tmp_path / "some"),))
