@@ -1,9 +1,9 @@
 """How much of what a caption job moves goes over the network: three nodes, and what their object stores sent.
 
-    python benchmarks/locality.py                # 600 drawn pictures, three nodes of two CPUs on this machine
+    python benchmarks/locality.py                # 600 drawn images, three nodes of two CPUs on this machine
     python benchmarks/locality.py --actors 1:1   # one captioner for all fetch tasks
 
-Prints the bytes of decoded pictures that fetch tasks made, and the bytes that nodes pushed to one another, as Ray's own
+Prints the bytes of decoded images that fetch tasks made, and the bytes that nodes pushed to one another, as Ray's own
 metric `object_manager_bytes` counts them (the bundle, which every node with an actor gets once, among them).
 """
 

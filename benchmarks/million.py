@@ -1,7 +1,7 @@
 """A table of a million rows: how memory and rate stand over the whole run, and what comes after it.
 
-A caption job with everything real but the captioner: a stub that says the same of every picture, so that what is
-measured is the pipeline. Pictures are tiny, and links to two hundred different files. In order:
+A caption job with everything real but the captioner: a stub that captions every image alike, so that what is
+measured is the pipeline. Images are tiny, and links to two hundred different files. In order:
 
 1. the run: rows, seconds, memory of the driver and of the workers every few seconds, as CSV, and their curves;
 2. the same command again, with nothing to do;
@@ -35,7 +35,7 @@ import ray
 import tyro
 from _report import Row, report
 
-PICTURES = 200
+IMAGES_DRAWN = 200
 SIZE = 32
 MIB = 2**20
 
@@ -45,7 +45,7 @@ class Options:
     """Rows against seconds and memory, of a run, a rerun, an anti-join and a check."""
 
     rows: int = 1_000_000
-    """Pictures of the run."""
+    """Images of the run."""
     ids: int = 10_000_000
     """Rows of the table that is joined and checked; 0 leaves that out."""
     seconds: float = 5.0
@@ -57,12 +57,12 @@ class Options:
     """What the anti-join and the check may take."""
     fetch_threads: int = 16
     folder: str | None = None
-    """Where pictures and tables lie; by itself a temporary folder, which is removed."""
+    """Where images and tables lie; default: a temporary folder, which is removed."""
     json: str | None = None
     """Also write the table, with the machine's facts, to this file."""
 
 
-class Said(NamedTuple):
+class StubCaption(NamedTuple):
     text: str
     score: float
 
@@ -73,20 +73,20 @@ class Stub:
     def __init__(self, fingerprint: str, preprocessing: Any) -> None:
         self.fingerprint, self.preprocessing = fingerprint, preprocessing
 
-    def describe(self, pixels: Any, *_: Any, **__: Any) -> list[list[Said]]:
-        return [[Said("a small picture of something", -0.5)] for _ in range(len(pixels))]
+    def caption_pixels(self, pixels: Any, *_: Any, **__: Any) -> list[list[StubCaption]]:
+        return [[StubCaption("a small image of something", -0.5)] for _ in range(len(pixels))]
 
 
-def make_pictures(folder: Path, count: int) -> None:
-    """`count` pictures in folders of a thousand, as links to some of them."""
+def make_images(folder: Path, count: int) -> None:
+    """`count` images in folders of a thousand, as links to some of them."""
     import io
 
     from captionkit.scenes.drawing import draw
     from captionkit.scenes.scene import random_scene
 
-    seen = folder.parent / "pictures"
+    seen = folder.parent / "drawn"
     seen.mkdir(parents=True)
-    for seed in range(PICTURES):
+    for seed in range(IMAGES_DRAWN):
         buffer = io.BytesIO()
         draw(random_scene(seed), 48).save(buffer, "JPEG", quality=80)
         (seen / str(seed)).write_bytes(buffer.getvalue())
@@ -94,7 +94,7 @@ def make_pictures(folder: Path, count: int) -> None:
         place = folder / f"{number // 1000:05d}"
         if number % 1000 == 0:
             place.mkdir(parents=True)
-        os.link(seen / f"{number % PICTURES}", place / f"{number:08d}.jpg")
+        os.link(seen / f"{number % IMAGES_DRAWN}", place / f"{number:08d}.jpg")
 
 
 # The run
@@ -189,7 +189,7 @@ def make_table(output: Path, listing: Path, count: int) -> None:
         uris = [f"s3://archive/{n // 10_000:05d}/{n:09d}.jpg" for n in range(start, min(count, start + 500_000))]
         same: dict[str, Any] = {
             "status": "captioned",
-            "caption": "a small picture of something",
+            "caption": "a small image of something",
             "score": -0.5,
             "width": 48,
             "height": 48,
@@ -252,8 +252,8 @@ def again(folder: str, output: str) -> str:
 
 def _apart(send: Any, action: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     start = time.perf_counter()
-    said = action(*arguments)
-    send.send((said, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
+    result = action(*arguments)
+    send.send((result, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
 
 
 def measured(action: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
@@ -263,11 +263,11 @@ def measured(action: Callable[..., Any], *arguments: Any) -> tuple[Any, float, f
     process.start()
     theirs.close()
     try:
-        said: tuple[Any, float, float] = ours.recv()
+        result: tuple[Any, float, float] = ours.recv()
     except EOFError:
         sys.exit(f"{action.__name__} failed")
     process.join()
-    return said
+    return result
 
 
 def run_job(folder: str, output: str, options: Options) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def main(options: Options) -> None:
     too_much = False
     try:
         if options.rows:
-            make_pictures(home / "in", options.rows)
+            make_images(home / "in", options.rows)
             did, seconds, _ = measured(run_job, str(home / "in"), str(home / "out"), options)
             assert did["rows"] == options.rows
             assert did["failed"] == 0
@@ -318,14 +318,14 @@ def main(options: Options) -> None:
             print(f"{did['rows'] / seconds:,.0f} rows a second; seconds of stages: {took}", flush=True)
             rows.append({"what": f"{did['rows']:,} rows captioned", "seconds": seconds, "peak memory, MiB": None})
             draw_curves(options)
-            said, seconds, peak = measured(again, str(home / "in"), str(home / "out"))
-            rows.append({"what": said, "seconds": seconds, "peak memory, MiB": peak})
+            result, seconds, peak = measured(again, str(home / "in"), str(home / "out"))
+            rows.append({"what": result, "seconds": seconds, "peak memory, MiB": peak})
         if options.ids:
             table, listing = home / "table", home / "list.parquet"
             make_table(table, listing, options.ids)
             for action in (join, prove):
-                said, seconds, peak = measured(action, table, listing)
-                rows.append({"what": said, "seconds": seconds, "peak memory, MiB": peak})
+                result, seconds, peak = measured(action, table, listing)
+                rows.append({"what": result, "seconds": seconds, "peak memory, MiB": peak})
                 too_much |= peak > options.limit_gib * 1024
     finally:
         if options.folder is None:

@@ -3,7 +3,7 @@
 - `job`: captionkit's caption job.
 - `loader`: a plain DataLoader with worker processes that decode, a loop that captions. No rows, no table, no faults
   borne: what one machine could do at best.
-- `naive`: `ray.data.read_images(...).map_batches(...).write_parquet(...)`, as the documentation teaches it.
+- `naive`: `ray.data.read_images(...).map_batches(...).write_parquet(...)`, as the documentation shows it.
 
 All three use one bundle, one search, one batch size. Each runs on a small and on a large number of images, in turn, and
 its steady rate is the slope between the two, so that starting up does not count. What is printed are ratios of the
@@ -34,13 +34,13 @@ class Options:
     """Steady rates of the caption job, a DataLoader loop and a naive Ray Data job."""
 
     model: str | None = None
-    """Bundle; by itself the embedded one."""
+    """Bundle. Default: the embedded one."""
     images: int = 2000
     """Images in the large run."""
     small: int = 500
     """Images in the small run."""
     size: int = 480
-    """Side of the pictures in pixels."""
+    """Side of the images in pixels."""
     beam: int = 3
     batch_size: int = 64
     rounds: int = 3
@@ -54,19 +54,19 @@ class Options:
 
 
 def make_images(folder: Path, count: int, size: int) -> None:
-    """`count` JPEGs, of 200 different pictures: drawing takes longer than captioning."""
+    """`count` JPEGs, of 200 different images: drawing takes longer than captioning."""
     import io
 
     from captionkit.scenes import draw, random_scene
 
     folder.mkdir(parents=True)
-    pictures = []
+    images = []
     for seed in range(min(count, 200)):
         buffer = io.BytesIO()
         draw(random_scene(seed), size).save(buffer, "JPEG", quality=90)
-        pictures.append(buffer.getvalue())
+        images.append(buffer.getvalue())
     for number in range(count):
-        (folder / f"{number:05d}.jpg").write_bytes(pictures[number % len(pictures)])
+        (folder / f"{number:05d}.jpg").write_bytes(images[number % len(images)])
 
 
 def run_job(options: Options) -> float:

@@ -49,7 +49,7 @@ class Options:
 
 
 def make_corpus(folder: Path) -> None:
-    """Small pictures, and captions of words as frequent as words are (Zipf), 8 to 14 to a caption as in Flickr8k."""
+    """Small images, and captions of words as frequent as words are (Zipf), 8 to 14 to a caption as in Flickr8k."""
     rng = np.random.default_rng(0)
     words = [f"w{number}" for number in range(WORDS)]
     chances = 1 / np.arange(1, WORDS + 1)
@@ -60,8 +60,8 @@ def make_corpus(folder: Path) -> None:
             name = f"{number:04d}.jpg"
             Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / name)
             for _ in range(PER_IMAGE):
-                said = rng.choice(words, rng.integers(8, 15), p=chances / chances.sum())
-                rows.writerow([name, " ".join(said)])
+                chosen = rng.choice(words, rng.integers(8, 15), p=chances / chances.sum())
+                rows.writerow([name, " ".join(chosen)])
     (folder / "dev.txt").write_text("0000.jpg\n0001.jpg\n")
 
 

@@ -34,7 +34,7 @@ class Options:
     address: str = "http://127.0.0.1:8265"
     """The cluster's dashboard. `ray dashboard cluster.yaml` brings it here."""
     submission_id: str | None = None
-    """A name for the job, so that other programs can find it. By itself Ray makes one up."""
+    """A name for the job, so that other programs can find it. Default: Ray makes one up."""
     install: bool = False
     """Install what `deploy/requirements.txt` lists, for this job, on machines that lack it. Ray must be there."""
     wait: bool = True

@@ -44,7 +44,7 @@ class Stub:
         self.preprocessing = SimpleNamespace(size=size)
         self.quick = Path(folder, QUICK)
 
-    def describe(self, pixels: Any, *_: Any, **__: Any) -> list[list[Said]]:
+    def caption_pixels(self, pixels: Any, *_: Any, **__: Any) -> list[list[Said]]:
         if not self.quick.exists():
             time.sleep(SECONDS * len(pixels))
         return [[Said("a picture", -1.0)] for _ in pixels]
