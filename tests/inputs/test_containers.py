@@ -251,7 +251,7 @@ def test_members_are_images_by_name_or_content_and_others_are_counted(folder: Fo
     row = {"uri": shard, "version": "", "read_uri": None}
     found = list(read_tar(row, STORAGE, options().containers, np.empty(0, np.int64)))
     assert [source.uri for source in found] == [f"{shard}#{name}" for name in names]
-    assert found[-1].total == 4
+    assert found[-1].container_rows == 4
     assert found[-1].passed_over == {".json": 2, ".cls": 1, ".txt": 1}
 
 
@@ -260,5 +260,5 @@ def test_a_shard_without_an_image_is_a_failed_row(folder: Folder) -> None:
     row = {"uri": shard, "version": "", "read_uri": None}
     (broken,) = read_tar(row, STORAGE, options().containers, np.empty(0, np.int64))
     assert isinstance(broken, BrokenContainer)
-    assert (broken.uri, broken.kind, broken.total) == (shard, "not_an_image", 1)
+    assert (broken.uri, broken.kind, broken.container_rows) == (shard, "not_an_image", 1)
     assert broken.error == "there is no image in this shard: 2 files: 1 × .txt, 1 × .json"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from captionkit.images import Preprocessing
 from captionkit.model.encoders import tiny_resnet
+from captionkit.model.encoders.efficientnet_lite import SIZES
 from captionkit.model.encoders.encoder import Encoder, EncoderError, Output
 from captionkit.model.encoders.layers import remove_classifier
 from captionkit.model.encoders.networks import (
@@ -17,7 +18,7 @@ from captionkit.model.encoders.networks import (
     check_name,
     torchvision_models,
 )
-from captionkit.model.encoders.weights import download_weights, load_weights
+from captionkit.model.encoders.weights import WEIGHTS, download_weights, load_weights, package_weights
 
 
 def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
@@ -31,6 +32,12 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
         # The whole image, not its centre.
         side = size or tiny_resnet.SIZE
         return Preprocessing(size=side, resize=side, mode="squash")
+    if name in SIZES:
+        side = size or SIZES[name].image
+        # (pixel - 127) / 128, and the centre of 7/8, as it was trained.
+        return Preprocessing(
+            size=side, resize=round(side / 0.875), interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+        )
     # Read from the description of the weights: nothing is downloaded.
     transforms = torchvision_models().get_model_weights(name).DEFAULT.transforms()
     own_size, resize = transforms.crop_size[0], transforms.resize_size[0]
@@ -56,9 +63,10 @@ def build_encoder(
     """Build an encoder, in fp32, channels_last and eval mode.
 
     Args:
-        name: as torchvision names its models: "resnet50", "vgg16", "squeezenet1_1" …
+        name: as torchvision names its models: "resnet50", "vgg16", "squeezenet1_1" …; or "efficientnet_lite0" to 4.
         output: "pooled" or "grid".
-        weights: "pretrained" (torchvision's best, downloaded once), "none" (random), or a state dict with
+        weights: "pretrained" (torchvision's best, downloaded once; of EfficientNet-Lite the Python package's),
+            "package" (of a Python package, see `package_weights`), "none" (random), or a state dict with
             torchvision's keys, of any float dtype, with the classifier's keys or without.
         preprocessing: another geometry or normalisation than `default_preprocessing`'s.
         layer: read the feature map after this layer ("layer3", "features.28") instead of the last one.
@@ -73,9 +81,13 @@ def build_encoder(
         raise EncoderError(f'an encoder\'s output is "pooled" or "grid", not {output!r}')
     if grid is not None and (output != "grid" or grid < 1):
         raise EncoderError(f"grid={grid} is for grid features, and at least 1")
-    if isinstance(weights, str) and weights not in ("pretrained", "none"):
-        raise EncoderError(f'weights are "pretrained", "none" or a state dict, not {weights!r}')
-    state = download_weights(name) if weights == "pretrained" else weights
+    if isinstance(weights, str) and weights not in WEIGHTS:
+        raise EncoderError(f'weights are "pretrained", "package", "none" or a state dict, not {weights!r}')
+    state: str | Mapping[str, Tensor] = weights
+    if weights == "package" or (weights == "pretrained" and name in SIZES):
+        state = package_weights(name)
+    elif weights == "pretrained":
+        state = download_weights(name)
     network = build_network(name) if state == "none" else build_empty_network(name)
     complete_keys = set(network.state_dict())
     config = {"name": name, "output": output, "layer": layer, **({"grid": grid} if grid else {})}

@@ -1,4 +1,4 @@
-"""The networks by name: torchvision's, and tiny_resnet."""
+"""The networks by name: torchvision's, EfficientNet-Lite, and tiny_resnet."""
 
 import difflib
 from types import ModuleType
@@ -7,11 +7,12 @@ from typing import Final, cast
 import torch
 from torch import nn
 
+from captionkit.model.encoders.efficientnet_lite import SIZES, EfficientNetLite
 from captionkit.model.encoders.encoder import EncoderError
 from captionkit.model.encoders.tiny_resnet import TinyResNet
 
 TINY_RESNET: Final = "tiny_resnet"
-"""The one network that is not torchvision's."""
+"""The embedded captioner's network."""
 PORTED: Final = ("googlenet", "inception_v3")
 """Networks whose weights come from TensorFlow, have auxiliary heads, and expect pixels from -1 to 1."""
 _TRANSFORMERS: Final = ("vit_", "swin_", "maxvit")
@@ -26,26 +27,32 @@ def torchvision_models() -> ModuleType:
 
 
 def encoder_names() -> list[str]:
-    """The networks that can be encoders: torchvision's classification CNNs, and `tiny_resnet`."""
+    """The networks that can be encoders: torchvision's classification CNNs, EfficientNet-Lite, and `tiny_resnet`."""
     models = torchvision_models()
-    return [TINY_RESNET, *(name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS))]
+    return [
+        TINY_RESNET,
+        *SIZES,
+        *(name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS)),
+    ]
 
 
 def check_name(name: str) -> None:
     """Raise EncoderError for a name that is not in `encoder_names`."""
-    if name == TINY_RESNET or name in (names := encoder_names()):
+    if name == TINY_RESNET or name in SIZES or name in (names := encoder_names()):
         return
     models = torchvision_models()
     if name in models.list_models(module=models):
         raise EncoderError(f"{name} is a transformer; encoders are convolutional networks: {', '.join(names)}")
     close = difflib.get_close_matches(name, names, n=4) or names
-    raise EncoderError(f"torchvision has no classification network {name!r}; there are: {', '.join(close)}")
+    raise EncoderError(f"there is no classification network {name!r}; close to it: {', '.join(close)}")
 
 
 def build_network(name: str) -> nn.Module:
     """The complete network with random weights, without auxiliary heads."""
     if name == TINY_RESNET:
         return TinyResNet()
+    if name in SIZES:
+        return EfficientNetLite(name)
     options = {"aux_logits": False, "init_weights": True} if name in PORTED else {}
     network: nn.Module = torchvision_models().get_model(name, weights=None, **options)
     return network

