@@ -22,10 +22,12 @@ from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
+from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.preflight import check_carry, check_options, check_same_maker
+from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
@@ -195,14 +197,22 @@ class CaptionJob:
                 pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
                 record.write(self.storage, self.record_uri, listed.schema)
-                dataset = self._dataset(listed, pool)
+                machines, hours = Machines(pool), options.cluster.wait_for_machines
+                listen().on_failed_start = machines.failed_start
+                dataset = self._dataset(listed, pool, machines)
                 record.spend("starting", time.monotonic() - start)
-                self._consume(dataset, listed)
+                with Waiting(pool, hours) as waiting:
+                    try:
+                        self._consume(dataset, listed, waiting)
+                    except Exception as err:
+                        raise machines.explain(no_progress(err, waiting, hours)) from err
+                    finally:
+                        record.failed_machines = machines.failed()
         finally:
             if connection != "found":
                 ray.shutdown()
 
-    def _dataset(self, listed: _Listed, pool: Pool) -> ray.data.Dataset:
+    def _dataset(self, listed: _Listed, pool: Pool, machines: Machines) -> ray.data.Dataset:
         options, manifest = self.options, listed.manifest
         inputs = options.inputs
         fetch = FetchOptions(
@@ -225,9 +235,18 @@ class CaptionJob:
             carry=fetch.carry,
         )
         batch_size = options.captioner.images_at_once(pool.gpus > 0)
-        return caption_stream(manifest.units, fetch, pool, self.actor, (ray.put(self.files), actor), batch_size)
+        return caption_stream(
+            manifest.units,
+            fetch,
+            pool,
+            self.actor,
+            (ray.put(self.files), actor),
+            batch_size,
+            wait_hours=options.cluster.wait_for_machines,
+            machines=machines,
+        )
 
-    def _consume(self, dataset: ray.data.Dataset, listed: _Listed) -> None:
+    def _consume(self, dataset: ray.data.Dataset, listed: _Listed, waiting: Waiting) -> None:
         options, record, manifest = self.options.table, self.record, listed.manifest
         footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in listed.carry.items()})
         writer = TableWriter(
@@ -246,6 +265,7 @@ class CaptionJob:
         try:
             with Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter:
                 for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    waiting.rows_came()
                     record.add(rows)
                     metrics.add(rows)
                     if not first_rows:

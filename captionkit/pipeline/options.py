@@ -11,6 +11,9 @@ from captionkit.inputs.options import InputOptions
 from captionkit.model.search.options import SearchOptions
 from captionkit.storage import StorageOptions
 
+WAIT_HOURS = 12.0
+"""A night: machines that are scarce in the evening may come in the small hours. Ray Data alone waits half an hour."""
+
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -73,6 +76,9 @@ class ClusterOptions:
     address: str | None = None
     """Ray cluster to join, `auto` for one running on this machine. Default: the one named by RAY_ADDRESS (as in
     `ray job submit`), else a Ray of its own for this run."""
+    wait_for_machines: float = WAIT_HOURS
+    """Hours without any progress after which the job gives up: a spot machine that does not come, say. Meanwhile the
+    log says what is awaited."""
     fetch_threads: int = 16
     """Concurrent reads of each fetch task."""
     progress_seconds: float = 30.0

@@ -35,6 +35,10 @@ def check_options(options: CaptionOptions) -> None:
         (0 <= options.table.max_failed <= 1, f"--max-failed {options.table.max_failed}: a share from 0 to 1"),
         (options.cluster.fetch_threads >= 1, "--fetch-threads: at least 1"),
         (
+            0 < options.cluster.wait_for_machines < float("inf"),
+            f"--wait-for-machines {options.cluster.wait_for_machines:g}: hours, more than 0",
+        ),
+        (
             options.table.flush_minutes > 0 and options.table.flush_rows >= 1,
             "--flush-minutes and --flush-rows: more than 0",
         ),

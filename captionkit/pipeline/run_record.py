@@ -78,6 +78,8 @@ class RunRecord:
     files: list[str] = field(default_factory=list)
     resources: dict[str, float] = field(default_factory=dict)
     """What the Ray cluster had when the run started."""
+    failed_machines: list[dict[str, Any]] = field(default_factory=list)
+    """Machines on which the captioner could not be built: host, Ray node, error, and how often it was tried."""
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
