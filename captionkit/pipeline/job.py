@@ -22,6 +22,7 @@ from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
+from captionkit.pipeline.guard import Guard
 from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
@@ -262,10 +263,14 @@ class CaptionJob:
         metrics = RunMetrics(self.run_id)
         start = first = renewed = time.monotonic()
         first_rows = 0
+        guard = Guard(listed.table, manifest)
         try:
             with Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter:
                 for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                     waiting.rows_came()
+                    rows = guard.fresh(rows)
+                    if not len(rows):
+                        continue
                     record.add(rows)
                     metrics.add(rows)
                     if not first_rows:
@@ -287,6 +292,9 @@ class CaptionJob:
             record.files = writer.files
             record.spend("captioning", time.monotonic() - start)
             record.measure(first, first_rows)
+            if guard.again:
+                record.counts["came_again"] = guard.again
+        guard.demand_all(record.rows)
         duplicates = record.counts["duplicates"] - manifest.duplicates
         if duplicates:
             say(f"{duplicates:,} members of shards have the name of one before them (one row each)")

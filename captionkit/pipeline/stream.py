@@ -10,13 +10,10 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
 from captionkit.pipeline.cluster import Pool
-from captionkit.pipeline.fetch import FetchOptions, ManifestDatasource
+from captionkit.pipeline.fetch import BLOCK_BYTES, FetchOptions, ManifestDatasource
 from captionkit.pipeline.machines import Machines
 from captionkit.pipeline.manifest import ReadUnit
 from captionkit.pipeline.options import WAIT_HOURS
-
-BLOCK_BYTES = 32 * 2**20
-"""Largest block of decoded images on its way to an actor: some 200 at 224 × 224."""
 
 
 def caption_stream(
@@ -39,7 +36,7 @@ def caption_stream(
         machines: Says where actors may be started, and how many may fail to; without it the first failure is raised.
     """
     context = DataContext.get_current()
-    context.target_max_block_size = BLOCK_BYTES
+    context.target_max_block_size = fetch.block_bytes
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = wait_hours * 3600
     context.max_consecutive_actor_init_deaths = machines.deaths if machines else 0
