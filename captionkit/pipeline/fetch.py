@@ -134,7 +134,7 @@ class ManifestDatasource(Datasource):  # type: ignore[misc]  # Ray publishes no 
 
 
 def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
-    """Read and decode one unit, in tables of `block_rows` rows (the last one: what is left) with the columns of `PIXELS`.
+    """Read and decode one unit, in tables of `block_rows` rows, with the columns of `PIXELS`; the last has fewer.
 
     Where a machine is lost, Ray runs this again elsewhere and takes the lost blocks by their numbers: so which rows a
     table has must not depend on what is read, how long it takes, or what fails.

@@ -22,11 +22,13 @@ from tests.support.archive import Folder
 POOL = Pool(low=1, high=2, gpus=0, cpus=1.0, fetch_cpus=0.9, threads=1)
 
 
-def night(folder: Folder, tmp_path: Path, what: str, *args: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def night(
+    folder: Folder, tmp_path: Path, what: str, *args: str, count: int = 200
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """How a night went that `tests.pipeline.nights` knows, and its run record."""
     for seed in range(10):
         folder.add(f"{seed}.jpg", seed)
-    for number in range(10, 200):
+    for number in range(10, count):
         (folder.path / f"{number}.jpg").symlink_to(folder.path / f"{number % 10}.jpg")
     out = tmp_path / "out"
     told = nodes.run("tests.pipeline.nights", what, str(folder.path), str(out), str(tmp_path), *args, timeout=350)
@@ -36,9 +38,9 @@ def night(folder: Folder, tmp_path: Path, what: str, *args: str) -> tuple[dict[s
     report["errors"] = errors
     assert "Traceback" not in report["written"], report["written"]
     if report["code"] == OK:
-        found = check(str(out), Storage())
+        found = check(str(out), Storage(), coverage=what != "lose")  # whose server has gone
         assert found.ok, found.text()
-        assert found.captioned == 200
+        assert found.rows == count
     return report, record
 
 
@@ -81,6 +83,20 @@ def test_a_captioner_that_can_be_built_nowhere_is_one_error(folder: Folder, tmp_
     assert error.count("an uncorrectable ECC error") == len(record["failed_machines"]) == 2
     assert record["status"] == "broken"
     assert sum(machine["failures"] for machine in record["failed_machines"]) >= machines_module.TRIES
+
+
+@pytest.mark.slow
+def test_a_lost_machine_loses_and_doubles_no_row_though_other_images_fail_the_second_time(
+    folder: Folder, tmp_path: Path
+) -> None:
+    report, record = night(folder, tmp_path, "lose", "--max-failed", "1", count=2000)
+    assert report["code"] == OK, report["written"]
+    asked = (tmp_path / "flaky").read_text().splitlines()
+    assert len(asked) > len(set(asked)) == 2000  # tasks ran again
+    assert record["counts"]["captioned"] + record["counts"]["failed"] == 2000
+    # Each third failed where its task ran once.
+    assert 0 < record["counts"]["failed"] < 667
+    assert "came_again" not in record["counts"]
 
 
 def cluster_of(monkeypatch: pytest.MonkeyPatch, **cpus: float) -> None:
