@@ -22,6 +22,7 @@ from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
+from captionkit.pipeline.finished import next_time
 from captionkit.pipeline.guard import Guard
 from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
@@ -30,7 +31,7 @@ from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.preflight import check_carry, check_options, check_same_maker
 from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.run_record import RunRecord, now
-from captionkit.pipeline.signals import JobStopped, stop_on_signals
+from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, say
 from captionkit.schema import schema_with
@@ -91,6 +92,7 @@ class CaptionJob:
         # As JSON has it, since it is held against what the table's files say.
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
         self.table = CaptionTable(options.table.output, self.storage)
+        self.until = next_time(options.table.until, datetime.now().astimezone()) if options.table.until else None
         self.inputs = inputs or Inputs(options.inputs, self.storage, output=self.table.uri)
         check_same_maker(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
@@ -99,7 +101,9 @@ class CaptionJob:
         self.record = RunRecord(
             self.run_id,
             # Addresses in full, so that the record means the same wherever it is read.
-            to_config(options) | {"input": [self.storage.normalize(uri) for uri in options.inputs.input]},
+            # Whom to tell may be a secret: addresses that take messages are.
+            to_config(options)
+            | {"input": [self.storage.normalize(uri) for uri in options.inputs.input], "when_finished": None},
             {"fingerprint": self.fingerprint, "uri": options.captioner.model, "note": captioner.note},
         )
         if captioner.note:
@@ -110,7 +114,8 @@ class CaptionJob:
         return f"{self.base}.parquet"
 
     def run(self) -> RunRecord:
-        """List, caption, write. Returns the run record, which also lies at `record_uri`.
+        """List, caption, write. Returns the run record, which also lies at `record_uri`, unless time was up before
+        anything could be listed.
 
         Raises:
             UsageError: an input does not exist or holds no image, or another run is writing to the table (before Ray
@@ -124,9 +129,12 @@ class CaptionJob:
             self._check_output()
             with stop_on_signals(), open_for_writing(self.table.uri, self.storage, self.run_id) as (table, lease, _):
                 check_same_maker(table, self.fingerprint, self.search, mixed=self.options.table.mixed)
-                listed = self._list(table, lease)
+                with stop_at(self.until):
+                    listed = self._list(table, lease)
                 if listed.manifest.units:
                     self._caption(listed)
+        except TimeIsUp:
+            record.status = "time_is_up"
         except JobStopped:
             record.status = "stopped"
             raise
@@ -265,7 +273,10 @@ class CaptionJob:
         first_rows = 0
         guard = Guard(listed.table, manifest)
         try:
-            with Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter:
+            with (
+                stop_at(self.until),
+                Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter,
+            ):
                 for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                     waiting.rows_came()
                     rows = guard.fresh(rows)

@@ -30,6 +30,12 @@ class OutputOptions:
     table stands all the same."""
     page: str | None = None
     """Also write an HTML contact sheet of the table to this address."""
+    until: str | None = None
+    """End at this time of the machine that runs the job (`07:00`: when it comes next; or `2026-12-24T07:00`), with exit
+    code 4 and all that is captioned by then written. The same command goes on."""
+    when_finished: str | None = None
+    """Whom to tell how the run has ended: a program with its arguments, which finds the run record as JSON on its
+    standard input (no shell runs it), or an http(s) address, which gets it by POST. Stands in no record."""
     flush_minutes: float = 5.0
     """Write a table file at least this often, so that a lost driver loses no more work than this."""
     flush_rows: int = 500_000

@@ -105,7 +105,7 @@ def night(what: str, images: str, output: str, folder: str, *args: str) -> dict[
 def serve(images: str, folder: str) -> ThreadingHTTPServer:
     """Images over HTTP: each third one is not there when it is asked for the first time. FLAKY lists what was asked."""
     counts: Counter[str] = Counter()
-    log = Path(folder, FLAKY).open("a", buffering=1)
+    log = Path(folder, FLAKY).open("a", buffering=1)  # noqa: SIM115  (open as long as the server)
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
