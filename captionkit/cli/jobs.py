@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from captionkit.cli.exit_codes import BROKEN, OK, TOO_MANY_FAILED
+from captionkit.cli.exit_codes import BROKEN, OK, TIME_IS_UP, TOO_MANY_FAILED
 from captionkit.cli.options import parse
 from captionkit.cli.pages import draw_scenes, show_gallery
 from captionkit.cli.tables import show_plan
@@ -14,6 +14,7 @@ from captionkit.counting import counted
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.model.bundle_files import check_bundle
+from captionkit.pipeline.finished import give_notice
 from captionkit.pipeline.options import CaptionOptions, OutputOptions
 from captionkit.pipeline.preflight import check_options
 from captionkit.pipeline.ray_address import check_ray
@@ -56,7 +57,11 @@ def run_job(options: CaptionOptions) -> int:
     job.record.count_retries_since(retries)
     if options.dry_run:
         return _dry_run(job)
-    record = job.run()
+    try:
+        record = job.run()
+    finally:
+        if options.table.when_finished:
+            give_notice(options.table.when_finished, job.record.to_json(), job.record_uri)
     counts = record.counts
     speed = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
     log_line(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{speed}")
@@ -69,6 +74,11 @@ def run_job(options: CaptionOptions) -> int:
     log_line(f"record: {job.record_uri}")
     if options.table.page:
         log_line(f"page:   {options.table.page}")
+    if record.status == "time_is_up":
+        log_line(
+            f"the time of --until {options.table.until} has come: exit code {TIME_IS_UP}; the same command goes on"
+        )
+        return TIME_IS_UP
     if record.status == "too_many_failed":
         log_line(f"more than {options.table.max_failed:.1%} failed (--max-failed): exit code {TOO_MANY_FAILED}")
         return TOO_MANY_FAILED

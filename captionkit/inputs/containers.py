@@ -62,6 +62,8 @@ class EncodedImage(NamedTuple):
     carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
     passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
     """Members that are no images, by suffix, in a shard's last row."""
+    size: int | None = None
+    """Bytes, where listing or container say so: known before anything is read that may fail."""
 
 
 class BrokenContainer(NamedTuple):
@@ -111,7 +113,7 @@ def read_tar(
                     if last is not None:
                         yield last
                     carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
-                    last = EncodedImage(uri, number, version, partial(bytes, data), carried=carried)
+                    last = EncodedImage(uri, number, version, partial(bytes, data), carried=carried, size=len(data))
                 count += 1
         if not count:
             what = f": {passed_over(others)}" if others else ""
@@ -220,7 +222,8 @@ def read_row_group(
                         where = None if path is None or image.is_valid else path.as_py()
                         if where:  # Hugging Face's images that were never embedded: a path, and no bytes
                             data = partial(storage.read, beside(file, where))
-                        yield EncodedImage(uri, key, version, data, row["container_rows"], carried=extra)
+                        size = None if where else len(image.as_buffer() or b"")
+                        yield EncodedImage(uri, key, version, data, row["container_rows"], carried=extra, size=size)
     except CONTAINER_ERRORS as err:
         kind = _kind(err)
         if group is None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 
 from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.machines import CaptionerNotBuilt
 from captionkit.pipeline.options import WordOptions
 from captionkit.schema import CAPTIONED, FAILED, MODEL_ERROR, TRANSIENT, schema_with
 
@@ -47,15 +48,22 @@ class CaptionActor:
     """
 
     def __init__(self, bundle: ray.ObjectRef, options: ActorOptions) -> None:
+        try:
+            self.captioner = self.build(bundle, options)
+        except Exception as err:
+            raise CaptionerNotBuilt.here(err) from None  # its words are in it, and Ray prints each link
+        self.options = options
+        self.part: int | None = None  # images at once, where memory held no whole batch
+        self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
+
+    def build(self, bundle: ray.ObjectRef, options: ActorOptions) -> Captioner:
+        """The captioner, on the device of this actor."""
         import torch
 
         from captionkit.model.captioner import Captioner
 
         torch.set_num_threads(options.threads)
-        self.captioner = Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
-        self.options = options
-        self.part: int | None = None  # images at once, where memory held no whole batch
-        self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
+        return Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()

@@ -20,6 +20,7 @@ import captionkit
 from captionkit.errors import UsageError
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.ray_address import await_head, check_ray, named_cluster, temporary_folder
+from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.worker_lines import quieten
 from captionkit.progress import log_line
 from captionkit.search_path import safe_environment
@@ -45,7 +46,7 @@ def connect(options: ClusterOptions, dashboard: bool = False) -> Connection:
     """
     # Ray Data announces each plan, warns that its bars are off, and prints pages of stack for an error that it raises
     # as well; this job has its own progress, record and words.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    listen()
     if ray.is_initialized():
         return "found"
     check_ray(options.address)
@@ -183,7 +184,7 @@ def require_gpus(each: float, option: str, connection: Connection, count: int = 
         raise UsageError(f"{option}: wants {wanted}, and Ray sees {there} on this machine{why}")
     log_line(
         f"waiting for a node with {wanted} ({option}): of {len(nodes)} in the cluster now, the largest has {there}. "
-        "Where none is ever added this waits for ever; Ctrl-C stops it"
+        "Ctrl-C stops it"
     )
 
 

@@ -7,6 +7,7 @@ costs the whole block. Only what would fail every row alike (no such bucket, wro
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
@@ -49,10 +50,15 @@ from captionkit.schema import PIXELS, RETRIES
 from captionkit.storage import FAULTS, AddressError, Storage, StorageError, StorageOptions, retry_counts
 
 CHUNK = 64
-"""Rows yielded at once, at most; also how many a task reads ahead of what it has yielded."""
+"""Rows read and decoded at once, at most."""
+
+BLOCK_BYTES = 32 * 2**20
+"""Pixels of a block on its way to an actor, about: some 200 images at 224 × 224."""
+CHUNKS_PER_BLOCK = 3
 
 CHUNK_BYTES = 64 * 2**20
-"""Encoded bytes of a chunk aimed at: where images are large, chunks have fewer rows (one a thread at least)."""
+"""Encoded bytes of a chunk aimed at: where images are known to be large, or not known to be small, chunks have fewer
+rows (one a thread at least)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,36 @@ class FetchOptions:
     def containers(self) -> ContainerOptions:
         return ContainerOptions(self.limits, self.image_column, self.carry)
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image's pixels."""
+        return self.preprocessing.size**2 * 3
+
+    @property
+    def step(self) -> int:
+        """Rows by which chunks grow: one a thread."""
+        return min(self.threads, CHUNK)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk, at most: whole steps, and few enough that `CHUNKS_PER_BLOCK` make a block."""
+        most = min(CHUNK, BLOCK_BYTES // (CHUNKS_PER_BLOCK * self.image_bytes))
+        return max(1, most // self.step) * self.step
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of every table that a fetch task yields, but for its last one."""
+        return CHUNKS_PER_BLOCK * self.chunk_rows
+
+    @property
+    def block_bytes(self) -> int:
+        """What to give Ray Data as the size of a block, for it to take tables as they are.
+
+        It puts together what is not larger, and slices what is larger than half as much again. A failed row has as many
+        bytes of pixels as any, so that only texts as long as half an image could make it slice.
+        """
+        return self.block_rows * self.image_bytes - 1
+
 
 class ManifestDatasource(Datasource):  # type: ignore[misc]  # Ray publishes no types
     """The manifest's units as a Ray Data source, each a read task of its own."""
@@ -98,7 +134,10 @@ class ManifestDatasource(Datasource):  # type: ignore[misc]  # Ray publishes no 
 
 
 def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
-    """Read and decode one unit, in tables of at most `CHUNK` rows with the columns of `PIXELS`.
+    """Read and decode one unit, in tables of `block_rows` rows, with the columns of `PIXELS`; the last has fewer.
+
+    Where a machine is lost, Ray runs this again elsewhere and takes the lost blocks by their numbers: so which rows a
+    table has must not depend on what is read, how long it takes, or what fails.
 
     Raises:
         StorageError: of a kind that would fail every row alike.
@@ -115,6 +154,7 @@ def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
                 row["version"],
                 partial(read_image, storage, row["read_uri"] or row["uri"], row["size"], options.limits),
                 carried=row["carried"] or {},
+                size=row["size"],
             )
             for row in rows
         )
@@ -130,24 +170,48 @@ def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
         options.decode_seconds,
         options.decoder,
     )
-    length = min(CHUNK, options.threads)  # until it is known how large images are here
-    left = iter(sources)
+    left = chunks(sources, options)
     # Two decode by turns, so that the child has the next chunk when it has finished one.
     with ThreadPoolExecutor(options.threads) as readers, ThreadPoolExecutor(2) as decoders:
 
         def submit() -> Future[pa.Table] | None:
-            reads = [readers.submit(_fetch, item) for item in islice(left, length)]
+            reads = [readers.submit(_fetch, item) for item in next(left, ())]
             return decoders.submit(_decode, reads, sandbox, options) if reads else None
 
+        block: list[pa.Table] = []
         ahead = submit()
         while ahead:
             # Ahead by one chunk: while one waits downstream the next is being read.
             current, ahead = ahead, submit()
             table = current.result()
             del current  # the table is downstream's to free
-            mean = pc.mean(table["bytes"]).as_py() or 0
-            length = max(min(CHUNK, options.threads), min(CHUNK, int(CHUNK_BYTES / max(1, mean))))
-            yield table.append_column(RETRIES, retries.column(len(table)))
+            block.append(table.append_column(RETRIES, retries.column(len(table))))
+            del table
+            if sum(map(len, block)) == options.block_rows or not ahead:
+                yield pa.concat_tables(block)
+                block.clear()
+
+
+def chunks(
+    sources: Iterable[EncodedImage | BrokenContainer], options: FetchOptions
+) -> Iterator[list[EncodedImage | BrokenContainer]]:
+    """A unit's images in lists to be read together, some of which make up `block_rows` to the row."""
+    left, step, rows = iter(sources), options.step, 0
+    while chunk := list(islice(left, step)):
+        most = min(options.chunk_rows, options.block_rows - rows % options.block_rows)
+        while len(chunk) + step <= most and _size(chunk) * (len(chunk) + step) / len(chunk) <= CHUNK_BYTES:
+            more = list(islice(left, step))
+            if not more:
+                break
+            chunk += more
+        rows += len(chunk)
+        yield chunk
+
+
+def _size(chunk: list[EncodedImage | BrokenContainer]) -> float:
+    """Encoded bytes of some images; infinite where those of one are not known."""
+    sizes = [0 if isinstance(item, BrokenContainer) else item.size for item in chunk]
+    return sum(math.inf if size is None else size for size in sizes)
 
 
 def sum_retries(rows: pa.Table) -> Counter[str]:
@@ -220,7 +284,7 @@ def _decode(
 def _table(rows: list[dict[str, Any]], options: FetchOptions) -> pa.Table:
     schema = pa.schema([*PIXELS[:-1], *(pa.field(name, kind) for name, kind in options.carry)])
     columns = [
-        _pixels([row.get(name) for row in rows])
+        _pixels([row.get(name) for row in rows], options.image_bytes)
         if name == "pixels"
         else pa.array([row.get(name) for row in rows], kind)
         for name, kind in zip(schema.names, schema.types, strict=True)
@@ -228,15 +292,16 @@ def _table(rows: list[dict[str, Any]], options: FetchOptions) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _pixels(images: list[NDArray[np.uint8] | None]) -> pa.Array:
-    """A column of binary values from images, null where there is none; one copy.
+def _pixels(images: list[NDArray[np.uint8] | None], size: int) -> pa.Array:
+    """A column of binary values of `size` bytes from images, null where there is none; one copy.
+
+    A null has its bytes too (zeros), so that a table's size tells nothing of what failed: see `block_bytes`.
 
     Of memoryviews pyarrow would make it by itself, and keep each of them for ever (26.0.1: an image leaked a row).
     """
     valid = np.array([image is not None for image in images])
-    sizes = [0 if image is None else image.size for image in images]
-    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
-    flat = [image.reshape(-1) for image in images if image is not None]
+    offsets = np.arange(len(images) + 1, dtype=np.int32) * size
+    flat = [np.zeros(size, np.uint8) if image is None else image.reshape(-1) for image in images]
     bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
     buffers = [bitmap, pa.py_buffer(offsets), pa.py_buffer(np.concatenate([np.empty(0, np.uint8), *flat]))]
     return pa.Array.from_buffers(pa.binary(), len(images), buffers, null_count=int((~valid).sum()))

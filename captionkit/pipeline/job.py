@@ -23,12 +23,16 @@ from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
+from captionkit.pipeline.finished import next_time
+from captionkit.pipeline.guard import Guard
+from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.preflight import check_carry, check_options, check_same_maker
+from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.run_record import RunRecord, now
-from captionkit.pipeline.signals import JobStopped, stop_on_signals
+from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
 from captionkit.schema import schema_with
@@ -89,6 +93,7 @@ class CaptionJob:
         # As JSON has it, since it is held against what the table's files say.
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
         self.table = CaptionTable(options.table.output, self.storage)
+        self.until = next_time(options.table.until, datetime.now().astimezone()) if options.table.until else None
         self.inputs = inputs or Inputs(options.inputs, self.storage, output=self.table.uri)
         check_same_maker(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
@@ -97,7 +102,9 @@ class CaptionJob:
         self.record = RunRecord(
             self.run_id,
             # Addresses in full, so that the record means the same wherever it is read.
-            to_config(options) | {"input": [self.storage.normalize(uri) for uri in options.inputs.input]},
+            # Whom to tell may be a secret: addresses that take messages are.
+            to_config(options)
+            | {"input": [self.storage.normalize(uri) for uri in options.inputs.input], "when_finished": None},
             {"fingerprint": self.fingerprint, "uri": options.captioner.model, "note": captioner.note},
         )
         if captioner.note:
@@ -108,7 +115,8 @@ class CaptionJob:
         return f"{self.base}.parquet"
 
     def run(self) -> RunRecord:
-        """List, caption, write. Returns the run record, which also lies at `record_uri`.
+        """List, caption, write. Returns the run record, which also lies at `record_uri`, unless time was up before
+        anything could be listed.
 
         Raises:
             UsageError: an input does not exist or holds no image, or another run is writing to the table (before Ray
@@ -122,9 +130,12 @@ class CaptionJob:
             self._check_output()
             with stop_on_signals(), open_for_writing(self.table.uri, self.storage, self.run_id) as (table, lease, _):
                 check_same_maker(table, self.fingerprint, self.search, mixed=self.options.table.mixed)
-                listed = self._list(table, lease)
+                with stop_at(self.until):
+                    listed = self._list(table, lease)
                 if listed.manifest.units:
                     self._caption(listed)
+        except TimeIsUp:
+            record.status = "time_is_up"
         except JobStopped:
             record.status = "stopped"
             raise
@@ -196,14 +207,22 @@ class CaptionJob:
                 pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
                 record.write(self.storage, self.record_uri, listed.schema)
-                dataset = self._dataset(listed, pool)
+                machines, hours = Machines(pool), options.cluster.wait_for_machines
+                listen().on_failed_start = machines.failed_start
+                dataset = self._dataset(listed, pool, machines)
                 record.spend("starting", time.monotonic() - start)
-                self._consume(dataset, listed)
+                with Waiting(pool, hours) as waiting:
+                    try:
+                        self._consume(dataset, listed, waiting)
+                    except Exception as err:
+                        raise machines.explain(no_progress(err, waiting, hours)) from err
+                    finally:
+                        record.failed_machines = machines.failed()
         finally:
             if connection != "found":
                 ray.shutdown()
 
-    def _dataset(self, listed: _Listed, pool: Pool) -> ray.data.Dataset:
+    def _dataset(self, listed: _Listed, pool: Pool, machines: Machines) -> ray.data.Dataset:
         options, manifest = self.options, listed.manifest
         inputs = options.inputs
         fetch = FetchOptions(
@@ -226,9 +245,18 @@ class CaptionJob:
             carry=fetch.carry,
         )
         batch_size = options.captioner.images_at_once(pool.gpus > 0)
-        return caption_stream(manifest.units, fetch, pool, self.actor, (ray.put(self.files), actor), batch_size)
+        return caption_stream(
+            manifest.units,
+            fetch,
+            pool,
+            self.actor,
+            (ray.put(self.files), actor),
+            batch_size,
+            wait_hours=options.cluster.wait_for_machines,
+            machines=machines,
+        )
 
-    def _consume(self, dataset: ray.data.Dataset, listed: _Listed) -> None:
+    def _consume(self, dataset: ray.data.Dataset, listed: _Listed, waiting: Waiting) -> None:
         options, record, manifest = self.options.table, self.record, listed.manifest
         footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in listed.carry.items()})
         writer = TableWriter(
@@ -244,9 +272,17 @@ class CaptionJob:
         metrics = RunMetrics(self.run_id)
         start = first = renewed = time.monotonic()
         first_rows = 0
+        guard = Guard(listed.table, manifest)
         try:
-            with Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter:
+            with (
+                stop_at(self.until),
+                Meter("captioning", "images", total, self.options.cluster.progress_seconds) as meter,
+            ):
                 for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    waiting.rows_came()
+                    rows = guard.fresh(rows)
+                    if not len(rows):
+                        continue
                     record.add(rows)
                     metrics.add(rows)
                     if not first_rows:
@@ -268,6 +304,9 @@ class CaptionJob:
             record.files = writer.files
             record.spend("captioning", time.monotonic() - start)
             record.measure(first, first_rows)
+            if guard.again:
+                record.counts["came_again"] = guard.again
+        guard.demand_all(record.rows)
         duplicates = record.counts["duplicates"] - manifest.duplicates
         if duplicates:
             log_line(f"{duplicates:,} members of shards have the name of one before them (one row each)")

@@ -60,6 +60,8 @@ class Manifest:
     """Rows of images that have changed since, taken out of the table to be captioned anew."""
     images: int = 0
     """Images to do, as far as known before shards are read."""
+    single: int = 0
+    """Images of these that lie in no container."""
     unknown: int = 0
     """Shards to read whose number of images is not known."""
     partial: list[str] = field(default_factory=list)
@@ -102,6 +104,7 @@ def make_manifest(
         ids = np.array([image_id(name, item.version) for item, name in images], np.int64)
         todo = ~done.contains(ids)
         manifest.done += len(images) - int(todo.sum())
+        manifest.single += int(todo.sum())
         writer.size = rows_per_unit(manifest.listed)
         for at in np.flatnonzero(todo).tolist():
             item, name = images[at]

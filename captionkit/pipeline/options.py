@@ -11,6 +11,9 @@ from captionkit.inputs.options import InputOptions
 from captionkit.model.search.options import SearchOptions
 from captionkit.storage import StorageOptions
 
+WAIT_HOURS = 12.0
+"""A night: machines that are scarce in the evening may come in the small hours. Ray Data alone waits half an hour."""
+
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -27,6 +30,12 @@ class OutputOptions:
     table stands all the same."""
     page: str | None = None
     """Also write an HTML contact sheet of the table to this address."""
+    until: str | None = None
+    """End at this time of the machine that runs the job (`07:00`: when it comes next; or `2026-12-24T07:00`), with exit
+    code 4 and all that is captioned by then written. The same command goes on."""
+    when_finished: str | None = None
+    """Whom to tell how the run has ended: a program with its arguments, which finds the run record as JSON on its
+    standard input (no shell runs it), or an http(s) address, which gets it by POST. Stands in no record."""
     flush_minutes: float = 5.0
     """Write a table file at least this often, so that a lost driver loses no more work than this."""
     flush_rows: int = 500_000
@@ -73,6 +82,9 @@ class ClusterOptions:
     address: str | None = None
     """Ray cluster to join, `auto` for one running on this machine. Default: the one named by RAY_ADDRESS (as in
     `ray job submit`), else a Ray of its own for this run."""
+    wait_for_machines: float = WAIT_HOURS
+    """Hours without any progress after which the job gives up: a spot machine that does not come, say. Meanwhile the
+    log says what is awaited."""
     fetch_threads: int = 16
     """Concurrent reads of each fetch task."""
     progress_seconds: float = 30.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
 from captionkit.errors import UsageError
 from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.finished import check_notice, next_time
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.ray_address import check_ray
 from captionkit.schema import schema_with
@@ -35,6 +37,10 @@ def check_options(options: CaptionOptions) -> None:
         (0 <= options.table.max_failed <= 1, f"--max-failed {options.table.max_failed}: a share from 0 to 1"),
         (options.cluster.fetch_threads >= 1, "--fetch-threads: at least 1"),
         (
+            0 < options.cluster.wait_for_machines < float("inf"),
+            f"--wait-for-machines {options.cluster.wait_for_machines:g}: hours, more than 0",
+        ),
+        (
             options.table.flush_minutes > 0 and options.table.flush_rows >= 1,
             "--flush-minutes and --flush-rows: more than 0",
         ),
@@ -45,6 +51,10 @@ def check_options(options: CaptionOptions) -> None:
     ):
         if not fine:
             raise UsageError(complaint)
+    if options.table.until is not None:
+        next_time(options.table.until, datetime.now().astimezone())
+    if options.table.when_finished is not None:
+        check_notice(options.table.when_finished)
     check_ray(options.cluster.address)
 
 

@@ -46,7 +46,7 @@ class RunRecord:
     model: dict[str, Any]
     """Fingerprint, address, and what the bundle says of itself."""
     status: str = "running"
-    """running, succeeded, too_many_failed, stopped or broken."""
+    """running, succeeded, too_many_failed, time_is_up (`--until`), stopped or broken."""
     error: str | None = None
     started_at: str = field(default_factory=now)
     renewed_at: str = field(default_factory=now)
@@ -78,6 +78,8 @@ class RunRecord:
     files: list[str] = field(default_factory=list)
     resources: dict[str, float] = field(default_factory=dict)
     """What the Ray cluster had when the run started."""
+    failed_machines: list[dict[str, Any]] = field(default_factory=list)
+    """Machines on which the captioner could not be built: host, Ray node, error, and how often it was tried."""
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
@@ -132,13 +134,17 @@ class RunRecord:
 
     def write(self, storage: Storage, uri: str, schema: pa.Schema = SCHEMA) -> None:
         """Write it beside a table of this schema: a Parquet file without rows, the record as JSON in its footer."""
+        storage.write(uri, to_document(self.to_json(), schema))
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as it is now, fit to be shown."""
         self.retries = dict(Counter(retry_counts()) - self._retried_before + self._retried_fetching)
         self.seconds["wall"] = round(time.monotonic() - self._began, 3)
         self.renewed_at = now()
         shown = asdict(self)
         for part in ("options", "model", "files"):
             shown[part] = _public(shown[part])
-        storage.write(uri, to_document(shown, schema))
+        return shown
 
 
 def _public(value: Any) -> Any:

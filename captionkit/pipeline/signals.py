@@ -6,11 +6,35 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from types import FrameType
 
 
 class JobStopped(BaseException):
     """The run was asked to stop: SIGTERM, as `ray job stop` sends it, or Ctrl-C."""
+
+
+class TimeIsUp(JobStopped):
+    """The time has come until which the run was to go on."""
+
+
+@contextmanager
+def stop_at(moment: datetime | None) -> Iterator[None]:
+    """Raise `TimeIsUp` once a moment has come, whatever is awaited; in the main thread alone, as with signals."""
+    if moment is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeIsUp(f"{moment:%Y-%m-%d %H:%M}")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(1e-3, (moment - datetime.now().astimezone()).total_seconds()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -19,6 +19,9 @@ _NOISE = re.compile(
 _NOISY_ACTORS = ("PlacementGroupCleaner",)
 """It outlives the training's controller by design, and complains at length when the cluster is shut down meanwhile."""
 
+NOT_BUILT = "captioner cannot be built on"
+"""Words of the error with which a captioner actor fails to start."""
+
 _known: list[object] = []
 
 
@@ -35,6 +38,8 @@ def quieten() -> None:
 
 def without_noise(batch: dict[str, Any]) -> None:
     """Take noise out of a batch of lines as Ray hands it on."""
+    if any(NOT_BUILT in line for line in batch["lines"]):  # a page of stack; the driver names machine and reason
+        batch["lines"] = []
     noisy = batch.get("actor_name") in _NOISY_ACTORS or batch.get("task_name") in _NOISY_ACTORS
     batch["lines"] = [] if noisy else [line for line in batch["lines"] if not _NOISE.search(_plain(line))]
 

@@ -47,6 +47,8 @@ class Status:
         if retries:
             kinds = ", ".join(f"{count:,} × {fault}" for fault, count in sorted(retries.items(), key=lambda p: -p[1]))
             lines.append(f"  storage was asked again {sum(retries.values()):,} times: {kinds}")
+        for machine in record.get("failed_machines") or ():
+            lines.append(f"  the captioner could not be built on {machine['host']}: {machine['error']}")
         if record.get("error"):
             lines.append(f"  {record['error']}")
         if self.state == "silent":

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captionkit.schema import HAS_MEMBER, SCHEMA
-from captionkit.table.table import CaptionTable, Container, Footer, container_of, to_parquet
+from captionkit.table.table import CaptionTable, Container, Footer, TableFile, container_of, to_parquet
 
 CONCAT_TABLES = 64
 """Tables that are copied into one at a time."""
@@ -89,6 +89,7 @@ class TableWriter:
         self._before_write()
         self._table.storage.write(uri, data)
         self.files.append(uri)
+        self._table.files.append(TableFile(uri, len(rows), footer))
         self._buffer, self._buffered, self._containers = [], 0, {}
         self._last = time.monotonic()
 

@@ -23,7 +23,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
-from captionkit.pipeline.stream import BLOCK_BYTES
+from captionkit.pipeline.fetch import BLOCK_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FILES = ["cluster.yaml", "deploy/cluster.local.yaml", "deploy/cluster.gcp.yaml"]

@@ -15,14 +15,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import ray
 
 from captionkit.cli.options import parse
+from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.job import CaptionJob
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.schema import TRANSIENT, schema_with
 from tests.deploy.nodes import STORE, Watch, nodes
 
 QUICK = "quick"
@@ -56,11 +55,8 @@ class StubActor(CaptionActor):
     size = 0
     folder = ""
 
-    def __init__(self, bundle: ray.ObjectRef, options: ActorOptions) -> None:
-        self.captioner = Stub(self.size, self.folder)  # type: ignore[assignment]
-        self.options = options
-        self.part = None
-        self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
+    def build(self, bundle: ray.ObjectRef, options: ActorOptions) -> Captioner:
+        return Stub(self.size, self.folder)  # type: ignore[return-value]
 
 
 LOW, HIGH = 1, 3

@@ -1,0 +1,70 @@
+"""One row per input, whatever Ray Data hands out after it has lost machines.
+
+Lost blocks are made again by the tasks that made them, and taken by their numbers. Fetch tasks make the same blocks
+each time (`captionkit.pipeline.fetch.fetch_unit`), but for a shard that could be read once and not the other time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from captionkit.counting import counted
+from captionkit.errors import OutsideError
+from captionkit.inputs.ids import IdSet, image_id
+from captionkit.pipeline.manifest import Manifest
+from captionkit.table.table import CaptionTable
+
+
+class RowsMissing(OutsideError):
+    """Not every input has its row although the run came to its end."""
+
+
+class Guard:
+    """Looks at the rows of a run on their way to the table. 8 bytes of memory a row.
+
+    Args:
+        table: Where the rows are written to, as it was before.
+        manifest: What is to be done.
+    """
+
+    def __init__(self, table: CaptionTable, manifest: Manifest) -> None:
+        self._table, self._manifest = table, manifest
+        self._before = {file.uri for file in table.files}
+        self._seen = IdSet()
+        self.again = 0
+        """Rows that came a second time, and were left out."""
+
+    def fresh(self, rows: pa.Table) -> pa.Table:
+        """Those rows whose images have none yet in this run."""
+        new = self._seen.add(rows["image_id"].to_numpy())
+        if new.all():
+            return rows
+        self.again += int((~new).sum())
+        return rows.filter(pa.array(new))
+
+    def demand_all(self, rows: int) -> None:
+        """Make sure, once all is written, that each input has its row.
+
+        Args:
+            rows: How many this run has written.
+
+        Raises:
+            RowsMissing: some have none. What the table says of a shard that broke on the way is taken out.
+        """
+        files = [file for file in self._table.files if file.uri not in self._before]
+        to_do = self._manifest.containers_to_do
+        parts = [(uri, part.rows) for file in files for uri, part in file.footer.containers.items() if uri in to_do]
+        missing = self._manifest.single - (rows - sum(count for _, count in parts))
+        read = {uri: to_do[uri] for uri, _ in parts}
+        unfinished = {uri: version for uri, version in read.items() if not self._table.finished(uri, version)}
+        if missing <= 0 and not unfinished:
+            return
+        # A shard's own row says that it broke after so many images: not so, if it could be read the other time.
+        own = np.sort(np.array([image_id(*each) for each in unfinished.items()], np.int64))
+        self._table.drop((file, own) for file in files)
+        raise RowsMissing(
+            f"{counted(max(0, missing), 'image')} and {counted(len(unfinished), 'shard or file', 'shards or files')} "
+            "lack rows: machines were lost, and what was read again was not what was read first. The same command "
+            "captions what is missing"
+        )
