@@ -95,8 +95,7 @@ def chosen_columns(options: ExportOptions, default: tuple[tuple[str, str], ...])
         parts = [part.strip() for text in options.columns for part in text.split(",") if part.strip()]
         split = [part.rpartition("=") if "=" in part else (part, "=", part) for part in parts]
         pairs = tuple((name.strip(), column.strip()) for name, _, column in split)
-    for name, column in pairs:
-        if not name or not column:
+        if not all(name and column for name, column in pairs):
             raise UsageError("--columns: write NAME=COLUMN, or COLUMN where it keeps its name")
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from captionkit.counting import counted
@@ -40,7 +40,8 @@ class Report:
             self.examples.append(message)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        # Not `asdict`, which takes a Counter's items for what it counts.
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def text(self) -> str:
         verb = "would be written" if self.dry_run else "written"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import unicodedata
 from collections import Counter
@@ -135,9 +136,11 @@ def _schema(table: CaptionTable) -> pa.Schema:
 
 
 def _plain_list(column: pa.ChunkedArray) -> list[Any]:
-    """A column's values as JSON can hold them; of 32-bit floats the shortest number that means the same."""
-    if pa.types.is_float32(column.type):
-        return [None if value is None else float(str(np.float32(value))) for value in column.to_pylist()]
+    """A column's values as JSON can hold them. Of 32-bit floats the shortest number that means the same; NaN is null."""
+    if pa.types.is_floating(column.type):
+        short = (lambda value: float(str(np.float32(value)))) if pa.types.is_float32(column.type) else float
+        finite = (value if value is not None and math.isfinite(value) else None for value in column.to_pylist())
+        return [None if value is None else short(value) for value in finite]
     simple = pa.types.is_primitive(column.type) and not pa.types.is_temporal(column.type)
     if simple or pa.types.is_string(column.type):
         return list(column.to_pylist())
@@ -154,7 +157,9 @@ def plain(value: Any) -> Any:
         return [plain(part) for part in value]
     if isinstance(value, bytes):
         return value.hex()
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 def shortened(text: str, length: int) -> str:

@@ -78,6 +78,13 @@ def test_json_lines_keep_types_and_64_bit_numbers(table: CaptionTable, tmp_path:
     assert list(frame["nid"]) == ["007", "8", "9", "10"]
 
 
+def test_a_number_that_is_none_is_null_as_json_wants_it(tmp_path: Path) -> None:
+    odd = {"half": [float("nan"), 0.5], "list": [[float("inf")], [0.25]]}
+    table = make_table(tmp_path / "t", {"/a.jpg": "a", "/b.jpg": "b"}, odd)
+    run(table.uri, tmp_path / "o.jsonl", "jsonl", columns=("half,list",))
+    assert (tmp_path / "o.jsonl").read_text() == '{"half": null, "list": [null]}\n{"half": 0.5, "list": [0.25]}\n'
+
+
 def test_where_chooses_rows_by_columns_that_are_not_written(table: CaptionTable, tmp_path: Path) -> None:
     out = tmp_path / "some.csv"
     report = run(table.uri, out, "csv", where="score < -0.55 and nid != '10'", columns=("caption",))
