@@ -25,6 +25,9 @@ COMMANDS = {
         "Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine.",
     ),
     "evaluate": Command("jobs", "Score a captioner, or a caption table, against people's captions of the same images."),
+    "export": Command(
+        "exports", "Write captions in the form in which another tool reads them: CSV, XMP, shards, COCO …"
+    ),
     "failures": Command("tables", "Group what failed, with reasons, places and examples."),
     "gallery": Command("pages", "Show a caption table as a page: one HTML file with images, captions and failures."),
     "plan": Command("tables", "Say how long an archive will take and what it will cost, before anything is spent."),

@@ -112,7 +112,7 @@ def read_tar(
                     data = head + _body(file or member.open(), member.size, options.limits.max_bytes, len(head))
                     if last is not None:
                         yield last
-                    carried = {KEY_COLUMN: _sample_key(name)} if keyed else {}
+                    carried = {KEY_COLUMN: sample_key(name)} if keyed else {}
                     last = EncodedImage(uri, number, version, partial(bytes, data), carried=carried, size=len(data))
                 count += 1
         if not count:
@@ -181,7 +181,7 @@ def beside(file: str, path: str) -> str:
     return path if absolute else f"{posixpath.dirname(file.partition('?')[0] if '://' in file else file)}/{path}"
 
 
-def _sample_key(name: str) -> str:
+def sample_key(name: str) -> str:
     """WebDataset's key of a member: its path up to the first dot of its file name."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.partition(".")[0]

@@ -30,9 +30,9 @@ class RayDataLog(logging.Handler):
         say: Takes each line.
     """
 
-    def __init__(self, say: Callable[[str], None] = say) -> None:
+    def __init__(self, write: Callable[[str], None] = log_line) -> None:
         super().__init__(logging.WARNING)
-        self._say = say
+        self._write = write
         self._told: set[str] = set()
         self.on_failed_start: Callable[[BaseException | None], None] = lambda _: None
         """Called with the error of each actor that could not be built and that Ray Data is about to replace."""
@@ -45,7 +45,7 @@ class RayDataLog(logging.Handler):
             key = re.sub(r"[\d.]+ (s|[KMGT]?i?B)\b", "", line)
             if key not in self._told:  # Ray Data repeats itself every half minute
                 self._told.add(key)
-                self._say(line)
+                self._write(line)
 
 
 def in_our_words(message: str) -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, BinaryIO, Protocol, cast
 
 from fsspec.asyn import reset_lock
 
@@ -24,6 +26,7 @@ class Backend(Protocol):
     def read(self, address: str) -> bytes: ...
     def open(self, address: str) -> BinaryIO: ...
     def write(self, address: str, data: bytes) -> None: ...
+    def create(self, address: str) -> AbstractContextManager[BinaryIO]: ...
     def delete(self, address: str) -> None: ...
     def stat(self, address: str) -> Entry: ...
     def is_folder(self, address: str) -> bool: ...
@@ -43,6 +46,17 @@ class Backend(Protocol):
 
     def glob(self, pattern: Pattern) -> Iterator[Entry]:
         """Candidates for the pattern, at least all that match. Streams."""
+
+
+@contextmanager
+def spooled(publish: Callable[[BinaryIO, int], None]) -> Iterator[BinaryIO]:
+    """A file on this machine's disk that is written to, then published: it and its size in bytes, if nothing raised."""
+    with tempfile.NamedTemporaryFile(prefix="captionkit-") as file:
+        yield cast("BinaryIO", file)
+        file.flush()
+        size = file.tell()
+        file.seek(0)
+        publish(cast("BinaryIO", file), size)
 
 
 class GuardedFile(io.RawIOBase):

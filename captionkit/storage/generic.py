@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
@@ -14,6 +15,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.errors import UsageError
 from captionkit.storage.addresses import Pattern, is_hidden
+from captionkit.storage.backends import spooled
 from captionkit.storage.errors import (
     AddressError,
     Explain,
@@ -102,6 +104,18 @@ class GenericBackend:
                 fs.pipe_file(path, data)
 
         self._patiently(address, put, explain_write_error)
+
+    def create(self, address: str) -> AbstractContextManager[BinaryIO]:
+        def publish(file: BinaryIO, _: int) -> None:
+            fs, path = self._place(address)
+
+            def put() -> None:
+                fs.makedirs(fs._parent(path), exist_ok=True)
+                fs.put_file(file.name, path)
+
+            self._patiently(address, put, explain_write_error)
+
+        return spooled(publish)
 
     def delete(self, address: str) -> None:
         fs, path = self._place(address)

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urljoin
 
@@ -176,6 +177,9 @@ class HTTPBackend:
         return found
 
     def write(self, address: str, data: bytes) -> None:
+        raise _read_only(address)
+
+    def create(self, address: str) -> AbstractContextManager[BinaryIO]:
         raise _read_only(address)
 
     def delete(self, address: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from captionkit.storage.addresses import Pattern, spelled
 from captionkit.storage.backends import GuardedFile
-from captionkit.storage.errors import explain_os_error, explain_write_error, explained, failure
+from captionkit.storage.errors import Cause, explain_os_error, explain_write_error, explained, failure
 from captionkit.storage.options import Entry
 
 
@@ -35,21 +35,29 @@ class LocalBackend:
         return io.BufferedReader(GuardedFile(file, address, explain_os_error), 1 << 20)
 
     def write(self, address: str, data: bytes) -> None:
+        with self.create(address) as file:
+            file.write(data)
+
+    @contextlib.contextmanager
+    def create(self, address: str) -> Iterator[BinaryIO]:
         """Whole or absent, even if the machine loses power: a hidden file beside it, synced, then renamed."""
         folder, name = os.path.split(address)
         beside = os.path.join(folder, f".{name[:50]}.{uuid.uuid4().hex}.part")
         with explained(address, explain_write_error):
             os.makedirs(folder, exist_ok=True)
-            try:
-                with open(beside, "xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(beside, address)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(beside)
-                raise
+            file = open(beside, "xb")  # noqa: SIM115  # closed below
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, address)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            if isinstance(error, OSError):  # the disk is full, say
+                raise explain_write_error(error, address) from Cause.of(error)
+            raise
 
     def delete(self, address: str) -> None:
         # As with object storage, what is gone already is deleted.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from captionkit.errors import UsageError
 from captionkit.storage.addresses import Pattern, is_hidden, split_scheme
+from captionkit.storage.backends import spooled
 from captionkit.storage.errors import AddressError, StorageError, explained, failure, redact
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.ranges import Body, Changed, RangeFile, buffered, changed, cut_short
@@ -107,18 +109,32 @@ class S3Backend:
 
     def write(self, address: str, data: bytes) -> None:
         """One PUT, whole or absent; beyond 100 MB a multipart upload, which appears whole at its end."""
+        self._upload(address, len(data), lambda start, end: data[start:end])
+
+    def create(self, address: str) -> AbstractContextManager[BinaryIO]:
+        def publish(file: BinaryIO, size: int) -> None:
+            def part(start: int, end: int) -> bytes:
+                file.seek(start)
+                return file.read(end - start)
+
+            self._upload(address, size, part)
+
+        return spooled(publish)
+
+    def _upload(self, address: str, size: int, part: Callable[[int, int], bytes]) -> None:
+        """Upload what `part` gives of the bytes from one place to another."""
         _, key = self._split(address, object_needed=True)
-        if len(data) < 2 * PART:
-            self.call(address, "put_object", Key=key, Body=data)
+        if size < 2 * PART:
+            self.call(address, "put_object", Key=key, Body=part(0, size))
             return
         upload = {"Key": key, "UploadId": self.call(address, "create_multipart_upload", Key=key)["UploadId"]}
         try:
             parts = []
-            for number, start in enumerate(range(0, len(data), PART), 1):
-                part = data[start : start + PART]
-                made = self.call(address, "upload_part", **upload, PartNumber=number, Body=part)
+            for number, start in enumerate(range(0, size, PART), 1):
+                body = part(start, min(start + PART, size))
+                made = self.call(address, "upload_part", **upload, PartNumber=number, Body=body)
                 parts.append({"PartNumber": number, "ETag": made["ETag"]})
-            self._complete(address, upload, parts, len(data))
+            self._complete(address, upload, parts, size)
         except BaseException:
             with contextlib.suppress(Exception):  # what is there of it would be paid for, unseen, for ever
                 self._plain.call_s3("abort_multipart_upload", Bucket=self._split(address)[0], **upload)

@@ -7,6 +7,7 @@ import secrets
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -60,6 +61,14 @@ class Storage:
         """Makes an object of these bytes, whole or not at all, in place of what was there. Makes folders."""
         address, backend = self._object(uri)
         backend.write(address, data)
+
+    @contextmanager
+    def create(self, uri: str) -> Iterator[BinaryIO]:
+        """A file to write to, of any length: its object appears when the block ends, whole, in place of what was there;
+        not at all where the block raises. Locally it grows beside its place, for other storage in a temporary file."""
+        address, backend = self._object(uri)
+        with backend.create(address) as file:
+            yield file
 
     def delete(self, uri: str) -> None:
         """Removes an object; one that is not there is no error."""

@@ -17,6 +17,7 @@ import pytest
 
 from captionkit.errors import UsageError
 from captionkit.storage import Storage, StorageError, StorageOptions
+from captionkit.storage import s3 as s3_module
 from tests.support.servers import S3Server
 
 STORAGE = Storage()
@@ -334,3 +335,18 @@ def test_many_threads(bucket: str) -> None:
         list(pool.map(lambda n: STORAGE.write(f"s3://{bucket}/{n}", str(n).encode()), range(100)))
         read = list(pool.map(lambda n: Storage().read(f"s3://{bucket}/{n}"), range(100)))
     assert read == [str(n).encode() for n in range(100)]
+
+
+def test_a_file_written_bit_by_bit_appears_whole(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_module, "PART", 5 * 2**20)  # the least that S3 allows
+    for size in (10, 12 * 2**20):
+        uri = f"s3://{bucket}/{size}.bin"
+        with STORAGE.create(uri) as file:
+            for start in range(0, size, 2**20):
+                file.write(bytes([start >> 20]) * min(2**20, size - start))
+            assert not STORAGE.exists(uri)
+        assert STORAGE.stat(uri).size == size
+        assert STORAGE.read(uri)[-1] == (size - 1) >> 20
+    with pytest.raises(ZeroDivisionError), STORAGE.create(f"s3://{bucket}/never.bin") as file:
+        file.write(bytes(1 // 0))
+    assert not STORAGE.exists(f"s3://{bucket}/never.bin")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import uuid
@@ -187,3 +188,31 @@ def test_local_work_does_not_wait_for_s3fs() -> None:
         "print([name for name in ('s3fs', 'aiohttp', 'botocore') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def _half(uri: str, error: Exception) -> None:
+    """Write half a file, then fail."""
+    with STORAGE.create(uri) as file:
+        file.write(b"half")
+        raise error
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_a_file_that_is_written_bit_by_bit_is_whole_or_absent(where: str, tmp_path: Path, memory: str) -> None:
+    uri = f"{tmp_path if where == 'disk' else memory}/deep/er/a.bin"
+    with STORAGE.create(uri) as file:
+        for number in range(3):
+            file.write(bytes([number]) * 70_000)
+        assert not STORAGE.exists(uri)
+    assert STORAGE.read(uri) == b"".join(bytes([number]) * 70_000 for number in range(3))
+    with pytest.raises(ZeroDivisionError):
+        _half(uri, ZeroDivisionError())
+    assert len(STORAGE.read(uri)) == 210_000
+    assert [entry.uri for entry in STORAGE.list(uri.rpartition("/")[0])] == [STORAGE.normalize(uri)]
+
+
+def test_a_disk_that_fills_while_a_file_is_written_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="disk") as caught:
+        _half(str(tmp_path / "a"), OSError(errno.ENOSPC, "No space left on device"))
+    assert caught.value.kind == "write_error"
+    assert list(tmp_path.iterdir()) == []

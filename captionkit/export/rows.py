@@ -1,0 +1,223 @@
+"""The rows of a table that an export wants, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from captionkit.errors import UsageError
+from captionkit.export.options import ExportOptions
+from captionkit.export.where import Condition, parse_where
+from captionkit.schema import CAPTIONED
+from captionkit.storage import Storage, split_member
+from captionkit.table.table import CaptionTable
+from captionkit.table.writing import unfinished_merges
+
+Row = dict[str, Any]
+"""One row: columns by name, and values that JSON can hold. The caption is cut as `--max-length` says."""
+
+FROM_ADDRESS = ("file_name", "stem", "path")
+"""Columns that the table has not, but its rows' addresses: the file's name, that without its suffix, and the path below
+the root."""
+AT_ONCE = 4096
+"""Rows that are Python objects at one time."""
+
+
+@dataclass
+class Survey:
+    """What is wanted of a table, counted before anything is written."""
+
+    captioned: int = 0
+    failed: int = 0
+    root: str = ""
+    """The innermost folder that all addresses have in common, with its slash; "" where there is none."""
+
+
+@dataclass
+class Selection:
+    """Rows of a table that `--where` chooses, with the columns asked for.
+
+    Raises (from the constructor):
+        UsageError: there is no table, or `--where` cannot be used.
+    """
+
+    table: CaptionTable
+    options: ExportOptions
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Rows that were chosen and not handed out, by reason."""
+    schema: pa.Schema = field(init=False)
+    condition: Condition | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        merged = {uri for replaced in unfinished_merges(self.table).values() for uri in replaced}
+        self._files = [file for file in self.table.files if file.uri not in merged]
+        if not self._files:
+            raise UsageError(f"{self.table.uri} holds no caption table")
+        self.schema = _schema(self.table)
+        self.condition = parse_where(self.options.where, self.schema) if self.options.where else None
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Raises UsageError for a column that there is not."""
+        for column in columns:
+            if column not in self.schema.names and column not in FROM_ADDRESS:
+                there = ", ".join((*self.schema.names, *FROM_ADDRESS))
+                raise UsageError(f"--columns: there is no column {column}; there are: {there}")
+
+    def survey(self) -> Survey:
+        """Count the wanted rows, and see where they lie."""
+        found = Survey()
+        low = high = None
+        for rows in self._chosen(["uri", "status"]):
+            captioned = pc.sum(pc.equal(rows["status"], CAPTIONED)).as_py() or 0
+            found.captioned += captioned
+            found.failed += len(rows) - captioned
+            ends = pc.min_max(rows["uri"]).as_py() if len(rows) else None
+            if ends is not None:
+                low = ends["min"] if low is None else min(low, ends["min"])
+                high = ends["max"] if high is None else max(high, ends["max"])
+        if low is not None and high is not None:
+            found.root = common_folder(low, high)
+        return found
+
+    def rows(self, columns: Iterable[str], root: str = "") -> Iterator[Row]:
+        """The wanted rows with these columns, and always uri, status, caption and model."""
+        wanted = dict.fromkeys(("uri", "status", "caption", "model", *columns))
+        names = [name for name in wanted if name in self.schema.names]
+        derived = [name for name in wanted if name not in self.schema.names]
+        for table in self._chosen(names):
+            for start in range(0, len(table), AT_ONCE):
+                part = table.slice(start, AT_ONCE).select(names)
+                lists = [_plain_list(part[name]) for name in names]
+                for values in zip(*lists, strict=True):
+                    row: Row = dict(zip(names, values, strict=True))
+                    if row["status"] != CAPTIONED and self.options.failed != "keep":
+                        self.left_out["without a caption"] += 1
+                        continue
+                    if self.options.max_length is not None and row["caption"] is not None:
+                        row["caption"] = shortened(row["caption"], self.options.max_length)
+                    for name in derived:
+                        row[name] = from_address(name, row["uri"], root)
+                    yield row
+
+    def _chosen(self, columns: Iterable[str]) -> Iterator[pa.Table]:
+        needed = dict.fromkeys((*columns, *(self.condition.columns if self.condition else ())))
+        for _, batch in self.table.batches(list(needed), self._files):
+            rows = pa.Table.from_batches([batch])
+            for name in needed:
+                if name not in rows.column_names:  # a file of a run that did not carry it
+                    rows = rows.append_column(name, pa.nulls(len(rows), self.schema.field(name).type))
+            yield self.condition.filter(rows) if self.condition else rows
+
+
+def _schema(table: CaptionTable) -> pa.Schema:
+    """The columns of all files: runs may have carried different ones."""
+    fields: dict[str, pa.Field] = {}
+    seen = set()
+    for file in table.files:
+        carried = tuple(sorted(file.footer.carry.items()))
+        if carried in seen:
+            continue
+        seen.add(carried)
+        with table.storage.open(file.uri) as stream:
+            for column in pq.read_schema(stream):
+                fields.setdefault(column.name, column)
+    return pa.schema(list(fields.values()))
+
+
+def _plain_list(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values as JSON can hold them: NaN is null, a 32-bit float the shortest number that reads back as it."""
+    if pa.types.is_floating(column.type):
+        short = (lambda value: float(str(np.float32(value)))) if pa.types.is_float32(column.type) else float
+        finite = (value if value is not None and math.isfinite(value) else None for value in column.to_pylist())
+        return [None if value is None else short(value) for value in finite]
+    simple = pa.types.is_primitive(column.type) and not pa.types.is_temporal(column.type)
+    if simple or pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    return [plain(value) for value in column.to_pylist()]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: moments in ISO 8601, bytes in hexadecimal."""
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def shortened(text: str, length: int) -> str:
+    """A text of at most `length` characters: cut behind a word, or within one that is longer than that alone."""
+    text = text.strip()
+    if len(text) <= length:
+        return text
+    head = text[:length]
+    if not text[length].isspace() and not head[-1].isspace():
+        words = head.rsplit(None, 1)
+        if len(words) == 2:
+            head = words[0]
+        else:
+            end = length
+            while end > 1 and unicodedata.combining(text[end]):  # an accent stays with its letter
+                end -= 1
+            head = text[:end]
+    return head.rstrip().rstrip(",;:–-").rstrip() or text[:length]
+
+
+def common_folder(low: str, high: str) -> str:
+    """The innermost folder of all addresses between the lowest and the highest, with its slash; "" without any.
+
+    A shard counts as a folder of its members.
+    """
+    common = posixpath.commonprefix([low, high])
+    folder = common[: common.rfind("/") + 1]
+    container = split_member(low)[0]
+    if len(folder) > len(container):
+        folder = container[: container.rfind("/") + 1]
+    return "" if folder.endswith("://") else folder
+
+
+def relative_path(uri: str, root: str) -> str:
+    """The path of an image below a root, which can stand below any other folder.
+
+    The member of a container lies below it as if it were a folder; an address that is not below the root keeps its
+    whole path. Parts that lead elsewhere are spelled otherwise: a shard's member may be called `../../etc/cron.d/x`.
+    """
+    below = uri[len(root) :] if root and uri.startswith(root) else uri.partition("://")[2] or uri
+    container, member = split_member(below)
+    path = below if member is None else f"{container}/{member}"
+    parts = [part for part in path.replace("\0", "").split("/") if part not in ("", ".")]
+    return "/".join("__" if part == ".." else part for part in parts)
+
+
+def from_address(name: str, uri: str, root: str) -> str:
+    """One of the columns `FROM_ADDRESS`."""
+    if name == "path":
+        return relative_path(uri, root)
+    container, member = split_member(uri)
+    path = container if member is None else member
+    if member is None and uri.startswith(("http://", "https://")):
+        path = path.partition("?")[0]
+    file_name = path.rstrip("/").rpartition("/")[2]
+    return file_name if name == "file_name" else posixpath.splitext(file_name)[0]
+
+
+def root_of(options: ExportOptions, storage: Storage, survey: Survey) -> str:
+    """The folder whose place the output takes, with its slash."""
+    return storage.normalize(options.root).rstrip("/") + "/" if options.root else survey.root
