@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from captionkit.adopt.captioners import Adopted, adopt_show_tell, read_preprocessing
 from captionkit.adopt.contents import Given, is_other, look
 from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.keras_merge import adopt_merge, is_keras
 from captionkit.adopt.options import AdoptOptions
 from captionkit.adopt.parts import sort_parts
 from captionkit.adopt.trial import Trial, drawn_scenes, try_out
@@ -156,5 +157,12 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
     if not given:
         raise AdoptError("none of the files holds weights or words of a captioner")
     changes = read_preprocessing(options.preprocessing)
+    if options.kind == "keras-merge" or (options.kind == "auto" and is_keras(given)):
+        encoder_file = None
+        if options.encoder_weights is not None:
+            storage = Storage(options.storage)
+            address = storage.normalize(options.encoder_weights)
+            encoder_file = look(storage.read(address), redact(options.encoder_weights))
+        return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
     parts = sort_parts(given, options.rename)
     return adopt_show_tell(parts, options.kind, options.markers, changes)

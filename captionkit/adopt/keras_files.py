@@ -40,7 +40,7 @@ def read_h5(data: bytes, name: str) -> Given:
     with _open(data) as file:
         config = file.attrs.get("model_config")
         keras = _json(config) if config is not None else None
-        root = _get(file, "model_weights") if "model_weights" in file else file  # noqa: SIM401 - links are refused
+        root = _get(file, "model_weights") if "model_weights" in file else file
         if "layer_names" in root.attrs:
             arrays = _by_names(root)
         elif "layers" in root:

@@ -167,7 +167,7 @@ def test_udacitys_files_say_what_they_said(encoder: Encoder, tmp_path: Path) -> 
     words = ["<start>", "<end>", "<unk>", *WORDS]
     decoder = make_decoder(len(words), layers=2)
     with torch.no_grad():
-        decoder.linear.bias[1] += 22  # the end, here where others have the start
+        decoder.linear.bias[1] += 20  # the end, here where others have the start
     files = (
         save_torch(originals.renamed(encoder, linear="embed"), tmp_path / "encoder-3.pkl"),
         save_torch(
@@ -190,6 +190,7 @@ class Stoi:
         self.stoi = {word: number for number, word in enumerate(words)}
 
 
+@pytest.mark.slow
 def test_the_variant_with_inception_says_what_it_said(tmp_path: Path) -> None:
     words = ["<PAD>", "<SOS>", "<EOS>", "<UNK>", *WORDS]
     torch.manual_seed(0)
