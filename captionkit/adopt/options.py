@@ -9,7 +9,7 @@ import tyro
 
 from captionkit.storage import StorageOptions
 
-Kind = Literal["auto", "tutorial", "udacity", "inception", "keras-merge", "sgrvinod"]
+Kind = Literal["auto", "tutorial", "udacity", "inception", "keras-merge"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class AdoptOptions:
     output: str
     """Folder of the bundle to write."""
     kind: Kind = "auto"
-    """Which project's captioner it is: the PyTorch tutorial's, Udacity's, the one of both with Inception v3, the Keras
-    tutorial's merge model, or sgrvinod's with attention; auto: found out."""
+    """Which project's captioner it is: the PyTorch tutorial's, Udacity's, its variant with Inception v3, or the Keras
+    tutorial's merge model; auto: found out."""
     rename: tuple[str, ...] = ()
     """OLD=NEW: tensors whose names begin with OLD begin with NEW instead."""
     markers: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class AdoptOptions:
     preprocessing: tuple[str, ...] = ()
     """size=224 resize=256 mode=crop interpolation=bilinear mean=0.5,0.5,0.5 …: over the project's own."""
     encoder: str = ""
-    """The encoder, where the files hold none: vgg16, inception_v3, xception … or any of torchvision's."""
+    """The encoder, where the files hold none: vgg16, inception_v3 … or any of torchvision's."""
     encoder_weights: str | None = None
     """Weights of the encoder: an .h5 file of keras.applications, or a PyTorch file of torchvision's."""
     try_images: Annotated[tuple[str, ...], tyro.conf.arg(name="try")] = ()
