@@ -13,6 +13,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "adopt": Command("adopt", "Make a bundle of a captioner that you have already: of its weights and vocabulary."),
     "attention": Command("pages", "Draw where a captioner looked for each word of a caption."),
     "caption": Command("jobs", "Caption images into a Parquet table, one row per image."),
     "check": Command(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from captionkit.cli.exit_codes import BROKEN, OK
 from captionkit.cli.options import parse
-from captionkit.progress import Meter, say
+from captionkit.progress import Meter, log_line
 from captionkit.storage import Storage
 
 

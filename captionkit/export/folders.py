@@ -16,7 +16,7 @@ from captionkit.export.rows import Row, relative_path
 from captionkit.export.text_files import json_line
 from captionkit.images.formats import identify
 from captionkit.images.types import ImageError
-from captionkit.inputs.listing import IMAGE_SUFFIXES
+from captionkit.inputs.kinds import IMAGE_SUFFIXES
 from captionkit.storage import AddressError, Storage, StorageError, split_member
 
 SUFFIXES = {

@@ -59,7 +59,7 @@ def export(
     report = Report(options.format, public_uri(options.output), options.dry_run)
     cost = cost_of(options, survey)
     if cost:
-        say(cost)
+        log_line(cost)
     if options.format in ONE_FILE:
         _write_file(options, storage, selection, columns, survey, report, progress)
     else:

@@ -20,6 +20,8 @@ class ShowTell(RecurrentDecoder):
     class Config(RecurrentDecoder.Config):
         layers: int = 1
         """K, LSTMs on top of each other."""
+        image_relu: bool = False
+        """A ReLU after the image's projection, as a captioner adopted from elsewhere can have."""
 
     config: Config
     name = "show_tell"
@@ -32,7 +34,7 @@ class ShowTell(RecurrentDecoder):
         self.output = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, features_ND: Tensor, tokens_NT: Tensor) -> Tensor:
-        image_NE = self.image(self.standardize(features_ND))
+        image_NE = self._project(features_ND)
         inputs_NTE = torch.cat([image_NE.unsqueeze(1), self.words(tokens_NT)], dim=1)  # one longer than tokens_NT
         hidden_NTH, _ = self.lstm(self.dropout(inputs_NTE))
         logits_NTV: Tensor = self.output(self.dropout(hidden_NTH[:, 1:]))
@@ -41,12 +43,16 @@ class ShowTell(RecurrentDecoder):
     def start(self, features_ND: Tensor) -> State:
         """Carry: "hidden" and "cell" (N, K, H). No memory."""
         zeros_NKH = features_ND.new_zeros(len(features_ND), self.config.layers, self.config.hidden_size)
-        image_NE = self.dropout(self.image(self.standardize(features_ND)))
+        image_NE = self.dropout(self._project(features_ND))
         return State(self._lstm_step(image_NE, {"hidden": zeros_NKH, "cell": zeros_NKH})[1], {})
 
     def step(self, tokens_R: Tensor, state: State) -> tuple[Tensor, State]:
         hidden_RH, carry = self._lstm_step(self.dropout(self.words(tokens_R)), state.carry)
         return self.output(self.dropout(hidden_RH)), State(carry, state.memory)
+
+    def _project(self, features_ND: Tensor) -> Tensor:
+        image_NE: Tensor = self.image(self.standardize(features_ND))
+        return torch.relu(image_NE) if self.config.image_relu else image_NE
 
     def _lstm_step(self, inputs_RE: Tensor, carry: Tensors) -> tuple[Tensor, Tensors]:
         """One step of all layers. It calls the cell, as a call of `nn.LSTM` costs more than one step takes."""

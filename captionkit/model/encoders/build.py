@@ -39,7 +39,7 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
             size=side, resize=round(side / 0.875), interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
         )
     # Read from the description of the weights: nothing is downloaded.
-    transforms = torchvision_models().get_model_weights(name).DEFAULT.transforms()
+    transforms = torchvision_models().get_model_weights(name.removeprefix("keras_")).DEFAULT.transforms()
     own_size, resize = transforms.crop_size[0], transforms.resize_size[0]
     # Equal to torchvision's transform_input, which it applies after the usual normalisation.
     mean, std = ((0.5,) * 3, (0.5,) * 3) if name in PORTED else (transforms.mean, transforms.std)

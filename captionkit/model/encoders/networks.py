@@ -5,7 +5,8 @@ from types import ModuleType
 from typing import Final, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from captionkit.model.encoders.efficientnet_lite import SIZES, EfficientNetLite
 from captionkit.model.encoders.encoder import EncoderError
@@ -13,7 +14,9 @@ from captionkit.model.encoders.tiny_resnet import TinyResNet
 
 TINY_RESNET: Final = "tiny_resnet"
 """The embedded captioner's network."""
-PORTED: Final = ("googlenet", "inception_v3")
+KERAS_INCEPTION: Final = "keras_inception_v3"
+"""torchvision's Inception v3 with Keras's arithmetic, for weights of keras.applications."""
+PORTED: Final = ("googlenet", "inception_v3", KERAS_INCEPTION)
 """Networks whose weights come from TensorFlow, have auxiliary heads, and expect pixels from -1 to 1."""
 _TRANSFORMERS: Final = ("vit_", "swin_", "maxvit")
 
@@ -38,7 +41,7 @@ def encoder_names() -> list[str]:
 
 def check_name(name: str) -> None:
     """Raise EncoderError for a name that is not in `encoder_names`."""
-    if name == TINY_RESNET or name in SIZES or name in (names := encoder_names()):
+    if name in (TINY_RESNET, KERAS_INCEPTION, *SIZES) or name in (names := encoder_names()):
         return
     models = torchvision_models()
     if name in models.list_models(module=models):
@@ -53,9 +56,21 @@ def build_network(name: str) -> nn.Module:
         return TinyResNet()
     if name in SIZES:
         return EfficientNetLite(name)
+    if name == KERAS_INCEPTION:
+        inception = build_network("inception_v3")
+        for module in inception.modules():
+            if isinstance(branch := getattr(module, "branch_pool", None), nn.Module):
+                branch.register_forward_pre_hook(_average_without_padding)
+        return inception
     options = {"aux_logits": False, "init_weights": True} if name in PORTED else {}
     network: nn.Module = torchvision_models().get_model(name, weights=None, **options)
     return network
+
+
+def _average_without_padding(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """Of a map averaged 3 × 3 with padding of zeros, the averages of what is no padding, as TensorFlow has them."""
+    (maps_NDhw,) = inputs
+    return (maps_NDhw / avg_pool2d(maps_NDhw.new_ones(1, 1, *maps_NDhw.shape[2:]), 3, 1, 1),)
 
 
 def build_empty_network(name: str) -> nn.Module:

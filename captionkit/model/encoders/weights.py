@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captionkit.model.encoders.efficientnet_lite import SIZES, rename_keys
 from captionkit.model.encoders.encoder import EncoderError
-from captionkit.model.encoders.networks import PORTED, TINY_RESNET, torchvision_models
+from captionkit.model.encoders.networks import KERAS_INCEPTION, PORTED, TINY_RESNET, torchvision_models
 
 WEIGHTS: Final = ("pretrained", "package", "none")
 """Weights by name."""
@@ -23,7 +23,7 @@ def download_weights(name: str) -> dict[str, Tensor]:
     Raises:
         EncoderError: there are none, or they cannot be downloaded.
     """
-    if name == TINY_RESNET:
+    if name in (TINY_RESNET, KERAS_INCEPTION):
         raise EncoderError(f"{name} has no pretrained weights: give a file with them, or start from random weights")
     try:
         # Through the model and not `get_state_dict`: torchvision renames the keys of its oldest files there.

@@ -11,7 +11,10 @@ from captionkit.vocabulary import BOS, EOS, PAD
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "show_tell": ("show_tell", {}),
     "show_tell of 3 layers": ("show_tell", {"layers": 3, "dropout": 0.3}),
+    "show_tell with a ReLU": ("show_tell", {"image_relu": True}),
     "merge": ("merge", {}),
+    "merge by concatenation": ("merge", {"joined": "concat", "image_size": 20, "merged_size": 28}),
+    "merge with hard gates": ("merge", {"gates": "hard_sigmoid_5"}),
     "par_inject": ("par_inject", {"position_size": 8, "positions": 4}),
     "one_shot": ("one_shot", {"position_size": 24, "length": 9}),
     "soft_attention": ("soft_attention", {"attention_size": 16}),

@@ -1,0 +1,7 @@
+"""The error of files that cannot be adopted."""
+
+from captionkit.errors import UsageError
+
+
+class AdoptError(UsageError):
+    """A file, or several together, that give no captioner. The message says which, what is wrong, and what to do."""

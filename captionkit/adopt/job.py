@@ -1,0 +1,168 @@
+"""`adopt`: from files to a bundle. It reads from top to bottom: look, say, convert, try, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from captionkit.adopt.captioners import Adopted, adopt_show_tell, read_preprocessing
+from captionkit.adopt.contents import Given, is_other, look
+from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.keras_merge import adopt_merge, is_keras
+from captionkit.adopt.options import AdoptOptions
+from captionkit.adopt.parts import sort_parts
+from captionkit.adopt.trial import Trial, drawn_scenes, try_out
+from captionkit.storage import Storage, redact
+
+_HEAD = 64
+"""Bytes by which a file in a folder is known to be none of a captioner's."""
+_SHOWN = 5
+"""Captions that are printed."""
+_PASSED_OVER = (
+    *(
+        ".py",
+        ".ipynb",
+        ".md",
+        ".txt",
+        ".csv",
+        ".tsv",
+        ".html",
+        ".yml",
+        ".yaml",
+        ".cfg",
+        ".toml",
+        ".lock",
+        ".sh",
+        ".log",
+    ),
+    *(".mp4", ".wav", ".jpg", ".jpeg", ".png", ".gif", ".webp"),
+)
+"""Endings of what lies beside models in a folder; a file that is named is read whatever its ending."""
+
+
+@dataclass
+class Gathered:
+    """What was found at the addresses given.
+
+    Attributes:
+        given: files that hold a part of a captioner.
+        problems: files in folders that cannot be read, with reasons.
+        passed_over: files in folders that are something else.
+    """
+
+    given: list[Given] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    passed_over: int = 0
+
+
+def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) -> Gathered:
+    """Look into files and folders.
+
+    Raises:
+        AdoptError: a file that was named cannot be used; StorageError: it cannot be read.
+    """
+    found = Gathered()
+    for address in files:
+        uri = storage.normalize(address)
+        if not storage.is_folder(uri):
+            given = look(storage.read(uri), redact(address), base)
+            if not _is_part(given):
+                raise AdoptError(f"{redact(address)}: {given.form} that holds no part of a captioner{_keys(given)}")
+            found.given.append(given)
+            continue
+        for entry in sorted(storage.list(uri), key=lambda entry: entry.uri):
+            name = redact(entry.uri)
+            if name.lower().endswith(_PASSED_OVER) and not name.lower().endswith("word_counts.txt"):
+                found.passed_over += 1
+                continue
+            with storage.open(entry.uri) as file:
+                if is_other(file.read(_HEAD)):
+                    found.passed_over += 1
+                    continue
+            try:
+                given = look(storage.read(entry.uri), name, base)
+            except AdoptError as err:
+                found.problems.append(str(err))
+                continue
+            if _is_part(given):
+                found.given.append(given)
+            else:
+                found.passed_over += 1
+    return found
+
+
+def _is_part(given: Given) -> bool:
+    return bool(given.words or given.tensors or given.keras or given.keras_weights is not None)
+
+
+def _keys(given: Given) -> str:
+    if isinstance(given.value, dict):
+        return f"; its keys are {', '.join(repr(key) for key in list(given.value)[:6])}"
+    return ""
+
+
+def adopt(options: AdoptOptions, say: Callable[[str], None]) -> tuple[Adopted, Trial]:
+    """Make a bundle of a captioner's files, and say what was found, what is exact, and how it captions.
+
+    Raises:
+        AdoptError: the files give no captioner; StorageError: one cannot be read or the bundle not written.
+    """
+    storage = Storage(options.storage)
+    found = gather(options.files, storage, options.index_base)
+    for given in found.given:
+        log_line(f"{given.name}: {given.say()}")
+    for problem in found.problems:
+        log_line(f"left out: {problem}")
+    if found.passed_over:
+        log_line(f"passed over: {found.passed_over:,} other files")
+    try:
+        adopted = convert(found.given, options)
+    except AdoptError as err:
+        if found.problems:
+            raise AdoptError(f"{err}; of the files left out: {'; '.join(found.problems[:3])}") from err
+        raise
+    log_line(f"kind: {adopted.kind}" + (" (--kind forces another)" if options.kind == "auto" else ""))
+    for title, lines in (
+        ("exact", adopted.exact), ("approximated", adopted.approximated), ("note", adopted.notes),
+    ):  # fmt: skip
+        for line in lines:
+            log_line(f"{title}: {line}")
+    captioner = adopted.captioner
+    captioner.note = f"adopted: {adopted.kind}"
+    captioner.provenance = {
+        "adopted": {
+            "kind": adopted.kind,
+            "files": [given.name.rpartition("/")[2] for given in found.given],
+            "exact": adopted.exact,
+            "approximated": adopted.approximated,
+            "notes": adopted.notes,
+        }
+    }
+    images = [(redact(name), name) for name in options.try_images] if options.try_images else drawn_scenes()
+    trial = try_out(captioner, images, storage)
+    for name, caption in trial.captions[:_SHOWN]:
+        log_line(f"{name}: {caption}")
+    for warning in trial.warnings:
+        log_line(f"warning: {warning}")
+    captioner.save(storage.normalize(options.output), storage=storage)
+    return adopted, trial
+
+
+def convert(given: list[Given], options: AdoptOptions) -> Adopted:
+    """The captioner that some files hold.
+
+    Raises:
+        AdoptError: they give none.
+    """
+    if not given:
+        raise AdoptError("none of the files holds weights or words of a captioner")
+    changes = read_preprocessing(options.preprocessing)
+    if options.kind == "keras-merge" or (options.kind == "auto" and is_keras(given)):
+        encoder_file = None
+        if options.encoder_weights is not None:
+            storage = Storage(options.storage)
+            address = storage.normalize(options.encoder_weights)
+            encoder_file = look(storage.read(address), redact(options.encoder_weights))
+        return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
+    parts = sort_parts(given, options.rename)
+    return adopt_show_tell(parts, options.kind, options.markers, changes)

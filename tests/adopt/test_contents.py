@@ -1,0 +1,118 @@
+"""What people give in the place of a file, and what they are told."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+
+from captionkit.adopt.contents import look
+from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.job import adopt
+from captionkit.adopt.options import AdoptOptions
+from captionkit.adopt.trial import judge
+from captionkit.cli import USAGE, main
+
+
+def zipped(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def torch_file(legacy: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.zeros(500, 500)}, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+def plain_h5() -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file["images"] = [1, 2]
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5238761\n",
+            "pointer to a file of 5,238,761 b",
+        ),
+        (b"", "the file is empty"),
+        (b"\n \n", "nothing but blanks"),
+        (b"../data/vocab.pkl", r"symbolic link as text.*'\.\./data/vocab\.pkl'"),
+        (b"https://drive.google.com/file/d/1\n", "a link to a download"),
+        (b"import torch\nclass Vocabulary: pass\n", "Python source code"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
+        (b"\xff\xd8\xff\xe0rest", "a JPEG image"),
+        (b"{'not': 'json'}", "begins as JSON and is damaged or cut"),
+        (b'{"word": 1, "other": ', "begins as JSON and is damaged or cut"),
+        (b"Some notes about the model.\nTrained for a week.\n", "this is text"),
+        (b"\x00\x01\x02\xff\xfe\xfd", "no file of a captioner"),
+        (zipped(readme=b"x"), "neither PyTorch's nor Keras's"),
+        (torch_file(legacy=False)[:600_000], r"has 600,000 bytes and needs more than 1,000,000"),
+        (torch_file(legacy=True)[:600_000], r"needs 1,000,\d\d\d bytes and has 600,000"),
+        (pickle.dumps({"a": 1, "b": 2, "c": 3})[:12], "is cut"),
+        (plain_h5(), "an HDF5 file without a network: it holds images"),
+        (pickle.dumps(print), ""),
+        (pickle.dumps(Path("x")), r"would call pathlib"),
+    ],
+)
+def test_what_is_no_part_of_a_captioner_is_called_what_it_is(data: bytes, complaint: str) -> None:
+    if not complaint:
+        assert look(data, "f").words is None
+        return
+    with pytest.raises(AdoptError, match=complaint) as caught:
+        look(data, "models/vocab.pkl")
+    assert str(caught.value).startswith("models/vocab.pkl: ")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_torch_files_cut_anywhere_are_refused(legacy: bool) -> None:
+    data = torch_file(legacy)
+    for length in [*range(1, 400, 7), 2**19, 10**6, len(data) - 1]:
+        with pytest.raises(AdoptError):
+            look(data[:length], "f")
+
+
+def test_a_tensor_cannot_be_larger_than_its_storage() -> None:
+    data = torch_file(legacy=True)
+    with pytest.raises(AdoptError, match="does not fit its storage"):
+        look(data.replace(b"M\xf4\x01M\xf4\x01\x86", b"M\xf4\x01M\xf5\x01\x86", 1), "f")
+
+
+def test_im2txts_word_counts_are_read() -> None:
+    for text in ("<S> 586368\n</S> 586368\na 969108\n", "b'<S>' 9\nb'</S>' 9\nb'a' 12\n"):
+        words = look(text.encode(), "word_counts.txt").words
+        assert words is not None
+        assert (words.words, words.markers) == ({0: "<S>", 1: "</S>", 2: "a"}, {"start": 0, "end": 1})
+
+
+def test_a_named_file_without_a_part_is_an_error_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sizes.pkl").write_bytes(pickle.dumps({"max_len": 34, "width": "299"}))
+    assert main(["adopt", str(tmp_path / "sizes.pkl"), "--output", str(tmp_path / "bundle")]) == USAGE
+    assert "holds no part of a captioner; its keys are 'max_len', 'width'" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.pkl").write_bytes(b"")
+    with pytest.raises(AdoptError, match=r"none of the files.*of the files left out: .*a\.pkl: the file is empty"):
+        adopt(AdoptOptions((str(tmp_path / "empty"),), str(tmp_path / "bundle")), print)
+
+
+def test_captions_that_are_none_are_told() -> None:
+    good = ["a dog runs", "a cat sits", "a man on a horse", "two dogs in snow"]
+    assert judge(good) == []
+    assert "do not begin alike" in judge(["the of", "grass a", "red on", "dog dog"])[0]
+    assert any("do not end" in one for one in judge([" ".join(["a", *"b" * 18])] * 3 + ["a b"]))
+    assert any("same caption" in one for one in judge(["a dog"] * 5))
+    assert judge(["x", "y"]) == []
