@@ -14,6 +14,7 @@ import ray
 
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.options import WordOptions
+from captionkit.progress import say
 from captionkit.schema import CAPTIONED, FAILED, MODEL_ERROR, TRANSIENT, schema_with
 
 if TYPE_CHECKING:
@@ -50,10 +51,14 @@ class CaptionActor:
         import torch
 
         from captionkit.model.captioner import Captioner
+        from captionkit.model.device import explain_dtype
 
         torch.set_num_threads(options.threads)
         self.captioner = Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
         self.options = options
+        _, why = explain_dtype(options.dtype, self.captioner.device)
+        # Ray shows it in the job's log, once for all actors that say the same.
+        say(f"computing in {str(self.captioner.dtype).removeprefix('torch.')} on {self.captioner.device}: {why}")
         self.part: int | None = None  # images at once, where memory held no whole batch
         self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
 

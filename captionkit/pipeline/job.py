@@ -13,12 +13,14 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 import ray
+import torch
 
 from captionkit.config import to_config
 from captionkit.counting import counted
 from captionkit.inputs.listing import Inputs, passed_over
 from captionkit.model.bundle_files import BundleError, read_files
 from captionkit.model.captioner import Captioner
+from captionkit.model.device import pick_dtype
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
@@ -193,6 +195,8 @@ class CaptionJob:
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
                 gpus = resources.get("GPU", 0.0)
                 pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
+                if pool.device == "cpu":
+                    pick_dtype(options.captioner.dtype, torch.device("cpu"))  # refuse one that is not for CPUs
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
                 record.write(self.storage, self.record_uri, listed.schema)
                 dataset = self._dataset(listed, pool)
