@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from captionkit.model.captioner import Captioner, Hypothesis
+    from captionkit.model.engines import Engine
 
 CAPTION_COLUMNS = ("caption", "score", "alternatives", "caption_s", "batch")
 """What captioning adds to a row that has pixels."""
@@ -33,6 +34,7 @@ class ActorOptions:
     search: SearchOptions
     words: WordOptions
     dtype: str
+    engine: Engine
     device: str
     threads: int
     run_id: str
@@ -54,11 +56,14 @@ class CaptionActor:
         from captionkit.model.device import explain_dtype
 
         torch.set_num_threads(options.threads)
-        self.captioner = Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
+        self.captioner = Captioner.from_files(
+            ray.get(bundle), device=options.device, dtype=options.dtype, engine=options.engine
+        )
         self.options = options
         _, why = explain_dtype(options.dtype, self.captioner.device)
         # Ray shows it in the job's log, once for all actors that say the same.
-        say(f"computing in {str(self.captioner.dtype).removeprefix('torch.')} on {self.captioner.device}: {why}")
+        dtype = str(self.captioner.dtype).removeprefix("torch.")
+        say(f"computing by {self.captioner.engine} in {dtype} on {self.captioner.device}: {why}")
         self.part: int | None = None  # images at once, where memory held no whole batch
         self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
 

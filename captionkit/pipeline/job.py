@@ -21,6 +21,7 @@ from captionkit.inputs.listing import Inputs, passed_over
 from captionkit.model.bundle_files import BundleError, read_files
 from captionkit.model.captioner import Captioner
 from captionkit.model.device import pick_dtype
+from captionkit.model.engines import engine_for
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
@@ -81,7 +82,7 @@ class CaptionJob:
         self.storage = Storage(options.storage).without_scheme_limit()
         self.files = read_files(options.captioner.model, self.storage)
         try:
-            captioner = Captioner.from_files(self.files, device="cpu", dtype="float32")
+            captioner = Captioner.from_files(self.files, device="cpu", dtype="float32", engine=None)
         except BundleError as err:
             raise BundleError(f"--model {options.captioner.model}: {err}") from err
         self.preprocessing = captioner.preprocessing
@@ -223,6 +224,7 @@ class CaptionJob:
             search=options.search,
             words=options.words,
             dtype=options.captioner.dtype,
+            engine=engine_for(options.captioner.engine, None if manifest.unknown else manifest.images),
             device=pool.device,
             threads=pool.threads,
             run_id=self.run_id,

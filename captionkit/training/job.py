@@ -125,7 +125,7 @@ class TrainJob:
         if (init := self.options.network.init) is None:
             encoder = self._encoder()
             return encoder, *self._decoder(corpus, encoder.feature_size)
-        start = Captioner.load(init, device="cpu", dtype="float32", storage=self.storage)
+        start = Captioner.load(init, device="cpu", dtype="float32", engine=None, storage=self.storage)
         if start.decoder.predicts_padding and self.options.scst.scst_epochs:
             raise UsageError(NOT_DRAWN.format(start.decoder.name))
         return start.encoder, start.vocabulary, start.decoder
