@@ -69,11 +69,11 @@ class Given:
     keras: dict[str, Any] | None = None
     keras_weights: Any = None
 
-    def log_line(self) -> str:
+    def describe(self) -> str:
         """What it is, in a line."""
         parts = [self.form]
         if self.words:
-            parts.append(self.words.say())
+            parts.append(self.words.describe())
         if self.tensors:
             parts.append(f"{len(self.tensors):,} tensors")
         if self.keras:

@@ -101,7 +101,7 @@ def _keys(given: Given) -> str:
     return ""
 
 
-def adopt(options: AdoptOptions, say: Callable[[str], None]) -> tuple[Adopted, Trial]:
+def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, Trial]:
     """Make a bundle of a captioner's files, and say what was found, what is exact, and how it captions.
 
     Raises:
@@ -110,23 +110,23 @@ def adopt(options: AdoptOptions, say: Callable[[str], None]) -> tuple[Adopted, T
     storage = Storage(options.storage)
     found = gather(options.files, storage, options.index_base)
     for given in found.given:
-        log_line(f"{given.name}: {given.say()}")
+        log(f"{given.name}: {given.describe()}")
     for problem in found.problems:
-        log_line(f"left out: {problem}")
+        log(f"left out: {problem}")
     if found.passed_over:
-        log_line(f"passed over: {found.passed_over:,} other files")
+        log(f"passed over: {found.passed_over:,} other files")
     try:
         adopted = convert(found.given, options)
     except AdoptError as err:
         if found.problems:
             raise AdoptError(f"{err}; of the files left out: {'; '.join(found.problems[:3])}") from err
         raise
-    log_line(f"kind: {adopted.kind}" + (" (--kind forces another)" if options.kind == "auto" else ""))
+    log(f"kind: {adopted.kind}" + (" (--kind forces another)" if options.kind == "auto" else ""))
     for title, lines in (
         ("exact", adopted.exact), ("approximated", adopted.approximated), ("note", adopted.notes),
     ):  # fmt: skip
         for line in lines:
-            log_line(f"{title}: {line}")
+            log(f"{title}: {line}")
     captioner = adopted.captioner
     captioner.note = f"adopted: {adopted.kind}"
     captioner.provenance = {
@@ -141,9 +141,9 @@ def adopt(options: AdoptOptions, say: Callable[[str], None]) -> tuple[Adopted, T
     images = [(redact(name), name) for name in options.try_images] if options.try_images else drawn_scenes()
     trial = try_out(captioner, images, storage)
     for name, caption in trial.captions[:_SHOWN]:
-        log_line(f"{name}: {caption}")
+        log(f"{name}: {caption}")
     for warning in trial.warnings:
-        log_line(f"warning: {warning}")
+        log(f"warning: {warning}")
     captioner.save(storage.normalize(options.output), storage=storage)
     return adopted, trial
 

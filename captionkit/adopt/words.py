@@ -62,7 +62,7 @@ class WordList:
         """One more than the greatest number."""
         return max(self.words) + 1
 
-    def log_line(self) -> str:
+    def describe(self) -> str:
         """Layout, size and markers, in a line."""
         marks = ", ".join(f"{name} {self.words.get(n, '')!r} = {n}" for name, n in self.markers.items())
         numbers = f"{len(self.words):,} words, numbers {min(self.words)} to {self.rows - 1:,}"

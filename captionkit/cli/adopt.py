@@ -15,6 +15,6 @@ def adopt(args: Sequence[str]) -> int:
     options = parse(AdoptOptions, "adopt", args)
     from captionkit.adopt.job import adopt as make_bundle  # brings torch along, which --help can do without
 
-    make_bundle(options, say)
+    make_bundle(options, log_line)
     log_line(f"bundle: {options.output}")
     return OK

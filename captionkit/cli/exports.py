@@ -19,6 +19,6 @@ def export(args: Sequence[str]) -> int:
     from captionkit.export.job import export as write
 
     with Meter("exporting", "rows") as meter:
-        report = write(options, Storage(options.storage), progress=meter.update, say=say)
+        report = write(options, Storage(options.storage), progress=meter.update, log=log_line)
     print(json.dumps(report.to_json()) if options.json else report.text())
     return OK if report.ok else BROKEN

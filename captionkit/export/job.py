@@ -35,13 +35,13 @@ def export(
     storage: Storage,
     *,
     progress: Callable[[int], None] = lambda _: None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Write captions of a table in another form. Memory does not grow with the table.
 
     Args:
         progress: told how many rows are done.
-        say: told what the export costs where each image costs a request, before the first one.
+        log: told what the export costs where each image costs a request, before the first one.
 
     Raises:
         UsageError: no table, options that cannot work, or an output that is there already.
@@ -59,7 +59,7 @@ def export(
     report = Report(options.format, public_uri(options.output), options.dry_run)
     cost = cost_of(options, survey)
     if cost:
-        log_line(cost)
+        log(cost)
     if options.format in ONE_FILE:
         _write_file(options, storage, selection, columns, survey, report, progress)
     else:

@@ -22,6 +22,7 @@ from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder
 from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
+from captionkit.model.engines import Encode, Engine, make_encode
 from captionkit.model.image_reader import ImageLike, Pixels, read_batches
 from captionkit.model.search.options import SearchOptions
 from captionkit.model.search.search import search
@@ -43,6 +44,10 @@ class Captioner:
         provenance: JSON-able: data, command, figures, versions.
         consensus: the training images' captions, for `SearchOptions.consensus`.
         loaded_fingerprint: of the bundle that the parts were loaded from.
+        encode: computes the encoder, where there is something faster than the encoder itself.
+
+    Attributes:
+        engine: what computes the encoder, in a few words for the log.
 
     Raises:
         BundleError: the parts do not fit each other.
@@ -58,12 +63,15 @@ class Captioner:
         provenance: Mapping[str, Any] | None = None,
         consensus: Consensus | None = None,
         loaded_fingerprint: str | None = None,
+        encode: tuple[Encode, str] | None = None,
     ) -> None:
         check_fit(encoder, decoder, vocabulary, consensus)
         self.consensus = consensus
         self.encoder, self.decoder, self.vocabulary = encoder.eval(), decoder.eval(), vocabulary
         self.note, self.provenance = note, dict(provenance or {})
         self._loaded_fingerprint = loaded_fingerprint
+        self._encode: Encode = encode[0] if encode else self.encoder
+        self.engine = encode[1] if encode else "torch"
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -92,31 +100,41 @@ class Captioner:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        engine: Engine | None = "torch",
         storage: Storage | None = None,
     ) -> Captioner:
         """Load a bundle from a folder or any address. Default: the embedded captioner for drawn scenes.
 
         Args:
             device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" …
-            dtype: "auto" (bfloat16 where the device computes it fast, else float32), "float32", "bfloat16", "float16".
+            dtype: "auto" (bfloat16 where the device computes it fast, else float32), "float32", "bfloat16", or on a
+                GPU "float16".
+            engine: what computes the encoder: "torch", "openvino" (for CPUs, with `captionkit[openvino]`; it takes
+                seconds to start), or "auto", which is OpenVINO where it is installed. None spares the preparation
+                where few images are captioned, or none.
 
         Raises:
             BundleError: the bundle is missing, damaged, or of a newer captionkit.
-            UsageError: there is no such device or dtype.
+            UsageError: there is no such device, dtype or engine.
         """
         address = None if uri is None else os.fspath(uri)
         files = read_files(address, storage or Storage())
         try:
-            return cls.from_files(files, device=device, dtype=dtype)
+            return cls.from_files(files, device=device, dtype=dtype, engine=engine)
         except BundleError as err:
             raise BundleError(f"{redact(address or 'the embedded captioner')}: {err}") from err
 
     @classmethod
-    def from_files(cls, files: Files, *, device: str = "auto", dtype: str = "auto") -> Captioner:
+    def from_files(
+        cls, files: Files, *, device: str = "auto", dtype: str = "auto", engine: Engine | None = "torch"
+    ) -> Captioner:
         """A captioner from a bundle's files, as `captionkit.model.bundle.read_files` gives them; else as `load`."""
         on_device = pick_device(device)
         in_dtype = pick_dtype(dtype, on_device)
         encoder, decoder, vocabulary, consensus, description = unpack(files)
+        name = fingerprint(files)
+        # The encoder itself stays as it is, to be saved and trained.
+        encode = None if engine is None else make_encode(encoder, on_device, in_dtype, engine, name)
         return cls(
             encoder.to(on_device, in_dtype),
             decoder.to(on_device, in_dtype),
@@ -124,7 +142,8 @@ class Captioner:
             note=description["note"],
             provenance=description["provenance"],
             consensus=consensus,
-            loaded_fingerprint=fingerprint(files),
+            loaded_fingerprint=name,
+            encode=encode,
         )
 
     def save(self, uri: str | os.PathLike[str], *, half: bool = False, storage: Storage | None = None) -> str:
@@ -277,7 +296,7 @@ class Captioner:
         # A copy: Ray's memory is read-only, which torch warns of, and pinned memory moves to a GPU faster.
         own = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         own.numpy()[...] = pixels
-        features: Tensor = self.encoder(own.to(self.device, non_blocking=True))
+        features: Tensor = self._encode(own.to(self.device, non_blocking=True))
         return features
 
     def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:

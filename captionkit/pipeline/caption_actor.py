@@ -15,12 +15,14 @@ import ray
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.machines import CaptionerNotBuilt
 from captionkit.pipeline.options import WordOptions
+from captionkit.progress import log_line
 from captionkit.schema import CAPTIONED, FAILED, MODEL_ERROR, TRANSIENT, schema_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from captionkit.model.captioner import Captioner, Hypothesis
+    from captionkit.model.engines import Engine
 
 CAPTION_COLUMNS = ("caption", "score", "alternatives", "caption_s", "batch")
 """What captioning adds to a row that has pixels."""
@@ -33,6 +35,7 @@ class ActorOptions:
     search: SearchOptions
     words: WordOptions
     dtype: str
+    engine: Engine
     device: str
     threads: int
     run_id: str
@@ -61,9 +64,17 @@ class CaptionActor:
         import torch
 
         from captionkit.model.captioner import Captioner
+        from captionkit.model.device import explain_dtype
 
         torch.set_num_threads(options.threads)
-        return Captioner.from_files(ray.get(bundle), device=options.device, dtype=options.dtype)
+        captioner = Captioner.from_files(
+            ray.get(bundle), device=options.device, dtype=options.dtype, engine=options.engine
+        )
+        _, why = explain_dtype(options.dtype, captioner.device)
+        # Ray shows it in the job's log, once for all actors that say the same.
+        dtype = str(captioner.dtype).removeprefix("torch.")
+        log_line(f"computing by {captioner.engine} in {dtype} on {captioner.device}: {why}")
+        return captioner
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()

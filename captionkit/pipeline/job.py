@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 import ray
+import torch
 
 from captionkit.config import to_config
 from captionkit.counting import counted
@@ -20,6 +21,8 @@ from captionkit.inputs.kinds import passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.model.bundle_files import BundleError, read_files
 from captionkit.model.captioner import Captioner
+from captionkit.model.device import pick_dtype
+from captionkit.model.engines import engine_for
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
 from captionkit.pipeline.fetch import FetchOptions
@@ -84,7 +87,7 @@ class CaptionJob:
         self.storage = Storage(options.storage).without_scheme_limit()
         self.files = read_files(options.captioner.model, self.storage)
         try:
-            captioner = Captioner.from_files(self.files, device="cpu", dtype="float32")
+            captioner = Captioner.from_files(self.files, device="cpu", dtype="float32", engine=None)
         except BundleError as err:
             raise BundleError(f"--model {options.captioner.model}: {err}") from err
         self.preprocessing = captioner.preprocessing
@@ -205,6 +208,8 @@ class CaptionJob:
                 record.resources = {name: resources.get(name, 0.0) for name in ("CPU", "GPU", "memory")}
                 gpus = resources.get("GPU", 0.0)
                 pool = plan_pool(options.cluster, node_cpus(), gpus, grows=connection != "started")
+                if pool.device == "cpu":
+                    pick_dtype(options.captioner.dtype, torch.device("cpu"))  # refuse one that is not for CPUs
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
                 record.write(self.storage, self.record_uri, listed.schema)
                 machines, hours = Machines(pool), options.cluster.wait_for_machines
@@ -239,6 +244,7 @@ class CaptionJob:
             search=options.search,
             words=options.words,
             dtype=options.captioner.dtype,
+            engine=engine_for(options.captioner.engine, None if manifest.unknown else manifest.images),
             device=pool.device,
             threads=pool.threads,
             run_id=self.run_id,

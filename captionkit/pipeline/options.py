@@ -49,7 +49,11 @@ class ModelOptions:
     model: str | None = None
     """Address of a captioner bundle. Default: the embedded one, which knows drawn scenes and no photographs."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the network; `auto` is bfloat16 where the chip has it, float32 elsewhere."""
+    """Number format of the network; `auto` is bfloat16 where the chip has it (the log says why), float32
+    elsewhere; float16 is for GPUs alone."""
+    engine: Literal["auto", "torch", "openvino"] = "auto"
+    """What computes the encoder. `openvino` is for CPUs, needs `pip install 'captionkit[openvino]'` and takes seconds
+    to start; `auto` is OpenVINO where it is installed and the images are many enough, else `torch`."""
     batch_size: int | None = None
     """Images that a captioner actor takes at once. Default: 256 on a GPU, 64 on a CPU."""
 

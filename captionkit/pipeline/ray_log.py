@@ -9,6 +9,8 @@ import logging
 import re
 from collections.abc import Callable
 
+from captionkit.progress import log_line
+
 _HANGS = re.compile(
     r"of operator (?P<operator>\S+) (?:\(pid=(?P<pid>\d+), node_id=(?P<node>\w+).*?\) )?has been running or stuck in "
     r"scheduling for (?P<seconds>[\d.]+)s.*?\((?P<mean>[\d.]+) \+",
@@ -27,7 +29,7 @@ class RayDataLog(logging.Handler):
     """Says what Ray Data warns of and somebody can act on: tasks that hang, and memory that may run out.
 
     Args:
-        say: Takes each line.
+        write: Takes each line.
     """
 
     def __init__(self, write: Callable[[str], None] = log_line) -> None:

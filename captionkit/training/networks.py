@@ -41,7 +41,7 @@ def make_networks(options: TrainOptions, corpus: TrainingCorpus, storage: Storag
         StorageError: weights, GloVe vectors or a bundle that cannot be read.
     """
     if (init := options.network.init) is not None:
-        captioner = Captioner.load(init, device="cpu", dtype="float32", storage=storage)
+        captioner = Captioner.load(init, device="cpu", dtype="float32", engine=None, storage=storage)
         if captioner.decoder.predicts_padding and options.scst.scst_epochs:
             raise UsageError(NO_SAMPLING.format(captioner.decoder.name))
         networks = Networks(captioner.encoder, captioner.vocabulary, captioner.decoder)

@@ -230,7 +230,8 @@ def test_device_and_dtype(captioner: Captioner, tmp_path: Path, monkeypatch: pyt
         with pytest.raises(UsageError, match=r"int8|abacus|cuda:99"):
             Captioner.load(tmp_path, device=device, dtype=dtype)
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda answer=supported: answer)
+        features = {"avx512_bf16": supported}
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda answer=features: answer, raising=False)
         assert Captioner.load(tmp_path, device="cpu").dtype == expected
 
 

@@ -64,7 +64,7 @@ def test_ray_datas_logger_reaches_us_once_a_warning_and_no_console(capfd: pytest
     logger = logging.getLogger("ray.data._internal.execution.streaming_executor")
     told: list[str] = []
     log = listen()
-    before, log._say = log._say, told.append
+    before, log._write = log._write, told.append
     log._told.clear()
     try:
         for _ in range(2):
@@ -72,7 +72,7 @@ def test_ray_datas_logger_reaches_us_once_a_warning_and_no_console(capfd: pytest
         logger.error("a page of stack")
         logger.warning("Progress bars disabled")
     finally:
-        log._say = before
+        log._write = before
     assert len(told) == 1
     assert capfd.readouterr().err == ""
     assert listen() is log
