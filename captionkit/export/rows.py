@@ -136,7 +136,7 @@ def _schema(table: CaptionTable) -> pa.Schema:
 
 
 def _plain_list(column: pa.ChunkedArray) -> list[Any]:
-    """A column's values as JSON can hold them: NaN is null, a 32-bit float the shortest number that reads back as it."""
+    """A column's values as JSON can hold them: NaN is null, a 32-bit float the shortest number that reads back so."""
     if pa.types.is_floating(column.type):
         short = (lambda value: float(str(np.float32(value)))) if pa.types.is_float32(column.type) else float
         finite = (value if value is not None and math.isfinite(value) else None for value in column.to_pylist())
