@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captionkit.errors import UsageError
-from captionkit.export.options import ExportOptions
+from captionkit.export.options import KEEPS_FAILED, ExportOptions
 from captionkit.export.where import Condition, parse_where
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, split_member
@@ -103,6 +103,9 @@ class Selection:
                     row: Row = dict(zip(names, values, strict=True))
                     if row["status"] != CAPTIONED and self.options.failed != "keep":
                         self.left_out["without a caption"] += 1
+                        continue
+                    if self.options.format not in KEEPS_FAILED and not (row["caption"] or "").strip():
+                        self.left_out["with an empty caption"] += 1
                         continue
                     if self.options.max_length is not None and row["caption"] is not None:
                         row["caption"] = shortened(row["caption"], self.options.max_length)
