@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from captionkit.export import xmp
+from captionkit.export.embedding import EmbedError, embed
 from captionkit.export.images import with_images
 from captionkit.export.options import ExportOptions
 from captionkit.export.parallel import in_parallel
@@ -61,6 +62,10 @@ class Target:
             return True
         if options.dry_run:
             return not self.storage.exists(address)
+        return self.create(address, data)
+
+    def create(self, address: str, data: bytes) -> bool:
+        """Write an object if there is none: whether it was written."""
         made = self.storage.create_if_absent(address, data)
         if made is None:  # this storage knows no such write
             made = not self.storage.exists(address)
@@ -135,6 +140,33 @@ def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
         return Outcome(True)
 
     return in_parallel(rows, guarded(write), target.options.threads)
+
+
+def write_embedded(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
+    """Copies of the JPEG images with their captions in them. No file that is there, original or copy, is touched."""
+
+    def write(pair: tuple[Row, bytes | StorageError]) -> Outcome:
+        row, data = pair
+        if isinstance(data, StorageError):
+            return Outcome(kind=data.kind, message=str(data))
+        if not data.startswith(b"\xff\xd8\xff"):
+            return Outcome(reason="no JPEG file, in which alone captions are embedded (without --embed: sidecars)")
+        try:
+            found = embed(data, xmp.fields_of(row["caption"], row["model"]), target.options.overwrite)
+        except (EmbedError, xmp.XmpError) as err:
+            return Outcome(kind="cannot be embedded", message=f"{row['uri']}: {err}")
+        if not found.written:
+            return Outcome(reason=f"{', '.join(found.kept) or 'the same caption'} was in the image already")
+        address = target.place(row) or ""
+        made = not target.storage.exists(address) if target.options.dry_run else target.create(address, found.data)
+        return Outcome(made, "" if made else "a file was there already")
+
+    def guard(pair: tuple[Row, bytes | StorageError]) -> Outcome:
+        return guarded(lambda _: write(pair))(pair[0])
+
+    return in_parallel(
+        with_images(rows, target.storage, target.column, target.options.threads), guard, target.options.threads
+    )
 
 
 def write_metadata(rows: Iterable[Row], columns: dict[str, str], file: BinaryIO) -> Iterator[Outcome]:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.export import coco, huggingface, shards, text_files
-from captionkit.export.folders import Target, copied, tally, write_metadata, write_sidecars, write_texts
+from captionkit.export.folders import Target, copied, tally, write_embedded, write_metadata, write_sidecars, write_texts
 from captionkit.export.options import ONE_FILE, ExportOptions, chosen_columns
 from captionkit.export.report import Report
 from captionkit.export.rows import Row, Selection, Survey, root_of
@@ -147,7 +147,7 @@ def _write_folder(
     target = Target(storage, options, root, runs.pop() if len(runs) == 1 else None)
     rows = selection.rows([*columns.values(), "file_name", *(("path",) if options.output else ())], root)
     if options.format == "xmp":
-        tally(write_sidecars(rows, target), report, progress)
+        tally((write_embedded if options.embed else write_sidecars)(rows, target), report, progress)
     elif options.format == "txt":
         tally(write_texts(copied(rows, target, report) if options.copy_images else rows, target), report, progress)
     elif options.format == "webdataset":

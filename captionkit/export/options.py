@@ -51,6 +51,8 @@ class ExportOptions:
     Default: the innermost folder that they have in common."""
     copy_images: bool = False
     """Copy the images, byte for byte, beside their captions (imagefolder, txt), or into the new shards (webdataset)."""
+    embed: bool = False
+    """Captions within copies of the JPEG images rather than in sidecars (xmp): in XMP and EXIF."""
     overwrite: bool = False
     """Write over what is there: files, and fields of sidecars that hold something."""
     dry_run: bool = False
@@ -78,6 +80,8 @@ class ExportOptions:
             raise ValueError(f"--copy-images goes with --as {', '.join(COPIES)}")
         if self.copy_images and not self.output:
             raise ValueError("--copy-images needs a folder to copy into")
+        if self.embed and (self.format != "xmp" or not self.output):
+            raise ValueError("--embed goes with --as xmp and a folder for the copies")
         if self.columns and self.format not in CHOOSES:
             raise ValueError(f"--columns goes with --as {', '.join(CHOOSES)}")
         if self.root and not self.output:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captionkit.errors import UsageError
-from captionkit.export.options import ExportOptions
+from captionkit.export.options import KEEPS_FAILED, ExportOptions
 from captionkit.export.where import Condition, parse_where
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, split_member
@@ -104,6 +104,9 @@ class Selection:
                     if row["status"] != CAPTIONED and self.options.failed != "keep":
                         self.left_out["without a caption"] += 1
                         continue
+                    if self.options.format not in KEEPS_FAILED and not (row["caption"] or "").strip():
+                        self.left_out["with an empty caption"] += 1
+                        continue
                     if self.options.max_length is not None and row["caption"] is not None:
                         row["caption"] = shortened(row["caption"], self.options.max_length)
                     for name in derived:
@@ -136,7 +139,7 @@ def _schema(table: CaptionTable) -> pa.Schema:
 
 
 def _plain_list(column: pa.ChunkedArray) -> list[Any]:
-    """A column's values as JSON can hold them: NaN is null, a 32-bit float the shortest number that gives it."""
+    """A column's values as JSON can hold them: NaN is null, a 32-bit float the shortest number that reads back so."""
     if pa.types.is_floating(column.type):
         short = (lambda value: float(str(np.float32(value)))) if pa.types.is_float32(column.type) else float
         finite = (value if value is not None and math.isfinite(value) else None for value in column.to_pylist())

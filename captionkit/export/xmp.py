@@ -30,7 +30,8 @@ DESCRIPTION, ALT, EXTENDED, WRITER = (
 PREFIXES = {DC: "dc", IPTC: "Iptc4xmpCore", PHOTOSHOP: "photoshop"}
 ALT_LENGTH = 250
 """Characters that an alternative text should not exceed (IPTC Photo Metadata Standard 2021.1)."""
-MAX_BYTES = 16 * 2**20
+_OURS = frozenset((DESCRIPTION, ALT, EXTENDED, WRITER))
+MAX_BYTES = 4 * 2**20
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _EMPTY = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="captionkit {__version__}">
@@ -160,9 +161,10 @@ class _Scan:
         self._path: list[str] = []
         self._starts: list[int] = []
         self._open: _Place | None = None
-        self._text = ""
+        self._text: list[str] = []
         self._abouts = 0
         parser = expat.ParserCreate(namespace_separator=" ")
+        parser.buffer_text = True
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._characters
@@ -203,36 +205,38 @@ class _Scan:
                 self.about = about
             self._abouts += 1
             for attribute, value in attributes.items():
-                if attribute in (DESCRIPTION, ALT, EXTENDED, WRITER):
+                if attribute in _OURS:
                     start, end = self._attribute(at, attribute.partition(" ")[2])
                     self.places.setdefault(attribute, []).append(_Place(start, end, [value]))
-        elif self._within(2):
+        elif name in _OURS and self._within(2):
             self._open = _Place(at, at)
             self.places.setdefault(name, []).append(self._open)
-        self._text = ""
+        self._text = []
 
     def _within(self, levels: int) -> bool:
         """Whether the innermost element lies this many levels below rdf:RDF."""
         return len(self._path) > levels and self._path[-1 - levels] == f"{RDF} RDF"
 
     def _characters(self, text: str) -> None:
-        self._text += text
+        self._text.append(text)
 
     def _end(self, name: str) -> None:
         at = self._parser.CurrentByteIndex
-        if self._open is not None and self._text.strip():
-            self._open.texts.append(self._text)
-        self._text = ""
+        if self._open is not None and (text := "".join(self._text)).strip():
+            self._open.texts.append(text)
+        self._text = []
         start = self._starts.pop()
-        # Of an element that is closed at once, expat says that its end tag begins where its only tag ends.
-        behind = self._tag_end(start)
-        at_once = self._data[behind - 2 : behind] == b"/>"
-        if name == f"{RDF} RDF":
-            self.closed_at_once = at_once
-            self.insert = behind - 2 if at_once else at
-        elif self._within(2) and self._open is not None:
-            self._open.end = behind if at_once else self._tag_end(at)
-            self._open = None
+        ours = self._open is not None and self._within(2)
+        if ours or name == f"{RDF} RDF":
+            # Of an element that is closed at once, expat says that its end tag begins where its only tag ends.
+            behind = self._tag_end(start)
+            at_once = self._data[behind - 2 : behind] == b"/>"
+            if self._open is not None and ours:
+                self._open.end = behind if at_once else self._tag_end(at)
+                self._open = None
+            else:
+                self.closed_at_once = at_once
+                self.insert = behind - 2 if at_once else at
         self._path.pop()
 
     def _tag_end(self, at: int) -> int:
