@@ -158,7 +158,7 @@ def cut(name: str, size: int) -> Callable[[dict[str, bytes]], None]:
         (described(encoder=KeyError), '"encoder" is missing or of the wrong kind'),
         (described(decoder=[]), '"decoder" is missing or of the wrong kind'),
         (described(note=7), '"note" is missing or of the wrong kind'),
-        (described(encoder__name="resnet5"), "no classification network 'resnet5'; there are: resnet50"),
+        (described(encoder__name="resnet5"), "no classification network 'resnet5'; close to it: resnet50"),
         (described(encoder__name="resnet18"), "these are not the weights of resnet18"),
         (described(encoder__output="map"), 'output is "pooled" or "grid"'),
         (described(encoder__output="grid"), "the encoder gives grid features of 512 values, the decoder reads pooled"),
