@@ -50,8 +50,8 @@ def open_for_writing(uri: str, storage: Storage, run_id: str, share: str = "") -
 
     A run of a share ("3/16") has the lease of that share alone. It takes it while it holds the lease of the whole
     table, and whoever holds that one sees to it that no run of another kind is alive: so there is one run of the whole
-    table, or one of each share, where the shares are of one count. What changes files that were there before belongs under
-    `alone`.
+    table, or one of each share, where the shares are of one count. What changes files that were there before belongs
+    under `alone`.
 
     Raises:
         UsageError: another run holds the lease (`LeaseError`), or the folder holds Parquet files of another maker.
