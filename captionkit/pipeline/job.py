@@ -225,7 +225,10 @@ class CaptionJob:
                     try:
                         self._consume(dataset, listed, waiting)
                     except Exception as err:
-                        raise machines.explain(no_progress(err, waiting, hours)) from err
+                        found = machines.explain(no_progress(err, waiting, hours))
+                        if found is err:
+                            raise
+                        raise found from err
                     finally:
                         record.failed_machines = machines.failed()
         finally:
