@@ -218,6 +218,7 @@ class CaptionJob:
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
                 record.write(self.storage, self.record_uri, listed.schema)
                 machines, hours = Machines(pool), options.cluster.wait_for_machines
+                record.failed_machines = machines.failed
                 listen().on_failed_start = machines.failed_start
                 dataset = self._dataset(listed, pool, machines)
                 record.spend("starting", time.monotonic() - start)
@@ -229,8 +230,6 @@ class CaptionJob:
                         if found is err:
                             raise
                         raise found from err
-                    finally:
-                        record.failed_machines = machines.failed()
         finally:
             if connection != "found":
                 ray.shutdown()

@@ -124,7 +124,7 @@ def test_new_actors_keep_away_from_machines_that_failed_until_some_time_has_pass
     later = time.monotonic() + machines_module.AVOID_SECONDS
     monkeypatch.setattr(machines_module.time, "monotonic", lambda: later)
     assert machines.place() == {}
-    assert [machine["failures"] for machine in machines.failed()] == [1, 2]
+    assert [machine.failures for machine in machines.failed] == [1, 2]
 
 
 def test_waiting_says_what_is_awaited_since_when_and_what_to_do(
