@@ -68,7 +68,7 @@ class StatusOptions:
     output: tyro.conf.Positional[str]
     """Address of the caption table."""
     all: bool = False
-    """All runs, not only the latest."""
+    """All runs, not only the latest (of each `--share`)."""
     json: bool = False
     """JSON lines, for programs."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
@@ -77,10 +77,10 @@ class StatusOptions:
 def status(args: Sequence[str]) -> int:
     """`captionkit status`; the exit code."""
     options = parse(StatusOptions, "status", args)
-    from captionkit.table.status import read_status
+    from captionkit.table.status import newest, read_status
 
     runs = read_status(options.output, Storage(options.storage))
-    for run in runs[: None if options.all else 1]:
+    for run in runs if options.all else newest(runs):
         print(json.dumps(run.record | {"state": run.state, "age_seconds": round(run.age)}) if options.json else run)
     return OK
 

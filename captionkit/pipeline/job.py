@@ -19,6 +19,7 @@ from captionkit.config import to_config
 from captionkit.counting import counted
 from captionkit.inputs.kinds import passed_over
 from captionkit.inputs.listing import Inputs
+from captionkit.inputs.share import Share
 from captionkit.model.bundle_files import BundleError, read_files
 from captionkit.model.captioner import Captioner
 from captionkit.model.device import pick_dtype
@@ -45,7 +46,7 @@ from captionkit.table.lease import Lease
 from captionkit.table.runs import RUNS
 from captionkit.table.table import CaptionTable, Footer
 from captionkit.table.writer import TableWriter, stored_columns
-from captionkit.table.writing import open_for_writing
+from captionkit.table.writing import OpenTable, alone, open_for_writing
 
 RENEW_SECONDS = 30.0
 """Time between two writings of a living run's record."""
@@ -131,10 +132,11 @@ class CaptionJob:
         try:
             self.inputs.check()
             self._check_output()
-            with stop_on_signals(), open_for_writing(self.table.uri, self.storage, self.run_id) as (table, lease, _):
-                check_same_maker(table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+            share = self.options.table.share or ""
+            with stop_on_signals(), open_for_writing(self.table.uri, self.storage, self.run_id, share) as opened:
+                self._check_maker(opened.table)
                 with stop_at(self.until):
-                    listed = self._list(table, lease)
+                    listed = self._list(opened)
                 if listed.manifest.units:
                     self._caption(listed)
         except TimeIsUp:
@@ -149,8 +151,8 @@ class CaptionJob:
                 raise
             raise found from None
         else:
-            share = record.counts["failed"] / max(1, record.rows)
-            record.status = "too_many_failed" if share > self.options.table.max_failed else "succeeded"
+            failed = record.counts["failed"] / max(1, record.rows)
+            record.status = "too_many_failed" if failed > self.options.table.max_failed else "succeeded"
         finally:
             # A record of a run that found its input missing would only litter the output.
             if listed is not None:
@@ -167,8 +169,12 @@ class CaptionJob:
             if not err.fault:
                 raise
 
-    def _list(self, table: CaptionTable, lease: Lease) -> _Listed:
+    def _check_maker(self, table: CaptionTable) -> None:
+        check_same_maker(table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+
+    def _list(self, opened: OpenTable) -> _Listed:
         start = time.monotonic()
+        table, lease, share = opened.table, opened.lease, self.options.table.share
         inputs = Inputs(self.options.inputs, self.storage, output=table.uri)
         retried = 0
         if self.options.table.retry_failed:
@@ -176,12 +182,17 @@ class CaptionJob:
             lease.check()
             retried = table.drop(failed_rows(table))
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
-            manifest = make_manifest(inputs, table, f"{self.base}.manifest", meter.update)
-        listed = _Listed(table, lease, manifest, dict(inputs.carry_types))
-        check_carry(table, listed.carry)
-        lease.schema = listed.schema
+            manifest = make_manifest(
+                inputs, table, f"{self.base}.manifest", meter.update, Share.parse(share) if share else None
+            )
+        carry = dict(inputs.carry_types)
+        lease.schema = schema_with(carry)
         lease.check()
-        replace_changed(manifest, table)
+        with alone(opened, self.run_id, share or "") as table:
+            self._check_maker(table)
+            check_carry(table, carry)
+            replace_changed(manifest, table)
+        listed = _Listed(table, lease, manifest, carry)
         self.record.spend("listing", time.monotonic() - start)
         self.record.counts |= {
             "listed": manifest.listed,
@@ -213,6 +224,7 @@ class CaptionJob:
                 require_gpus(pool.gpus, f"--gpus-per-actor {pool.gpus:g}", connection)
                 record.write(self.storage, self.record_uri, listed.schema)
                 machines, hours = Machines(pool), options.cluster.wait_for_machines
+                record.failed_machines = machines.failed
                 listen().on_failed_start = machines.failed_start
                 dataset = self._dataset(listed, pool, machines)
                 record.spend("starting", time.monotonic() - start)
@@ -220,9 +232,10 @@ class CaptionJob:
                     try:
                         self._consume(dataset, listed, waiting)
                     except Exception as err:
-                        raise machines.explain(no_progress(err, waiting, hours)) from err
-                    finally:
-                        record.failed_machines = machines.failed()
+                        found = machines.explain(no_progress(err, waiting, hours))
+                        if found is err:
+                            raise
+                        raise found from err
         finally:
             if connection != "found":
                 ray.shutdown()

@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -60,17 +60,14 @@ class Machines:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._failed: dict[str, FailedMachine] = {}
+        self.failed: list[FailedMachine] = []
+        """Those on which the captioner could not be built, each once."""
         self._last: dict[str, float] = {}
 
     @property
     def deaths(self) -> int:
         """Failed starts in a row with which Ray Data itself is to give up: those of processes that say no reason."""
         return TRIES * max(TRIES, self._pool.high)
-
-    def failed(self) -> list[dict[str, Any]]:
-        """The machines on which the captioner could not be built, for the record."""
-        return [asdict(machine) for machine in self._failed.values()]
 
     def failed_start(self, error: BaseException | None) -> None:
         """Take down that an actor could not be built, from Ray's error, and say so."""
@@ -80,7 +77,9 @@ class Machines:
             log_line(f"a captioner actor died as it started, and is started again: {line}")
             return
         host, node, reason = found.groups()
-        machine = self._failed.setdefault(node, FailedMachine(host, node, reason))
+        machine = next((each for each in self.failed if each.node == node), None)
+        if machine is None:
+            self.failed.append(machine := FailedMachine(host, node, reason))
         machine.error, machine.failures = reason, machine.failures + 1
         self._last[node] = time.monotonic()
         log_line(f"the {found[0]}. It is started again, elsewhere if another machine has room")
@@ -98,7 +97,7 @@ class Machines:
         fit = {node["NodeID"] for node in ray.nodes() if node["Alive"] and self._fits(node["Resources"])}
         if fit - set(bad):
             return {"label_selector": {"ray.io/node-id": f"!in({','.join(bad)})"}}
-        if sum(machine.failures for machine in self._failed.values()) >= TRIES:
+        if sum(machine.failures for machine in self.failed) >= TRIES:
             raise self._everywhere()
         return {}
 
@@ -108,7 +107,7 @@ class Machines:
     def _everywhere(self) -> CaptionerNotBuilt:
         reasons = "; ".join(
             f"{machine.host} (Ray node {machine.node}, {counted(machine.failures, 'time')}): {machine.error}"
-            for machine in self._failed.values()
+            for machine in self.failed
         )
         return CaptionerNotBuilt(
             f"the captioner can be built on no machine of the cluster: {reasons}. Mend or replace the machines; the "
@@ -124,7 +123,7 @@ class Machines:
             seen = seen.__cause__
         if not isinstance(error, RayActorError):
             return error
-        if self._failed and _FAILED.search(str(error)):
+        if self.failed and _FAILED.search(str(error)):
             return self._everywhere()
         return CaptionerNotBuilt(f"captioner actors died: {' '.join(str(error).split())[:600]}")
 

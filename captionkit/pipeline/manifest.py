@@ -22,6 +22,7 @@ from cryptography.fernet import Fernet
 from captionkit.inputs.ids import Ids, IdSet, image_id
 from captionkit.inputs.kinds import InputItem
 from captionkit.inputs.listing import Inputs
+from captionkit.inputs.share import Share
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
 from captionkit.storage import Storage, StorageOptions
 from captionkit.table.table import CaptionTable, TableFile, container_of
@@ -81,13 +82,18 @@ def rows_per_unit(listed: int) -> int:
 
 
 def make_manifest(
-    inputs: Inputs, table: CaptionTable, prefix: str, progress: Callable[[int], None] = lambda _: None
+    inputs: Inputs,
+    table: CaptionTable,
+    prefix: str,
+    progress: Callable[[int], None] = lambda _: None,
+    share: Share | None = None,
 ) -> Manifest:
     """List the inputs, leave out what the table holds, write the rest.
 
     Args:
         prefix: What the addresses of the manifest's files begin with.
         progress: Called with the number of inputs listed so far, every `CHUNK` of them.
+        share: The share of the addresses that is this run's; the others are passed over. Of a container, its own.
     """
     manifest = Manifest()
     done = table.ids()
@@ -96,6 +102,9 @@ def make_manifest(
     items = inputs.items()
     while chunk := [(item, item.name) for item in islice(items, CHUNK)]:
         names = np.array([image_id(name, "") for _, name in chunk], np.int64)
+        if share is not None:
+            own = np.flatnonzero(share.holds(names)).tolist()
+            chunk, names = [chunk[at] for at in own], names[own]
         fresh = seen.add(names)
         manifest.duplicates += len(chunk) - int(fresh.sum())
         single = np.array([item.kind == "image" for item, _ in chunk])

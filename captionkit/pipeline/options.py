@@ -30,6 +30,10 @@ class OutputOptions:
     table stands all the same."""
     page: str | None = None
     """Also write an HTML contact sheet of the table to this address."""
+    share: str | None = None
+    """Caption only this share of the inputs, as in 3/16: the third of sixteen, by a hash of each address (of a shard or
+    Parquet file, its own). Jobs with other shares of the same COUNT may fill the table at the same time, on other
+    clusters too."""
     until: str | None = None
     """End at this time of the machine that runs the job (`07:00`: when it comes next; or `2026-12-24T07:00`), with exit
     code 4 and all that is captioned by then written. The same command goes on."""

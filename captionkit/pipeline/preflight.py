@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from captionkit.errors import UsageError
+from captionkit.inputs.share import Share
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.finished import check_notice, next_time
 from captionkit.pipeline.options import CaptionOptions
@@ -51,6 +52,10 @@ def check_options(options: CaptionOptions) -> None:
     ):
         if not fine:
             raise UsageError(complaint)
+    if options.table.share is not None:
+        Share.parse(options.table.share)
+        if options.table.retry_failed:
+            raise UsageError("--retry-failed with --share: take failed rows again with one run over the whole table")
     if options.table.until is not None:
         next_time(options.table.until, datetime.now().astimezone())
     if options.table.when_finished is not None:

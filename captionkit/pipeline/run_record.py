@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 import captionkit
 from captionkit.pipeline.fetch import sum_retries
+from captionkit.pipeline.machines import FailedMachine
 from captionkit.schema import FAILED, SCHEMA
 from captionkit.storage import Storage, public_uri, redact, retry_counts
 from captionkit.storage.documents import to_document
@@ -78,7 +79,7 @@ class RunRecord:
     files: list[str] = field(default_factory=list)
     resources: dict[str, float] = field(default_factory=dict)
     """What the Ray cluster had when the run started."""
-    failed_machines: list[dict[str, Any]] = field(default_factory=list)
+    failed_machines: list[FailedMachine] = field(default_factory=list)
     """Machines on which the captioner could not be built: host, Ray node, error, and how often it was tried."""
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from captionkit.storage import Storage, StorageError, StorageOptions, join_membe
 from captionkit.storage.archives import listing
 from captionkit.table.check_index import TableIndex
 from captionkit.table.check_report import CheckReport
-from captionkit.table.lease import holder
+from captionkit.table.lease import holders
 from captionkit.table.runs import read_run_records
 from captionkit.table.table import CaptionTable
 from captionkit.table.writing import unfinished_merges
@@ -69,7 +69,7 @@ def check(
         for uri in replaced:
             report.problem("replaced", f"{uri} (by {merged})")
         table.files = [file for file in table.files if file.uri not in replaced]
-    if (writer := holder(table.uri, storage)) is not None:
+    for writer in holders(table.uri, storage):
         report.note("writing", f"{writer.run_id} on host {writer.host} since {writer.started_at}")
     runs = read_run_records(table.uri, storage)
     rows = TableIndex(table, report, every_column, progress)

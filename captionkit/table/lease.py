@@ -36,16 +36,30 @@ from captionkit.table.lease_files import RENEW, TTL, Holder, LeaseFiles, Seen
 
 
 class LeaseError(UsageError):
-    """Another run is writing to this table."""
+    """Another run is writing to this table.
+
+    Args:
+        holder: Who that is.
+    """
+
+    def __init__(self, message: str, holder: Holder) -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 class LeaseLost(StorageError):
     """Another run has taken this table over, since this one did not answer for longer than its lease."""
 
 
-def holder(table_uri: str, storage: Storage) -> Holder | None:
-    """Whoever is writing to a table now, as far as can be told without waiting."""
-    seen = LeaseFiles(table_uri, storage).latest()
+def holders(table_uri: str, storage: Storage) -> list[Holder]:
+    """All who are writing to a table now, the whole or a share of it, as far as can be told without waiting."""
+    shares = ["", *LeaseFiles(table_uri, storage).shares()]
+    return [found for share in shares if (found := holder(table_uri, storage, share)) is not None]
+
+
+def holder(table_uri: str, storage: Storage, share: str = "") -> Holder | None:
+    """Whoever holds the lease of a table, or of a share of it, now, as far as can be told without waiting."""
+    seen = LeaseFiles(table_uri, storage, share).latest()
     if seen is None or seen.holder.released or seen.age >= seen.holder.ttl or seen.holder.died_here():
         return None
     return seen.holder
@@ -60,6 +74,8 @@ class Lease:
         schema: The table's columns, which its lease files have too. May be set anew once it is known.
         ttl: Seconds without a sign of life after which others may take over.
         renew: Seconds between two signs of life.
+        share: The lease of this share of the table ("3/16") instead. Who may have which at the same time is for
+            `captionkit.table.writing.open_for_writing` to see to.
 
     Raises (from `__enter__` and `acquire`):
         LeaseError: another run holds it.
@@ -75,9 +91,10 @@ class Lease:
         schema: pa.Schema = SCHEMA,
         ttl: float = TTL,
         renew: float = RENEW,
+        share: str = "",
     ) -> None:
         self.schema = schema
-        self._files = LeaseFiles(table_uri, storage)
+        self._files = LeaseFiles(table_uri, storage, share)
         self._me = Holder.here(run_id, ttl, renew)
         self._number = 0
         self._confirmed = 0.0
@@ -104,7 +121,7 @@ class Lease:
                 if seen.holder.token == self._me.token:  # created, though the answer to that was lost on its way
                     break
                 if not self._is_free(seen):
-                    raise LeaseError(_refusal(self._files.table_uri, seen))
+                    raise LeaseError(_refusal(self._files.table_uri, seen), seen.holder)
             self._number = seen.number + 1 if seen else 1
             self._me = replace(self._me, renewed=time.time())
             if self._files.create(self._number, self._me.to_bytes(self.schema)) and self._is_mine():

@@ -21,6 +21,7 @@ FOLDER = "_lease"
 TTL, RENEW = 90.0, 20.0
 SETTLE = 2.0
 """Seconds after which what was written without a condition is read back, by when everybody's writes have arrived."""
+_SHARE = re.compile(r"/share-(\d+)-of-(\d+)/\d{6,}\.parquet$")
 _NAME = re.compile(r"/(\d{6,})\.parquet$")
 
 
@@ -96,12 +97,22 @@ class Seen(NamedTuple):
 
 
 class LeaseFiles:
-    """The lease files of one table: made, read and dated as their storage can."""
+    """The lease files of one table, or of one share of it: made, read and dated as their storage can."""
 
-    def __init__(self, table_uri: str, storage: Storage) -> None:
+    def __init__(self, table_uri: str, storage: Storage, share: str = "") -> None:
         self.table_uri = storage.normalize(table_uri)
         self.storage = storage
-        self.folder = storage.join(self.table_uri, FOLDER)
+        self.folder = storage.join(self.table_uri, FOLDER) + (f"/share-{share.replace('/', '-of-')}" if share else "")
+
+    def shares(self) -> list[str]:
+        """The shares of the table that have, or had, a lease: "3/16"."""
+        try:
+            found = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/share-*/*.parquet")]
+        except StorageError as err:
+            if err.kind == "not_found" and not err.fatal:
+                return []
+            raise
+        return sorted({f"{match[1]}/{match[2]}" for uri in found if (match := _SHARE.search(uri))})
 
     def uri(self, number: int) -> str:
         return f"{self.folder}/{number:06d}.parquet"

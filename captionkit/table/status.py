@@ -28,14 +28,20 @@ class Status:
         status: str = self.record["status"]
         return "silent" if status == "running" and self.age > SILENT_SECONDS else status
 
+    @property
+    def share(self) -> str:
+        """The share of the inputs that was the run's, as in 3/16; "" for all."""
+        return self.record["options"].get("share") or ""
+
     def __str__(self) -> str:
         record, counts = self.record, self.record["counts"]
         done = counts.get("captioned", 0) + counts.get("failed", 0)
         total = record.get("total")
         share = f" of {total:,} ({done / total:.1%})" if total else ""
         rate = record.get("images_per_second")
+        part = f" (share {self.share})" if self.share else ""
         lines = [
-            f"run {record['run_id']}: {self.state}, last renewed {self.age:,.0f} s ago",
+            f"run {record['run_id']}{part}: {self.state}, last renewed {self.age:,.0f} s ago",
             f"  {done:,}{share} image{'' if done == 1 and not share else 's'}, {counts.get('failed', 0):,} failed; "
             f"{counts.get('done_before', 0):,} were done before",
         ]
@@ -54,6 +60,13 @@ class Status:
         if self.state == "silent":
             lines.append("  it is dead or cut off from storage; the same command goes on where it stopped")
         return "\n".join(lines)
+
+
+def newest(runs: list[Status]) -> list[Status]:
+    """Of runs, the latest first, that one; where it was of a share, the latest of each share of that count."""
+    of = runs[0].share.partition("/")[2]
+    found = {run.share: run for run in reversed(runs) if run.share.partition("/")[2] == of}
+    return sorted(found.values(), key=lambda run: int(run.share.partition("/")[0])) if of else runs[:1]
 
 
 def read_status(output: str, storage: Storage) -> list[Status]:

@@ -7,7 +7,9 @@ had deleted these, rows are there twice: `unfinished_merges` recognises such fil
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,12 +20,19 @@ import pyarrow.parquet as pq
 from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids
 from captionkit.storage import Storage
-from captionkit.table.lease import Lease
+from captionkit.table.lease import Lease, LeaseError
+from captionkit.table.lease_files import LeaseFiles
 from captionkit.table.table import CaptionTable
 
 REPLACES = b"captionkit.replaces"
 PREFIX = "compacted-"
 """What the names of merged files begin with, so that only these are asked what they replace."""
+
+
+GATE = "starting a share: "
+"""What runs of a share are called while they hold the lease of the whole table, for moments."""
+GATE_SECONDS = 120.0
+"""How long one waits for another run's such moments."""
 
 
 class OpenTable(NamedTuple):
@@ -36,16 +45,81 @@ class OpenTable(NamedTuple):
 
 
 @contextmanager
-def open_for_writing(uri: str, storage: Storage, run_id: str) -> Iterator[OpenTable]:
+def open_for_writing(uri: str, storage: Storage, run_id: str, share: str = "") -> Iterator[OpenTable]:
     """Take a table's lease, and look at the table once nobody else can write to it.
+
+    A run of a share ("3/16") has the lease of that share alone. It takes it while it holds the lease of the whole
+    table, and whoever holds that one sees to it that no run of another kind is alive: so there is one run of the whole
+    table, or one of each share, where the shares are of one count. What changes files that were there before belongs
+    under `alone`.
 
     Raises:
         UsageError: another run holds the lease (`LeaseError`), or the folder holds Parquet files of another maker.
         StorageError: the table cannot be read or written.
     """
-    with Lease(uri, storage, run_id, schema=CaptionTable(uri, storage).schema()) as lease:
+    schema = CaptionTable(uri, storage).schema()
+    if not share:
+        with Lease(uri, storage, run_id, schema=schema) as lease:
+            _end_shares(uri, storage, run_id, schema, lambda _: True)
+            table = CaptionTable(uri, storage)
+            yield OpenTable(table, lease, recover(table))
+        return
+    lease = Lease(uri, storage, run_id, schema=schema, share=share)
+    with _gate(uri, storage, run_id, schema):
+        of = share.partition("/")[2]
+        _end_shares(uri, storage, run_id, schema, lambda other: other.partition("/")[2] != of)
+        lease.acquire()
         table = CaptionTable(uri, storage)
-        yield OpenTable(table, lease, recover(table))
+        # Under the gate nobody compacts, and no share's run touches older files.
+        recovered = recover(table)
+    try:
+        yield OpenTable(table, lease, recovered)
+    finally:
+        lease.release()
+
+
+@contextmanager
+def alone(opened: OpenTable, run_id: str, share: str = "") -> Iterator[CaptionTable]:
+    """The table as it stands now, for changing files that were there before: no other run does so meanwhile."""
+    if not share:
+        yield opened.table
+        return
+    table = opened.table
+    with _gate(table.uri, table.storage, run_id, opened.lease.schema):
+        opened.lease.check()
+        yield CaptionTable(table.uri, table.storage)
+
+
+@contextmanager
+def _gate(uri: str, storage: Storage, run_id: str, schema: pa.Schema) -> Iterator[None]:
+    """The lease of the whole table, for a moment; runs of shares wait for each other's."""
+    end = time.monotonic() + GATE_SECONDS
+    lease = Lease(uri, storage, GATE + run_id, schema=schema)
+    while True:
+        try:
+            lease.acquire()
+            break
+        except LeaseError as err:
+            if not err.holder.run_id.startswith(GATE) or time.monotonic() > end:
+                raise
+        time.sleep(random.uniform(0.1, 1.0))
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _end_shares(uri: str, storage: Storage, run_id: str, schema: pa.Schema, which: Callable[[str], bool]) -> None:
+    """Make sure that no run of such a share is alive, nor comes back to life: one that was taken for dead finds out.
+
+    Raises:
+        LeaseError: one is.
+    """
+    for share in filter(which, LeaseFiles(uri, storage).shares()):
+        seen = LeaseFiles(uri, storage, share).latest()
+        if seen is not None and not seen.holder.released:
+            with Lease(uri, storage, run_id, schema=schema, share=share):
+                pass
 
 
 def unfinished_merges(table: CaptionTable) -> dict[str, list[str]]:

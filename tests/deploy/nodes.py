@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -50,14 +51,26 @@ def run(module: str, *args: str, timeout: float) -> str:
     return done.stdout
 
 
+def add_node(cluster: Cluster, **options: Any) -> Any:
+    """A node more, tried three times: Ray gives its own services 30 seconds to start, and the machine may be busy."""
+    for tries_left in (2, 1, 0):
+        try:
+            return cluster.add_node(**options)
+        except Exception as err:
+            if "timed out during startup" not in str(err) or not tries_left:
+                raise
+    return None
+
+
 @contextlib.contextmanager
 def nodes(*cpus: int) -> Iterator[Cluster]:
     """A head without CPUs and workers of so many; this process is connected to it."""
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster()
     try:
+        add_node(cluster, **head)
         for count in cpus:
-            cluster.add_node(num_cpus=count, object_store_memory=STORE)
+            add_node(cluster, num_cpus=count, object_store_memory=STORE)
         ray.init(cluster.address, logging_level="ERROR")
         yield cluster
     finally:

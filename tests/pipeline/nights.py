@@ -25,7 +25,7 @@ from captionkit.cli import main
 from captionkit.model.captioner import Captioner
 from captionkit.pipeline.caption_actor import ActorOptions
 from captionkit.pipeline.job import CaptionJob
-from tests.deploy.nodes import STORE, nodes
+from tests.deploy.nodes import STORE, add_node, nodes
 from tests.pipeline.growing import QUICK, StubActor
 
 BAD = "bad"
@@ -86,9 +86,9 @@ def night(what: str, images: str, output: str, folder: str, *args: str) -> dict[
                     assert process.poll() is None
                     time.sleep(0.1)
                 time.sleep(4 * float(RAYS_TIMEOUT))
-                cluster.add_node(num_cpus=2, object_store_memory=STORE)
+                add_node(cluster, num_cpus=2, object_store_memory=STORE)
             if what == "lose":
-                lost = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+                lost = add_node(cluster, num_cpus=2, object_store_memory=STORE)
                 flaky = Path(folder, FLAKY)
                 while len(flaky.read_text().splitlines()) < 600:
                     assert process.poll() is None

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.data.exceptions import SystemException
+from ray.exceptions import ActorDiedError
 
 from captionkit.cli import BROKEN, OK
 from captionkit.pipeline import machines as machines_module
@@ -124,7 +126,7 @@ def test_new_actors_keep_away_from_machines_that_failed_until_some_time_has_pass
     later = time.monotonic() + machines_module.AVOID_SECONDS
     monkeypatch.setattr(machines_module.time, "monotonic", lambda: later)
     assert machines.place() == {}
-    assert [machine["failures"] for machine in machines.failed()] == [1, 2]
+    assert [machine.failures for machine in machines.failed] == [1, 2]
 
 
 def test_waiting_says_what_is_awaited_since_when_and_what_to_do(
@@ -139,3 +141,20 @@ def test_waiting_says_what_is_awaited_since_when_and_what_to_do(
             assert part in lines[0]
         cluster_of(monkeypatch, head=0, worker=4)
         assert "enough for this run" in waiting.awaited()
+
+
+def test_an_error_of_ray_about_actors_that_cannot_be_built_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(POOL)
+    other = OSError("storage")
+    assert machines.explain(other) is other
+    died = ActorDiedError()
+    died.error_msg = str(failure("aa"))
+    assert str(machines.explain(died)).startswith("captioner actors died: ")
+    machines.failed_start(died)
+    told = str(machines.explain(died))
+    assert "on no machine of the cluster: host-aa (Ray node aa, 1 time): OSError: full. Mend" in told
+    assert "\n" not in told
+    # Ray Data hangs an error of its own behind what `place` raises.
+    with pytest.raises(CaptionerNotBuilt) as caught:
+        raise CaptionerNotBuilt("nowhere") from SystemException()
+    assert machines.explain(caught.value) is caught.value

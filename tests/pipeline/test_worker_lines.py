@@ -17,3 +17,9 @@ def test_an_actor_that_complains_of_a_shutdown_is_not_heard() -> None:
     batch = {"actor_name": "PlacementGroupCleaner", "pid": 1, "lines": ["Traceback (most recent call last):"]}
     without_noise(batch)
     assert batch["lines"] == []
+
+
+def test_a_captioner_that_cannot_be_built_is_left_to_the_driver_to_name() -> None:
+    batch = {"lines": ["Traceback", "  File ...", "captioner cannot be built on h (Ray node a): E: x"]}
+    without_noise(batch)
+    assert batch["lines"] == []
