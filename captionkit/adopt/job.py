@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from captionkit.adopt.attention import adopt_attention, is_attention
 from captionkit.adopt.captioners import Adopted, adopt_show_tell, read_preprocessing
 from captionkit.adopt.contents import Given, is_other, look
 from captionkit.adopt.errors import AdoptError
@@ -165,4 +166,6 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
             encoder_file = look(storage.read(address), redact(options.encoder_weights))
         return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
     parts = sort_parts(given, options.rename)
+    if options.kind == "sgrvinod" or (options.kind == "auto" and is_attention(parts.decoder)):
+        return adopt_attention(parts, options.markers, changes)
     return adopt_show_tell(parts, options.kind, options.markers, changes)
