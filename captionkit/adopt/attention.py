@@ -2,7 +2,8 @@
 
 A checkpoint `BEST_checkpoint_….pth.tar` holds encoder and decoder as whole modules, `WORDMAP_….json` the words. It
 differs from the family `soft_attention` in a ReLU in the attention, a gate for each value and a linear start, which are
-options of the family. The bias of the query is counted into the keys', and that of the energies left out: softmax ignores it.
+options of the family. The bias of the query is counted into the keys', and that of the energies left out: softmax
+ignores it.
 """
 
 from __future__ import annotations
