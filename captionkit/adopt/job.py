@@ -157,6 +157,13 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
     """
     if not given:
         raise AdoptError("none of the files holds weights or words of a captioner")
+    try:
+        return _convert(given, options)
+    except (RuntimeError, IndexError, KeyError, TypeError) as err:  # shapes that no check has named
+        raise AdoptError(f"the arrays in the files do not fit each other: {str(err) or type(err).__name__}") from err
+
+
+def _convert(given: list[Given], options: AdoptOptions) -> Adopted:
     changes = read_preprocessing(options.preprocessing)
     if options.kind == "keras-merge" or (options.kind == "auto" and is_keras(given)):
         encoder_file = None
