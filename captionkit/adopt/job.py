@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from captionkit.adopt.attention import adopt_attention, is_attention
 from captionkit.adopt.captioners import Adopted, adopt_show_tell, read_preprocessing
 from captionkit.adopt.contents import Given, is_other, look
 from captionkit.adopt.errors import AdoptError
@@ -156,6 +157,13 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
     """
     if not given:
         raise AdoptError("none of the files holds weights or words of a captioner")
+    try:
+        return _convert(given, options)
+    except (RuntimeError, IndexError, KeyError, TypeError) as err:  # shapes that no check has named
+        raise AdoptError(f"the arrays in the files do not fit each other: {str(err) or type(err).__name__}") from err
+
+
+def _convert(given: list[Given], options: AdoptOptions) -> Adopted:
     changes = read_preprocessing(options.preprocessing)
     if options.kind == "keras-merge" or (options.kind == "auto" and is_keras(given)):
         encoder_file = None
@@ -165,4 +173,6 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
             encoder_file = look(storage.read(address), redact(options.encoder_weights))
         return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
     parts = sort_parts(given, options.rename)
+    if options.kind == "sgrvinod" or (options.kind == "auto" and is_attention(parts.decoder)):
+        return adopt_attention(parts, options.markers, changes)
     return adopt_show_tell(parts, options.kind, options.markers, changes)

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
@@ -37,7 +38,7 @@ def read_h5(data: bytes, name: str) -> Given:
     """
     from captionkit.adopt.contents import Given
 
-    with _open(data) as file:
+    with _open(data) as file, _damage():
         config = file.attrs.get("model_config")
         keras = _json(config) if config is not None else None
         root = _get(file, "model_weights") if "model_weights" in file else file
@@ -74,7 +75,7 @@ def read_keras_zip(data: bytes, name: str) -> Given:
             weights = archive.read("model.weights.h5")
     except (BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError) as err:
         raise AdoptError(f"the .keras file is damaged ({err}); fetch it anew") from err
-    with _open(weights) as file:
+    with _open(weights) as file, _damage():
         arrays = _by_groups(_get(file, "layers"), keras) if "layers" in file else {}
     return Given(name, "Keras .keras", keras=keras, keras_weights=arrays)
 
@@ -90,6 +91,17 @@ def _open(data: bytes) -> Any:
         found = re.search(r"eof = (\d+),.*stored_eof = (\d+)", str(err))
         sizes = f": it needs {int(found[2]):,} bytes and has {int(found[1]):,}" if found else ""
         raise AdoptError(f"the HDF5 file is cut or damaged{sizes}; fetch it anew") from err
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """AdoptError for what h5py raises of a damaged file, and for names and numbers that are not Keras's."""
+    try:
+        yield
+    except AdoptError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as err:
+        raise AdoptError(f"the file is damaged, or not as Keras writes it ({err})") from err
 
 
 def _json(text: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import tyro
 
 from captionkit.storage import StorageOptions
 
-Kind = Literal["auto", "tutorial", "udacity", "inception", "keras-merge"]
+Kind = Literal["auto", "tutorial", "udacity", "inception", "keras-merge", "sgrvinod"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class AdoptOptions:
     output: str
     """Folder of the bundle to write."""
     kind: Kind = "auto"
-    """Which project's captioner it is: the PyTorch tutorial's, Udacity's, its variant with Inception v3, or the Keras
-    tutorial's merge model; auto: found out."""
+    """Which project's captioner it is: the PyTorch tutorial's, Udacity's, its variant with Inception v3, the Keras
+    tutorial's merge model, or sgrvinod's with attention; auto: found out."""
     rename: tuple[str, ...] = ()
     """OLD=NEW: tensors whose names begin with OLD begin with NEW instead."""
     markers: tuple[str, ...] = ()

@@ -79,9 +79,12 @@ def _decoder_of(rest: dict[str, Tensor], backbone: Backbone | None) -> dict[str,
     if backbone is None:
         return rest
     lstm = next(name for name in rest if is_decoder({name: rest[name]}))
-    module = lstm.partition(".")[0] + "." if lstm.count(".") > 1 else ""
-    if module and any(not name.startswith(module) for name in rest):
-        return {name: tensor for name, tensor in rest.items() if name.startswith(module)}
+    # A module around all of it, as nn.DataParallel puts there, tells nothing.
+    outer = {name.partition(".")[0] for name in (*rest, *backbone.keys)}
+    around = f"{outer.pop()}." if len(outer) == 1 else ""
+    first, _, inside = lstm.removeprefix(around).partition(".")
+    if "." in inside:
+        return {name: tensor for name, tensor in rest.items() if name.startswith(f"{around}{first}.")}
     if backbone.fc is not None:  # the network's own last layer leads to the LSTM: all else is the decoder's
         return rest
     raise AdoptError(

@@ -246,3 +246,10 @@ def test_the_command_adopts_a_network(weights: Path, tmp_path: Path) -> None:
     loaded = Captioner.load(tmp_path / "bundle", device="cpu")
     assert "stands in" in loaded.provenance["adopted"]["approximated"][0]
     assert loaded.preprocessing.interpolation == "nearest"
+
+
+def test_a_file_that_is_not_as_keras_writes_it_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_group("layers/dense/vars")["kernel"] = [1.0, 2.0]
+    with pytest.raises(AdoptError, match="not as Keras writes it"):
+        look((tmp_path / "m.h5").read_bytes(), "m.h5")

@@ -90,8 +90,9 @@ class AttentionDecoder(RecurrentDecoder):
 class AdditiveAttention(nn.Module):
     """Weights of places by a small network over place and query (Bahdanau et al. 2014, arXiv:1409.0473)."""
 
-    def __init__(self, config: AttentionDecoder.Config) -> None:
+    def __init__(self, config: AttentionDecoder.Config, *, relu: bool = False) -> None:
         super().__init__()
+        self.relu = relu
         self.keys = nn.Linear(config.feature_size, config.attention_size)
         self.query = nn.Linear(config.hidden_size, config.attention_size, bias=False)
         self.energy = nn.Linear(config.attention_size, 1, bias=False)
@@ -103,6 +104,7 @@ class AdditiveAttention(nn.Module):
             keys_RPA: `self.keys(grid_RPD)`, the same for all steps.
         """
         # In place: this is the largest tensor of a training step, and allocating it takes time.
-        hidden_RPA = (keys_RPA + self.query(query_RH).unsqueeze(1)).tanh_()
+        hidden_RPA = keys_RPA + self.query(query_RH).unsqueeze(1)
+        hidden_RPA = hidden_RPA.relu_() if self.relu else hidden_RPA.tanh_()
         weights_RP = torch.softmax(self.energy(hidden_RPA).squeeze(2), dim=1)
         return torch.bmm(weights_RP.unsqueeze(1), grid_RPD).squeeze(1), weights_RP

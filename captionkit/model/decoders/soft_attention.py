@@ -21,6 +21,12 @@ class SoftAttention(AttentionDecoder):
     class Config(AttentionDecoder.Config):
         deep_output: bool = True
         """Logits from state, word and context (the paper's equation 7), not from the state alone."""
+        relu: bool = False
+        """A ReLU in the attention, in the place of the hyperbolic tangent."""
+        gate_each: bool = False
+        """A gate for each of the context's values, not one for all of them."""
+        linear_start: bool = False
+        """The first state without a hyperbolic tangent."""
 
     config: Config
     name = "soft_attention"
@@ -29,8 +35,8 @@ class SoftAttention(AttentionDecoder):
         super().__init__(config)
         features, embed, hidden = config.feature_size, config.embed_size, config.hidden_size
         self.begin = nn.Linear(features, 2 * hidden)
-        self.attention = AdditiveAttention(config)
-        self.gate = nn.Linear(hidden, 1)
+        self.attention = AdditiveAttention(config, relu=config.relu)
+        self.gate = nn.Linear(hidden, features if config.gate_each else 1)
         self.from_word = nn.Linear(embed, 4 * hidden)
         init_forget_gate_bias(self.from_word.bias)
         self.from_state = nn.Linear(hidden + features, 4 * hidden, bias=False)
@@ -40,7 +46,8 @@ class SoftAttention(AttentionDecoder):
     def start(self, features_NPD: Tensor) -> State:
         """Carry: "hidden", "cell" (N, H), from the mean place. Memory: "grid" (N, P, D), "keys" (N, P, A)."""
         grid_NPD = self.standardize(features_NPD)
-        hidden_NH, cell_NH = torch.tanh(self.begin(grid_NPD.mean(dim=1))).chunk(2, dim=1)
+        begin = self.begin(grid_NPD.mean(dim=1))
+        hidden_NH, cell_NH = (begin if self.config.linear_start else torch.tanh(begin)).chunk(2, dim=1)
         return State({"hidden": hidden_NH, "cell": cell_NH}, {"grid": grid_NPD, "keys": self.attention.keys(grid_NPD)})
 
     def attend_step(self, gates_RG: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:

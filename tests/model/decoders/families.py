@@ -19,6 +19,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "one_shot": ("one_shot", {"position_size": 24, "length": 9}),
     "soft_attention": ("soft_attention", {"attention_size": 16}),
     "soft_attention with plain output": ("soft_attention", {"attention_size": 16, "deep_output": False}),
+    "soft_attention as sgrvinod has it": (
+        "soft_attention",
+        {"attention_size": 16, "deep_output": False, "relu": True, "gate_each": True, "linear_start": True},
+    ),
     "top_down": ("top_down", {"attention_size": 16}),
     "top_down with tied words": ("top_down", {"attention_size": 16, "tied": True}),
 }
