@@ -10,7 +10,7 @@ import tyro
 from captionkit.errors import UsageError
 from captionkit.metrics import METRICS
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import StorageOptions
+from captionkit.storage.options import StorageOptions
 
 
 @dataclass(frozen=True)

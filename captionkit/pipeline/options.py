@@ -9,7 +9,7 @@ import tyro
 
 from captionkit.inputs.options import InputOptions
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import StorageOptions
+from captionkit.storage.options import StorageOptions
 
 
 @dataclass(frozen=True)
