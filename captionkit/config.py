@@ -8,13 +8,8 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar, get_type_hints
 
 import tyro
-import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from captionkit.errors import UsageError
-from captionkit.lfs import LFS_POINTER, is_lfs_pointer
-from captionkit.storage import Storage, StorageError, public_uri
-from captionkit.storage.documents import from_document
 
 T = TypeVar("T")
 
@@ -27,6 +22,14 @@ def read_config(kind: type[T], uri: str) -> T:
     Raises:
         UsageError: the file is missing, is no YAML or JSON, names an unknown option or gives one a wrong value.
     """
+    # Late, as all below: every command's `--help` imports this module.
+    import yaml
+    from pydantic import ValidationError
+
+    from captionkit.lfs import LFS_POINTER, is_lfs_pointer
+    from captionkit.storage import Storage, StorageError, public_uri
+    from captionkit.storage.documents import from_document
+
     shown = public_uri(uri)
     try:
         data = Storage().read(Storage().normalize(uri))
@@ -67,6 +70,8 @@ def _groups(kind: type[Any]) -> dict[str, type[Any]]:
 
 
 def _group(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for field in fields(kind):

@@ -11,15 +11,8 @@ from captionkit.cli.options import parse
 from captionkit.cli.pages import draw_scenes, show_gallery
 from captionkit.cli.tables import show_plan
 from captionkit.counting import counted
-from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
-from captionkit.model.bundle_files import check_bundle
-from captionkit.pipeline.finished import give_notice
 from captionkit.pipeline.options import CaptionOptions, OutputOptions
-from captionkit.pipeline.preflight import check_options
-from captionkit.pipeline.ray_address import check_ray
-from captionkit.progress import log_line
-from captionkit.storage import Storage, retry_counts
 
 if TYPE_CHECKING:
     from captionkit.pipeline.job import CaptionJob
@@ -44,6 +37,13 @@ def caption(args: Sequence[str]) -> int:
 
 def run_job(options: CaptionOptions) -> int:
     """Run a caption job and say how it went; the exit code."""
+    from captionkit.inputs.listing import Inputs
+    from captionkit.model.bundle_files import check_bundle
+    from captionkit.pipeline.finished import give_notice
+    from captionkit.pipeline.preflight import check_options
+    from captionkit.progress import log_line
+    from captionkit.storage import Storage, retry_counts
+
     # What is wrong with the command is found at once: torch and Ray take seconds to load.
     check_options(options)
     retries = retry_counts()
@@ -88,6 +88,7 @@ def run_job(options: CaptionOptions) -> int:
 def _dry_run(job: CaptionJob) -> int:
     """The plan of a job whose options hold, and which is not run."""
     from captionkit.plan.options import PlanOptions
+    from captionkit.progress import log_line
 
     options = job.options
     if job.table.files:
@@ -105,6 +106,10 @@ def train(args: Sequence[str]) -> int:
     from captionkit.training.preflight import check_options as check_training
 
     options = parse(TrainOptions, "train", args)
+    from captionkit.pipeline.ray_address import check_ray
+    from captionkit.progress import log_line
+    from captionkit.storage import Storage
+
     check_training(options)
     check_ray(options.cluster.address)
     check_inputs(options, Storage(options.storage))
@@ -129,6 +134,9 @@ def evaluate(args: Sequence[str]) -> int:
     from captionkit.evaluation.preflight import check_evaluation
 
     options = parse(EvaluateOptions, "evaluate", args)
+    from captionkit.progress import log_line
+    from captionkit.storage import Storage
+
     check_evaluation(options, Storage(options.storage))
     from captionkit.evaluation.job import evaluate as judge
 
@@ -140,7 +148,10 @@ def evaluate(args: Sequence[str]) -> int:
 
 def demo(args: Sequence[str]) -> int:
     """`captionkit demo`; the exit code."""
+    from captionkit.storage import Storage
+
     options = parse(DemoOptions, "demo", args)
+
     images = f"{options.output}/scenes"
     draw_scenes(images, options.count, options.seed)
     # Two files that are no pictures, to see what becomes of such: a row with its reason, and nothing else.

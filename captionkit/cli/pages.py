@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -13,13 +13,11 @@ from captionkit.cli.exit_codes import OK
 from captionkit.cli.options import parse
 from captionkit.counting import counted
 from captionkit.errors import UsageError
-from captionkit.gallery import write_gallery
 from captionkit.model.search.options import SearchOptions
-from captionkit.progress import Meter, log_line
-from captionkit.scenes import draw_folder
-from captionkit.storage import Storage, StorageOptions
-from captionkit.table.runs import read_run_records
-from captionkit.table.table import CaptionTable
+from captionkit.storage.options import StorageOptions
+
+if TYPE_CHECKING:
+    from captionkit.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,8 @@ def attention(args: Sequence[str]) -> int:
     )
     from captionkit.images import ImageError
     from captionkit.model.captioner import Captioner
+    from captionkit.progress import log_line
+    from captionkit.storage import Storage
 
     storage = Storage(options.storage)
     captioner = Captioner.load(options.model, storage=storage)
@@ -88,6 +88,9 @@ def attention(args: Sequence[str]) -> int:
 def gallery(args: Sequence[str]) -> int:
     """`captionkit gallery`; the exit code."""
     options = parse(GalleryOptions, "gallery", args)
+    from captionkit.progress import log_line
+    from captionkit.storage import Storage
+
     show_gallery(options.table, options.page, options.limit, Storage(options.storage))
     log_line(f"page: {options.page}")
     return OK
@@ -95,6 +98,10 @@ def gallery(args: Sequence[str]) -> int:
 
 def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
     """Make the page of a table."""
+    from captionkit.gallery import write_gallery
+    from captionkit.table.runs import read_run_records
+    from captionkit.table.table import CaptionTable
+
     table = CaptionTable(uri, storage)
     if not table.files:
         raise UsageError(f"{table.uri} holds no caption table")
@@ -109,6 +116,8 @@ def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: A
 def scenes(args: Sequence[str]) -> int:
     """`captionkit scenes`; the exit code."""
     options = parse(ScenesOptions, "scenes", args)
+    from captionkit.progress import log_line
+
     draw_scenes(options.output, options.count, options.seed, options.size)
     log_line(f"{counted(options.count, 'scene')} in {options.output}")
     return OK
@@ -116,6 +125,9 @@ def scenes(args: Sequence[str]) -> int:
 
 def draw_scenes(folder: str, count: int, seed: int, size: int = 320) -> None:
     """Draw scenes into a folder, with progress."""
+    from captionkit.progress import Meter
+    from captionkit.scenes import draw_folder
+
     with Meter("drawing", "scenes", count) as meter:
         for number, _ in enumerate(draw_folder(folder, count, seed, size), 1):
             meter.update(number)

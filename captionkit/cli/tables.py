@@ -11,8 +11,7 @@ import tyro
 
 from captionkit.cli.exit_codes import BROKEN, OK
 from captionkit.cli.options import parse
-from captionkit.progress import Meter
-from captionkit.storage import Storage, StorageOptions
+from captionkit.storage.options import StorageOptions
 
 if TYPE_CHECKING:
     from captionkit.plan.options import PlanOptions
@@ -77,6 +76,7 @@ class StatusOptions:
 def status(args: Sequence[str]) -> int:
     """`captionkit status`; the exit code."""
     options = parse(StatusOptions, "status", args)
+    from captionkit.storage import Storage
     from captionkit.table.status import newest, read_status
 
     runs = read_status(options.output, Storage(options.storage))
@@ -90,6 +90,8 @@ def plan(args: Sequence[str]) -> int:
     from captionkit.plan.options import PlanOptions, check_plan
 
     options = parse(PlanOptions, "plan", args)
+    from captionkit.storage import Storage
+
     check_plan(options, Storage(options.storage))
     return show_plan(options)
 
@@ -97,6 +99,7 @@ def plan(args: Sequence[str]) -> int:
 def show_plan(options: PlanOptions) -> int:
     """Make a plan and print it; the exit code. A caption job's `--dry-run` ends here too."""
     from captionkit.plan.plan import make_plan
+    from captionkit.progress import Meter
 
     with Meter("listing", "inputs") as meter:
         found = make_plan(options, meter.update)
@@ -107,6 +110,8 @@ def show_plan(options: PlanOptions) -> int:
 def check(args: Sequence[str]) -> int:
     """`captionkit check`; the exit code."""
     options = parse(CheckOptions, "check", args)
+    from captionkit.progress import Meter
+    from captionkit.storage import Storage
     from captionkit.table.check import check as look
 
     with Meter("checking", "rows") as meter:
@@ -126,6 +131,7 @@ def check(args: Sequence[str]) -> int:
 def failures(args: Sequence[str]) -> int:
     """`captionkit failures`; the exit code."""
     options = parse(FailuresOptions, "failures", args)
+    from captionkit.storage import Storage
     from captionkit.table.failures import failures as group
 
     found = group(options.output, Storage(options.storage), examples=options.examples)
@@ -136,6 +142,7 @@ def failures(args: Sequence[str]) -> int:
 def compact(args: Sequence[str]) -> int:
     """`captionkit compact`; the exit code."""
     options = parse(CompactOptions, "compact", args)
+    from captionkit.storage import Storage
     from captionkit.table.compact import compact as merge
 
     print(merge(options.output, Storage(options.storage), target_rows=options.target_rows).text())

@@ -11,7 +11,7 @@ from captionkit.corpus.options import CorpusFiles, CorpusFormat
 from captionkit.errors import UsageError
 from captionkit.metrics import METRICS
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import StorageOptions
+from captionkit.storage.options import StorageOptions
 
 
 @dataclass(frozen=True)

@@ -36,20 +36,26 @@ What comes out, for every image alike:
 
 `decode` works in the caller's process. Strangers' files by the million are better decoded in a `Sandbox`: there a
 decoder that crashes or hangs costs the one image ("decoder_crashed", "decode_timeout"), and memory is bounded.
+
+The names are imported when they are first used: a command's `--help` needs few of them.
 """
 
-from captionkit.images.decoding import decode, prepare
-from captionkit.images.sandbox import DECODE_SECONDS, DECODER, Sandbox, shared_sandbox
-from captionkit.images.types import (
-    ERROR_KINDS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    INTERPOLATIONS,
-    Decoded,
-    ImageError,
-    Limits,
-    Preprocessing,
-)
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captionkit.images.decoding import decode, prepare
+    from captionkit.images.sandbox import DECODE_SECONDS, DECODER, Sandbox, shared_sandbox
+    from captionkit.images.types import (
+        ERROR_KINDS,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        INTERPOLATIONS,
+        Decoded,
+        ImageError,
+        Limits,
+        Preprocessing,
+    )
 
 __all__ = [
     "DECODER",
@@ -67,3 +73,26 @@ __all__ = [
     "prepare",
     "shared_sandbox",
 ]
+
+_HOMES = {
+    "DECODER": "captionkit.images.sandbox",
+    "DECODE_SECONDS": "captionkit.images.sandbox",
+    "Decoded": "captionkit.images.types",
+    "ERROR_KINDS": "captionkit.images.types",
+    "IMAGENET_MEAN": "captionkit.images.types",
+    "IMAGENET_STD": "captionkit.images.types",
+    "INTERPOLATIONS": "captionkit.images.types",
+    "ImageError": "captionkit.images.types",
+    "Limits": "captionkit.images.types",
+    "Preprocessing": "captionkit.images.types",
+    "Sandbox": "captionkit.images.sandbox",
+    "decode": "captionkit.images.decoding",
+    "prepare": "captionkit.images.decoding",
+    "shared_sandbox": "captionkit.images.sandbox",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

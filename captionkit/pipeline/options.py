@@ -9,7 +9,7 @@ import tyro
 
 from captionkit.inputs.options import InputOptions
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import StorageOptions
+from captionkit.storage.options import StorageOptions
 
 WAIT_HOURS = 12.0
 """A night: machines that are scarce in the evening may come in the small hours. Ray Data alone waits half an hour."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
+from typing import TYPE_CHECKING
 
 import tyro
-import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from captionkit.errors import UsageError
-from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
-from captionkit.model.bundle_files import check_bundle
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.options import ModelOptions, WordOptions
-from captionkit.storage import Storage, StorageError, StorageOptions
+from captionkit.storage.options import StorageOptions
+
+if TYPE_CHECKING:
+    from captionkit.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ def check_plan(options: PlanOptions, storage: Storage) -> None:
         UsageError: one of them cannot be used.
         StorageError: storage that cannot be read.
     """
+    from captionkit.inputs.listing import Inputs
+    from captionkit.model.bundle_files import check_bundle
+
     node_types(options.budget, storage)
     check_bundle(options.captioner.model, storage)
     Inputs(options.inputs, storage).check()
@@ -94,6 +97,12 @@ def _read_prices(uri: str | None, storage: Storage) -> dict[str, NodeType]:
     Raises:
         UsageError: no such file, or not of the form that the package's own has.
     """
+    # Late: `captionkit plan --help` needs none of it.
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
+
+    from captionkit.storage import StorageError
+
     try:
         if uri is None:
             text = (package_files("captionkit") / "assets" / "prices.yaml").read_bytes()

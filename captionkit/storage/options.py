@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captionkit.errors import UsageError
-from captionkit.storage.errors import redact
+from captionkit.storage.redaction import redact
 
 _SCHEME_NAME = re.compile(r"[a-z][a-z0-9+.\-]*")
 

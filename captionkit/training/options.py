@@ -9,7 +9,7 @@ import tyro
 
 from captionkit.corpus.options import CorpusFiles, CorpusFormat
 from captionkit.model.search.options import SearchOptions
-from captionkit.storage import StorageOptions
+from captionkit.storage.options import StorageOptions
 
 DecoderName = Literal["show_tell", "merge", "par_inject", "one_shot", "soft_attention", "top_down"]
 

@@ -2,6 +2,7 @@
 
 A  values of a key or query in the attention, `attention_size`
 O  values that the family's recurrence gives to its output layers
+b  hypotheses of an image
 """
 
 from abc import abstractmethod
@@ -27,6 +28,7 @@ class AttentionDecoder(RecurrentDecoder):
 
     config: Config
     feature_kind = "grid"
+    shared_memory = frozenset({"grid", "keys"})
     from_word: nn.Linear
     """The words' part of the gates, E → G. It needs no state: `attend` computes it for all T words at once."""
 
@@ -97,14 +99,19 @@ class AdditiveAttention(nn.Module):
         self.query = nn.Linear(config.hidden_size, config.attention_size, bias=False)
         self.energy = nn.Linear(config.attention_size, 1, bias=False)
 
-    def forward(self, query_RH: Tensor, keys_RPA: Tensor, grid_RPD: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, query_RH: Tensor, keys_NPA: Tensor, grid_NPD: Tensor) -> tuple[Tensor, Tensor]:
         """The context (R, D), which is the weighted mean of the places, and the weights (R, P).
 
+        The grid is read once for each image, whatever the number of its hypotheses.
+
         Args:
-            keys_RPA: `self.keys(grid_RPD)`, the same for all steps.
+            query_RH: R is N or a multiple of it; those of an image are neighbours.
+            keys_NPA: `self.keys(grid_NPD)`, the same for all steps.
         """
+        images = len(keys_NPA)
+        query_NbA = self.query(query_RH).view(images, len(query_RH) // max(1, images), keys_NPA.shape[2])
         # In place: this is the largest tensor of a training step, and allocating it takes time.
-        hidden_RPA = keys_RPA + self.query(query_RH).unsqueeze(1)
-        hidden_RPA = hidden_RPA.relu_() if self.relu else hidden_RPA.tanh_()
-        weights_RP = torch.softmax(self.energy(hidden_RPA).squeeze(2), dim=1)
-        return torch.bmm(weights_RP.unsqueeze(1), grid_RPD).squeeze(1), weights_RP
+        hidden_NbPA = keys_NPA.unsqueeze(1) + query_NbA.unsqueeze(2)
+        hidden_NbPA = hidden_NbPA.relu_() if self.relu else hidden_NbPA.tanh_()
+        weights_NbP = torch.softmax(self.energy(hidden_NbPA).squeeze(3), dim=2)
+        return torch.bmm(weights_NbP, grid_NPD).flatten(0, 1), weights_NbP.flatten(0, 1)

@@ -36,7 +36,8 @@ class State(NamedTuple):
     every step, as it does the hypotheses."""
     memory: Tensors
     """What stays the same for an image: projected features, or all logits of a one-shot decoder. Search repeats it for
-    the hypotheses of an image and never reorders it, so large tensors belong here."""
+    the hypotheses of an image, but for what is in `Decoder.shared_memory`, and never reorders it, so large tensors
+    belong here."""
 
 
 class Decoder(nn.Module, ABC):
@@ -80,6 +81,10 @@ class Decoder(nn.Module, ABC):
     The loss then counts every position: the target of those after the end marker is the end marker, not padding. In a
     search, the probability that a position is the end or lies behind it ends hypotheses.
     """
+    shared_memory: ClassVar[frozenset[str]] = frozenset()
+    """Names of the tensors in a state's memory that search need not repeat: `step` also takes them with one row for
+    each image, whose hypotheses are neighbours and equally many. For large tensors that would be read once for each
+    hypothesis."""
     config: Config
     max_steps: int | None = None
     """The most steps that it can take after `start`; None for no limit."""

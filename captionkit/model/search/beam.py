@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from captionkit.model.decoders import Decoder, State
+from captionkit.model.decoders import Decoder, State, Tensors
 from captionkit.model.search.constraints import SearchConstraints, log_softmax, repeat_rows, select_rows
 from captionkit.model.search.ranking import SearchResult, gather_beams, mask_duplicates, n_best, stable_topk
 from captionkit.model.tuning import STEPS_PER_CHECK, WORTH_COMPACTING
@@ -32,7 +32,7 @@ from captionkit.model.tuning import STEPS_PER_CHECK, WORTH_COMPACTING
 def beam_search(decoder: Decoder, features: Tensor, constraints: SearchConstraints) -> SearchResult:
     """The best captions of N images; `captionkit.model.search.search` has checked the arguments."""
     logprobs_RV, state, sums_N, tokens_NT = constraints.begin(decoder, features)
-    beams = _Beams(constraints, state, sums_N, tokens_NT)
+    beams = _Beams(constraints, state, sums_N, tokens_NT, decoder.shared_memory)
     for length in range(len(constraints.prefix), constraints.max_length):
         parents_R = beams.extend(constraints.mask_forbidden(logprobs_RV, beams.tokens_RT, length), length)
         if length + 1 == constraints.max_length:
@@ -87,14 +87,22 @@ class _Beams:
     Attributes:
         tokens_RT: the live beams' tokens, padded.
         state: the decoder's. Before the first `extend` there is one row for each image.
+        shared_memory: the decoder's; these tensors keep one row for each image.
         is_sync_free: whether the host can read values without waiting for a device.
     """
 
-    def __init__(self, constraints: SearchConstraints, state: State, sums_N: Tensor, tokens_NT: Tensor) -> None:
+    def __init__(
+        self,
+        constraints: SearchConstraints,
+        state: State,
+        sums_N: Tensor,
+        tokens_NT: Tensor,
+        shared_memory: frozenset[str],
+    ) -> None:
         options, device = constraints.options, tokens_NT.device
         self.constraints = constraints
         self.groups, self.width = options.groups, options.beam // options.groups
-        self.state, self.tokens_RT = state, tokens_NT
+        self.state, self.tokens_RT, self.shared_memory = state, tokens_NT, shared_memory
         self.is_sync_free = device.type == "cpu"
         self._sums_AGW = sums_N.view(-1, 1, 1)  # one beam at first; -inf for beams that are not live
         self._images_A = torch.arange(len(tokens_NT), device=device)  # their indices in the batch of N
@@ -135,7 +143,8 @@ class _Beams:
 
         parents_R = gather_beams(rows_AGB, live.beams_AGW).flatten()
         if len(parents_R) != len(self.tokens_RT):
-            self.state = State(self.state.carry, repeat_rows(self.state.memory, beam))
+            own, shared = self._parts_of_memory()
+            self.state = State(self.state.carry, repeat_rows(own, beam) | shared)
         self.tokens_RT = self.tokens_RT.index_select(0, parents_R)
         self.tokens_RT[:, length] = live.tokens_AGW.flatten()
         self._is_done_AG = self._is_done_AG | self._now_done(live.sums_AGW)
@@ -196,8 +205,14 @@ class _Beams:
         )
         self._finished = self._finished.select(kept_A)
         self.tokens_RT = self.tokens_RT.index_select(0, rows_R)
-        self.state = State(self.state.carry, select_rows(self.state.memory, rows_R))
+        own, shared = self._parts_of_memory()
+        self.state = State(self.state.carry, select_rows(own, rows_R) | select_rows(shared, kept_A))
         return parents_R.index_select(0, rows_R)
+
+    def _parts_of_memory(self) -> tuple[Tensors, Tensors]:
+        """The tensors with a row for each hypothesis, and those with one for each image."""
+        memory, shared = self.state.memory, self.shared_memory
+        return {k: v for k, v in memory.items() if k not in shared}, {k: v for k, v in memory.items() if k in shared}
 
     def close_at_limit(self) -> None:
         """Put live beams, which have `max_length` words, into the free slots of the finished hypotheses."""

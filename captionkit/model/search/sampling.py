@@ -84,7 +84,12 @@ def _draw(logprobs_RV: Tensor, options: SearchOptions, seeds_R: Tensor) -> Tenso
 
 
 def _likeliest(values_RV: Tensor, top_p: float, total_R1: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens and their values (R, M), at least as many as together have the probability `top_p`."""
+    """The likeliest tokens and their values (R, M), at least as many as together have the probability `top_p`.
+
+    A guess is looked at on a CPU alone: elsewhere the host would have to wait for the device at every step.
+    """
+    if values_RV.device.type != "cpu":
+        return stable_topk(values_RV, values_RV.shape[1])
     guess = stable_topk(values_RV, NUCLEUS_GUESS)
     if guess[0].shape == values_RV.shape or bool(((guess[0] - total_R1).exp().sum(dim=1) > top_p).all()):
         return guess
