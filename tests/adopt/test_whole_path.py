@@ -37,7 +37,20 @@ def test_the_tutorials_files_caption_a_folder_on_ray(
     assert main(["adopt", *files, "--output", bundle, "--try", str(photos / "0.png")]) == OK
     search = ["--beam", "1", "--max-length", "19", "--min-length", "0", "--banned"]
     code = main(
-        ["caption", "--input", str(photos), "--output", table, "--model", bundle, "--dtype", "float32", *search]
+        [
+            "caption",
+            "--input",
+            str(photos),
+            "--output",
+            table,
+            "--model",
+            bundle,
+            "--dtype",
+            "float32",
+            "--max-failed",
+            "1",
+            *search,
+        ]
     )
     assert code == OK
     rows = CaptionTable(table, Storage()).rows(["uri", "caption"])
