@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from captionkit.storage import StorageOptions
+from captionkit.storage.options import StorageOptions
 
 Kind = Literal["auto", "tutorial", "udacity", "inception", "keras-merge", "sgrvinod"]
 

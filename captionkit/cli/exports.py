@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from captionkit.cli.exit_codes import BROKEN, OK
 from captionkit.cli.options import parse
-from captionkit.progress import Meter, log_line
-from captionkit.storage import Storage
 
 
 def export(args: Sequence[str]) -> int:
@@ -17,6 +15,8 @@ def export(args: Sequence[str]) -> int:
 
     options = parse(ExportOptions, "export", args)
     from captionkit.export.job import export as write
+    from captionkit.progress import Meter, log_line
+    from captionkit.storage import Storage
 
     with Meter("exporting", "rows") as meter:
         report = write(options, Storage(options.storage), progress=meter.update, log=log_line)

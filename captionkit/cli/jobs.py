@@ -102,13 +102,13 @@ def _dry_run(job: CaptionJob) -> int:
 def train(args: Sequence[str]) -> int:
     """`captionkit train`; the exit code."""
     from captionkit.training.options import TrainOptions
-    from captionkit.training.preflight import check_inputs
-    from captionkit.training.preflight import check_options as check_training
 
     options = parse(TrainOptions, "train", args)
     from captionkit.pipeline.ray_address import check_ray
     from captionkit.progress import log_line
     from captionkit.storage import Storage
+    from captionkit.training.preflight import check_inputs
+    from captionkit.training.preflight import check_options as check_training
 
     check_training(options)
     check_ray(options.cluster.address)
@@ -131,9 +131,9 @@ def train(args: Sequence[str]) -> int:
 def evaluate(args: Sequence[str]) -> int:
     """`captionkit evaluate`; the exit code."""
     from captionkit.evaluation.options import EvaluateOptions
-    from captionkit.evaluation.preflight import check_evaluation
 
     options = parse(EvaluateOptions, "evaluate", args)
+    from captionkit.evaluation.preflight import check_evaluation
     from captionkit.progress import log_line
     from captionkit.storage import Storage
 
@@ -148,9 +148,8 @@ def evaluate(args: Sequence[str]) -> int:
 
 def demo(args: Sequence[str]) -> int:
     """`captionkit demo`; the exit code."""
-    from captionkit.storage import Storage
-
     options = parse(DemoOptions, "demo", args)
+    from captionkit.storage import Storage
 
     images = f"{options.output}/scenes"
     draw_scenes(images, options.count, options.seed)

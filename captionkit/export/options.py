@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from captionkit.errors import UsageError
-from captionkit.storage import StorageOptions
+from captionkit.storage.options import StorageOptions
 
 Format = Literal[
     "csv", "tsv", "jsonl", "xmp", "txt", "imagefolder", "webdataset", "coco-results", "coco-captions", "huggingface"

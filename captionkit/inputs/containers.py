@@ -218,11 +218,12 @@ def read_row_group(
                     count += 1
                     key = image_id(uri, version)
                     if not _in(done, key):
-                        data = partial(bytes, image.as_py() or b"")
+                        encoded = image.as_py() or b""
+                        data = partial(bytes, encoded)
                         where = None if path is None or image.is_valid else path.as_py()
                         if where:  # Hugging Face's images that were never embedded: a path, and no bytes
                             data = partial(storage.read, beside(file, where))
-                        size = None if where else len(image.as_buffer() or b"")
+                        size = None if where else len(encoded)
                         yield EncodedImage(uri, key, version, data, row["container_rows"], carried=extra, size=size)
     except CONTAINER_ERRORS as err:
         kind = _kind(err)

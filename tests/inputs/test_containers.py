@@ -262,3 +262,18 @@ def test_a_shard_without_an_image_is_a_failed_row(folder: Folder) -> None:
     assert isinstance(broken, BrokenContainer)
     assert (broken.uri, broken.kind, broken.container_rows) == (shard, "not_an_image", 1)
     assert broken.error == "there is no image in this shard: 2 files: 1 × .txt, 1 × .json"
+
+
+@pytest.mark.parametrize("kind", ["binary", "dictionary", "binary_view", "large_binary", "fixed"])
+def test_image_bytes_of_every_arrow_type_are_read(folder: Folder, tmp_path: Path, kind: str) -> None:
+    values = [b"ab", b"cd"]
+    column = {
+        "binary": lambda: pa.array(values),
+        "dictionary": lambda: pa.array(values).dictionary_encode(),
+        "binary_view": lambda: pa.array(values, pa.binary_view()),
+        "large_binary": lambda: pa.array(values, pa.large_binary()),
+        "fixed": lambda: pa.array(values, pa.binary(2)),
+    }[kind]()
+    pq.write_table(pa.table({"image": column}), folder.path / "x.parquet")
+    rows = [row for table in tables(tmp_path, f"{folder.path}/x.parquet") for row in table.to_pylist()]
+    assert [(row["bytes"], row["error_kind"]) for row in rows] == [(2, "not_an_image")] * 2

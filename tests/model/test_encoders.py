@@ -203,12 +203,12 @@ def test_preprocessing_is_that_of_the_weights() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet5"}, "no classification network 'resnet5'; there are: resnet50"),
-        ({"name": "zzz"}, "'zzz'; there are: tiny_resnet, alexnet, convnext_base"),
+        ({"name": "resnet5"}, "no classification network 'resnet5'; close to it: resnet50"),
+        ({"name": "zzz"}, "'zzz'; close to it: tiny_resnet, efficientnet_lite0"),
         ({"name": "vit_b_16"}, "vit_b_16 is a transformer; encoders are convolutional"),
         ({"name": "maxvit_t"}, "maxvit_t is a transformer"),
         ({"output": "map"}, 'is "pooled" or "grid", not \'map\''),
-        ({"weights": "imagenet"}, '"pretrained", "none" or a state dict, not \'imagenet\''),
+        ({"weights": "imagenet"}, '"pretrained", "package", "none" or a state dict, not \'imagenet\''),
         ({"layer": "layer5"}, "has no layer 'layer5'; its parts are: features, classifier"),
         ({"layer": "flatten"}, "up to layer 'flatten'"),
         ({"preprocessing": Preprocessing(size=8, resize=8)}, "squeezenet1_1 cannot read images of 8×8"),
