@@ -36,7 +36,7 @@ from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.preflight import check_carry, check_options, check_same_maker
 from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.run_record import RunRecord, now
-from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_on_signals
+from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
 from captionkit.schema import schema_with
@@ -145,6 +145,9 @@ class CaptionJob:
             record.status = "stopped"
             raise
         except BaseException as err:
+            if (stopped := stop_behind(err)) is not None:
+                record.status = "stopped"
+                raise stopped from None
             found = raised_by_task(err)
             record.broke(found)
             if found is err:

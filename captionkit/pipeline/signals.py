@@ -53,3 +53,15 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_behind(error: BaseException) -> JobStopped | None:
+    """The stop in whose clean-up an error was raised, if any: Ray's own clean-up may raise in its place."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, JobStopped):
+            return current
+        seen.add(id(current))
+        current = current.__context__
+    return None
