@@ -7,10 +7,10 @@ The names below are imported when they are first used, so that `import captionki
 driver, a command's `--help` and the table's readers need no torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from captionkit._version import __version__
+from captionkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from captionkit.model.bundle_files import BundleError
@@ -21,20 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BundleError", "Caption", "Captioner", "Hypothesis", "SearchOptions", "Vocabulary", "__version__"]
 
-_HOMES = {
-    "BundleError": "captionkit.model.bundle_files",
-    "Caption": "captionkit.model.captioner",
-    "Captioner": "captionkit.model.captioner",
-    "Hypothesis": "captionkit.model.captioner",
-    "SearchOptions": "captionkit.model.search.options",
-    "Vocabulary": "captionkit.vocabulary",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "BundleError": "model.bundle_files",
+        "Caption": "model.captioner",
+        "Captioner": "model.captioner",
+        "Hypothesis": "model.captioner",
+        "SearchOptions": "model.search.options",
+        "Vocabulary": "vocabulary",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -40,8 +40,9 @@ decoder that crashes or hangs costs the one image ("decoder_crashed", "decode_ti
 The names are imported when they are first used: a command's `--help` needs few of them.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from captionkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from captionkit.images.decoding import decode, prepare
@@ -74,25 +75,22 @@ __all__ = [
     "shared_sandbox",
 ]
 
-_HOMES = {
-    "DECODER": "captionkit.images.sandbox",
-    "DECODE_SECONDS": "captionkit.images.sandbox",
-    "Decoded": "captionkit.images.types",
-    "ERROR_KINDS": "captionkit.images.types",
-    "IMAGENET_MEAN": "captionkit.images.types",
-    "IMAGENET_STD": "captionkit.images.types",
-    "INTERPOLATIONS": "captionkit.images.types",
-    "ImageError": "captionkit.images.types",
-    "Limits": "captionkit.images.types",
-    "Preprocessing": "captionkit.images.types",
-    "Sandbox": "captionkit.images.sandbox",
-    "decode": "captionkit.images.decoding",
-    "prepare": "captionkit.images.decoding",
-    "shared_sandbox": "captionkit.images.sandbox",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "DECODER": "sandbox",
+        "DECODE_SECONDS": "sandbox",
+        "Decoded": "types",
+        "ERROR_KINDS": "types",
+        "IMAGENET_MEAN": "types",
+        "IMAGENET_STD": "types",
+        "INTERPOLATIONS": "types",
+        "ImageError": "types",
+        "Limits": "types",
+        "Preprocessing": "types",
+        "Sandbox": "sandbox",
+        "decode": "decoding",
+        "prepare": "decoding",
+        "shared_sandbox": "sandbox",
+    },
+)

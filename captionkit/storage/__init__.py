@@ -9,8 +9,9 @@ closed set) or `UsageError` (what cannot work as written; `AddressError` where j
 The names are imported when they are first used: a command's `--help` needs few of them.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from captionkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from captionkit.storage.addresses import (
@@ -50,29 +51,26 @@ __all__ = [
     "split_member",
 ]
 
-_HOMES = {
-    "AddressError": "captionkit.storage.errors",
-    "CONTAINER_NAME": "captionkit.storage.addresses",
-    "Entry": "captionkit.storage.options",
-    "FAULTS": "captionkit.storage.errors",
-    "SHARD_SUFFIXES": "captionkit.storage.addresses",
-    "STORAGE_ERROR_KINDS": "captionkit.storage.errors",
-    "Storage": "captionkit.storage.store",
-    "StorageError": "captionkit.storage.errors",
-    "StorageOptions": "captionkit.storage.options",
-    "escape": "captionkit.storage.addresses",
-    "expand_braces": "captionkit.storage.addresses",
-    "is_pattern": "captionkit.storage.addresses",
-    "join_member": "captionkit.storage.addresses",
-    "public_uri": "captionkit.storage.redaction",
-    "redact": "captionkit.storage.redaction",
-    "retry_counts": "captionkit.storage.retrying",
-    "spelled": "captionkit.storage.addresses",
-    "split_member": "captionkit.storage.addresses",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "AddressError": "errors",
+        "CONTAINER_NAME": "addresses",
+        "Entry": "options",
+        "FAULTS": "errors",
+        "SHARD_SUFFIXES": "addresses",
+        "STORAGE_ERROR_KINDS": "errors",
+        "Storage": "store",
+        "StorageError": "errors",
+        "StorageOptions": "options",
+        "escape": "addresses",
+        "expand_braces": "addresses",
+        "is_pattern": "addresses",
+        "join_member": "addresses",
+        "public_uri": "redaction",
+        "redact": "redaction",
+        "retry_counts": "retrying",
+        "spelled": "addresses",
+        "split_member": "addresses",
+    },
+)
