@@ -99,7 +99,7 @@ def gallery(args: Sequence[str]) -> int:
 def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
     """Make the page of a table."""
     from captionkit.gallery import write_gallery
-    from captionkit.table.runs import read_run_records
+    from captionkit.table.runs import image_column_of
     from captionkit.table.table import CaptionTable
 
     table = CaptionTable(uri, storage)
@@ -107,8 +107,7 @@ def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: A
         raise UsageError(f"{table.uri} holds no caption table")
     title = table.uri.rstrip("/").rpartition("/")[2]
     # Of a Parquet file with several columns of bytes, the one that was captioned.
-    columns = {run["options"].get("image_column") for run in read_run_records(table.uri, storage)} - {None}
-    read = partial(storage.read, column=columns.pop() if len(columns) == 1 else None)
+    read = partial(storage.read, column=image_column_of(table.uri, storage))
     summary = {"table": table.uri, **summary}
     write_gallery(table.rows(), read, page, title=title, summary=summary, limit=limit, write=storage.write)
 

@@ -13,7 +13,7 @@ from captionkit.export.options import ONE_FILE, ExportOptions, chosen_columns
 from captionkit.export.report import Report
 from captionkit.export.rows import Row, Selection, Survey, root_of
 from captionkit.storage import Storage, public_uri
-from captionkit.table.runs import read_run_records
+from captionkit.table.runs import image_column_of
 from captionkit.table.table import CaptionTable
 
 READ_DOLLARS, WRITE_DOLLARS = 0.0004 / 1000, 0.005 / 1000
@@ -143,8 +143,7 @@ def _write_folder(
     progress: Callable[[int], None],
 ) -> None:
     root = root_of(options, storage, survey)
-    runs = {run["options"].get("image_column") for run in read_run_records(selection.table.uri, storage)} - {None}
-    target = Target(storage, options, root, runs.pop() if len(runs) == 1 else None)
+    target = Target(storage, options, root, image_column_of(selection.table.uri, storage))
     rows = selection.rows([*columns.values(), "file_name", *(("path",) if options.output else ())], root)
     if options.format == "xmp":
         tally((write_embedded if options.embed else write_sidecars)(rows, target), report, progress)

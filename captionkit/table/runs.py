@@ -11,6 +11,16 @@ RUNS = "_runs"
 """Folder in the output where records lie."""
 
 
+def image_column_of(table_uri: str, storage: Storage) -> str | None:
+    """The column of Parquet inputs that was captioned, for reading them again; None where runs name none or several.
+
+    Raises:
+        StorageError: the run records cannot be read.
+    """
+    columns = {run["options"].get("image_column") for run in read_run_records(table_uri, storage)} - {None}
+    return columns.pop() if len(columns) == 1 else None
+
+
 def read_run_records(table_uri: str, storage: Storage) -> list[dict[str, Any]]:
     """The run records beside a table, the newest first; what is no run record is left out.
 
