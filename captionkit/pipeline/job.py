@@ -133,7 +133,7 @@ class CaptionJob:
             self.inputs.check()
             self._check_output()
             share = self.options.table.share or ""
-            with stop_on_signals(), open_for_writing(self.table.uri, self.storage, self.run_id, share) as opened:
+            with stop_on_signals(), open_for_writing(self.table, self.run_id, share) as opened:
                 self._check_maker(opened.table)
                 with stop_at(self.until):
                     listed = self._list(opened)

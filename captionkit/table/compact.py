@@ -73,9 +73,10 @@ def compact(output: str, storage: Storage, *, target_rows: int = 500_000) -> Com
     if target_rows < 1:
         raise UsageError(f"--target-rows {target_rows}: at least 1")
     run_id = f"{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
-    if not CaptionTable(output, storage).files:
+    known = CaptionTable(output, storage)
+    if not known.files:
         raise UsageError(f"{storage.normalize(output)} holds no caption table")
-    with open_for_writing(output, storage, f"compact-{run_id}") as (table, lease, recovered):
+    with open_for_writing(known, f"compact-{run_id}") as (table, lease, recovered):
         report = CompactReport(public_uri(table.uri), len(table.files) + len(recovered), recovered=len(recovered))
         lease.check()
         report.doubles = remove_duplicate_rows(table)

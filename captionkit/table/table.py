@@ -2,8 +2,9 @@
 
 A table is a folder of Parquet files, readable as it is: ``pyarrow.parquet.read_table(OUTPUT)``,
 ``duckdb: FROM 'OUTPUT/*.parquet'``, ``pandas.read_parquet(OUTPUT)``, ``spark.read.parquet(OUTPUT)``,
-``polars.scan_parquet(OUTPUT)``. What else lies there for good is Parquet without rows (`runs.to_document`) in folders
-whose names begin with an underscore: readers pass over it, or read it and find no row.
+``polars.scan_parquet(OUTPUT)``. What else lies there for good is Parquet without rows
+(`captionkit.storage.documents`) in folders whose names begin with an underscore: readers pass over it, or read it and
+find no row.
 
 Only the driver writes, one whole file at a time (`Storage.write` leaves a whole file or none), and a file is
 never appended to. So whatever dies, a row is in the table once or not at all, and a reader never meets half a file.
@@ -91,6 +92,8 @@ class CaptionTable:
     def __init__(self, uri: str, storage: Storage, *, skip_unreadable: bool = False) -> None:
         self.uri = storage.normalize(uri)
         self.storage = storage
+        self.schema = SCHEMA
+        """The columns of its files, the carried ones too; `SCHEMA` where there is no file yet."""
         self.files: list[TableFile] = []
         self.unreadable: dict[str, str] = {}
         """Files passed over, and why."""
@@ -121,20 +124,15 @@ class CaptionTable:
         """
         with self.storage.open(uri) as stream:
             try:
-                metadata = open_parquet(stream).metadata
+                file = open_parquet(stream)
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 raise UsageError(f"{uri} in the output folder is not a readable Parquet file: {err}") from err
-        return TableFile(uri, metadata.num_rows, Footer.from_metadata(metadata.metadata, uri))
+        found = TableFile(uri, file.metadata.num_rows, Footer.from_metadata(file.metadata.metadata, uri))
+        self.schema = file.schema_arrow.remove_metadata()  # all files of a table have the same
+        return found
 
     def __len__(self) -> int:
         return sum(file.rows for file in self.files)
-
-    def schema(self) -> pa.Schema:
-        """The columns of its files, the carried ones too; `SCHEMA` where there is no file yet."""
-        if not self.files:
-            return SCHEMA
-        with self.storage.open(self.files[0].uri) as stream:
-            return pq.read_schema(stream).remove_metadata()
 
     def batches(
         self, columns: Sequence[str] | None = None, files: Iterable[TableFile] | None = None

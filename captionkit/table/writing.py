@@ -45,8 +45,8 @@ class OpenTable(NamedTuple):
 
 
 @contextmanager
-def open_for_writing(uri: str, storage: Storage, run_id: str, share: str = "") -> Iterator[OpenTable]:
-    """Take a table's lease, and look at the table once nobody else can write to it.
+def open_for_writing(known: CaptionTable, run_id: str, share: str = "") -> Iterator[OpenTable]:
+    """Take a table's lease, and look at the table again, now that nobody else can write to it.
 
     A run of a share ("3/16") has the lease of that share alone. It takes it while it holds the lease of the whole
     table, and whoever holds that one sees to it that no run of another kind is alive: so there is one run of the whole
@@ -57,7 +57,7 @@ def open_for_writing(uri: str, storage: Storage, run_id: str, share: str = "") -
         UsageError: another run holds the lease (`LeaseError`), or the folder holds Parquet files of another maker.
         StorageError: the table cannot be read or written.
     """
-    schema = CaptionTable(uri, storage).schema()
+    uri, storage, schema = known.uri, known.storage, known.schema
     if not share:
         with Lease(uri, storage, run_id, schema=schema) as lease:
             _end_shares(uri, storage, run_id, schema, lambda _: True)

@@ -57,27 +57,27 @@ def test_who_may_write_beside_whom(where: str, tmp_path: Path, request: pytest.F
         table = f"s3://{request.getfixturevalue('bucket')}/out"
 
     def refused(run: str, share: str = "") -> None:
-        with pytest.raises(LeaseError), open_for_writing(table, STORAGE, run, share):
+        with pytest.raises(LeaseError), open_for_writing(CaptionTable(table, STORAGE), run, share):
             pass
 
     with ExitStack() as shares:
         for share in ("1/3", "2/3"):
-            shares.enter_context(open_for_writing(table, STORAGE, f"run {share}", share))
+            shares.enter_context(open_for_writing(CaptionTable(table, STORAGE), f"run {share}", share))
         assert {each.run_id for each in holders(table, STORAGE)} == {"run 1/3", "run 2/3"}
         refused("again", "2/3")
         refused("another count", "1/2")
         refused("the whole")
-        shares.enter_context(open_for_writing(table, STORAGE, "run 3/3", "3/3"))
-    with open_for_writing(table, STORAGE, "the whole"):
+        shares.enter_context(open_for_writing(CaptionTable(table, STORAGE), "run 3/3", "3/3"))
+    with open_for_writing(CaptionTable(table, STORAGE), "the whole"):
         refused("again", "2/3")
-    with open_for_writing(table, STORAGE, "another count", "1/2"):
+    with open_for_writing(CaptionTable(table, STORAGE), "another count", "1/2"):
         pass
     assert holders(table, STORAGE) == []
 
 
 def test_many_shares_that_start_at_once_wait_for_each_other(tmp_path: Path) -> None:
     def run(number: int) -> bool:
-        with open_for_writing(str(tmp_path), STORAGE, f"run-{number}", f"{number}/6") as opened:
+        with open_for_writing(CaptionTable(str(tmp_path), STORAGE), f"run-{number}", f"{number}/6") as opened:
             with alone(opened, f"run-{number}", f"{number}/6"):
                 others = [each.run_id for each in holders(str(tmp_path), STORAGE)]
             return sum(name.startswith(GATE) for name in others) == 1
@@ -90,12 +90,12 @@ def test_a_run_taken_for_dead_finds_out_before_it_writes(tmp_path: Path) -> None
     share = Lease(str(tmp_path), STORAGE, "slept", ttl=0.2, renew=60, share="1/2")
     share.acquire()
     time.sleep(0.3)
-    with open_for_writing(str(tmp_path), STORAGE, "the whole"), pytest.raises(LeaseLost):
+    with open_for_writing(CaptionTable(str(tmp_path), STORAGE), "the whole"), pytest.raises(LeaseLost):
         share.check()
     whole = Lease(str(tmp_path), STORAGE, "slept as well", ttl=0.2, renew=60)
     whole.acquire()
     time.sleep(0.3)
-    with open_for_writing(str(tmp_path), STORAGE, "a share", "1/2"), pytest.raises(LeaseLost):
+    with open_for_writing(CaptionTable(str(tmp_path), STORAGE), "a share", "1/2"), pytest.raises(LeaseLost):
         whole.check()
 
 
