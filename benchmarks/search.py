@@ -42,7 +42,7 @@ def main() -> None:
         for dtype in options.dtypes:
             torch.manual_seed(0)
             decoder = build_decoder(family, {"vocab_size": options.words, "feature_size": 2048})
-            decoder = decoder.eval().to(DTYPES[dtype])
+            decoder = decoder.eval().to_dtype(DTYPES[dtype])
             features = torch.rand(options.batch, 49, 2048).to(DTYPES[dtype])
             for beam in options.beams:
                 chosen = SearchOptions(beam=beam, max_length=options.length)

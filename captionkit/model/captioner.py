@@ -137,7 +137,7 @@ class Captioner:
         encode = None if engine is None else make_encode(encoder, on_device, in_dtype, engine, name)
         return cls(
             encoder.to(on_device, in_dtype),
-            decoder.to(on_device, in_dtype),
+            decoder.to(on_device).to_dtype(in_dtype),
             vocabulary,
             note=description["note"],
             provenance=description["provenance"],

@@ -19,6 +19,7 @@ from captionkit.model.captioner import Captioner, Hypothesis
 from captionkit.model.decoders import ShowTell
 from captionkit.model.encoders import build_encoder
 from captionkit.model.search import SearchOptions
+from captionkit.scenes import draw, random_scene
 from captionkit.storage import Storage, StorageError
 from captionkit.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.model.conftest import encoded, patches
@@ -233,6 +234,18 @@ def test_device_and_dtype(captioner: Captioner, tmp_path: Path, monkeypatch: pyt
         features = {"avx512_bf16": supported}
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda answer=features: answer, raising=False)
         assert Captioner.load(tmp_path, device="cpu").dtype == expected
+
+
+def test_bfloat16_hardly_changes_captions() -> None:
+    """With logits in bfloat16 it changed 38 of 400 scenes, with logits in float32 it changes 5."""
+    size, found = Captioner.load(engine=None).preprocessing.size, []
+    scenes = [np.asarray(draw(random_scene(30_000_000 + seed), size).convert("RGB")) for seed in range(96)]
+    for dtype in ("float32", "bfloat16"):
+        captioner = Captioner.load(device="cpu", dtype=dtype)
+        found.append([best[0] for best in captioner.caption_pixels(np.stack(scenes), SearchOptions(beam=3))])
+    same = [(one, other) for one, other in zip(*found, strict=True) if one.text == other.text]
+    assert len(same) >= 94
+    assert max(abs(one.score - other.score) for one, other in same) < 0.01
 
 
 def test_parts_that_do_not_fit(captioner: Captioner) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from captionkit.model.decoders import DECODERS, Decoder, ShowTell, build_decoder
+from captionkit.model.decoders import DECODERS, Decoder, ShowTell, TopDown, build_decoder
 from tests.model.toys import GridAttention, Merge, OneShot, UsedWords
 
 BOS = 1
@@ -108,6 +108,30 @@ def test_show_tell_runs_in_bfloat16() -> None:
     state = decoder.start(features_for(decoder, 2).to(torch.bfloat16))
     logits, _ = decoder.step(torch.tensor([BOS, BOS]), state)
     assert logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_logits_stay_float32_in_bfloat16(family: str) -> None:
+    torch.manual_seed(0)
+    decoder = build_decoder(family, {"vocab_size": 11, "feature_size": 6}).eval()
+    features, tokens_N = features_for(decoder, 2), torch.tensor([BOS, BOS])
+    exact, _ = decoder.step(tokens_N, decoder.start(features))
+    weights = {key: value.clone() for key, value in decoder.state_dict().items()}
+    decoder.to_dtype(torch.bfloat16)
+    logits, _ = decoder.step(tokens_N, decoder.start(features.to(torch.bfloat16)))
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, exact, atol=0.02, rtol=0.02)
+    assert not torch.equal(logits, logits.to(torch.bfloat16).float())
+    state = decoder.to_dtype(torch.float32).state_dict()
+    assert all(torch.equal(state[key], weights[key]) for key in weights if key.startswith("output."))
+    assert any(not torch.equal(state[key], weights[key]) for key in weights)
+
+
+def test_tied_logits_stay_float32_in_bfloat16() -> None:
+    decoder = TopDown(TopDown.Config(vocab_size=11, feature_size=6, tied=True)).eval().to_dtype(torch.bfloat16)
+    logits, _ = decoder.step(torch.tensor([BOS, BOS]), decoder.start(features_for(decoder, 2).to(torch.bfloat16)))
+    assert logits.dtype == torch.float32
+    assert decoder.words.weight.dtype == torch.bfloat16
 
 
 def test_built_from_its_config() -> None:

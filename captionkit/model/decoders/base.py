@@ -18,6 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from captionkit.model.decoders.output import OutputLayer
 from captionkit.model.tuning import EMBEDDING_RANGE, MAX_DEVIATIONS, MIN_RELATIVE_SPREAD, MIN_SPREAD
 
 Tensors = dict[str, Tensor]
@@ -116,6 +117,14 @@ class Decoder(nn.Module, ABC):
         self.feature_mean.copy_(flat.mean(dim=0))
         # The added spread keeps values that hardly vary small.
         self.feature_scale.copy_(1 / (spread_D + MIN_RELATIVE_SPREAD * spread_D.mean()).clamp(min=MIN_SPREAD))
+
+    def to_dtype(self, dtype: torch.dtype) -> "Decoder":
+        """Compute in another number format from now on, but for the output layers, which stay as they are."""
+        kept = [(layer, layer.state_dict()) for layer in self.modules() if isinstance(layer, OutputLayer)]
+        self.to(dtype)
+        for layer, state in kept:
+            layer.to(next(iter(state.values())).dtype).load_state_dict(state)
+        return self
 
     def standardize(self, features: Tensor) -> Tensor:
         """Features (…, D) by the statistics of `set_feature_statistics`; unchanged where it was never called.

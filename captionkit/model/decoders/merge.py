@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from captionkit.model.decoders.base import State
+from captionkit.model.decoders.output import OutputLayer
 from captionkit.model.decoders.recurrent import RecurrentDecoder, make_lstm
 
 GATES = {"sigmoid": None, "hard_sigmoid_5": 1 / 5, "hard_sigmoid_6": 1 / 6}
@@ -51,7 +52,7 @@ class Merge(RecurrentDecoder):
         self.lstm = make_lstm(config.embed_size, config.hidden_size)
         joined_size = config.hidden_size + (image_size if config.joined == "concat" else 0)
         self.merged = nn.Linear(joined_size, merged_size)
-        self.output = nn.Linear(merged_size, config.vocab_size)
+        self.output = OutputLayer(merged_size, config.vocab_size)
 
     def forward(self, features_ND: Tensor, tokens_NT: Tensor) -> Tensor:
         words_NTE = self.dropout(self.words(tokens_NT))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from captionkit.model.decoders.base import Decoder, State
+from captionkit.model.decoders.output import OutputLayer
 
 
 class OneShot(Decoder):
@@ -38,7 +39,7 @@ class OneShot(Decoder):
         self.max_steps = config.length
         self.image = nn.Linear(config.feature_size, config.hidden_size)
         self.positions = nn.Linear(config.hidden_size, config.length * config.position_size)
-        self.output = nn.Linear(config.position_size, config.vocab_size)
+        self.output = OutputLayer(config.position_size, config.vocab_size)
 
     def forward(self, features_ND: Tensor, tokens_NT: Tensor) -> Tensor:
         """Of the tokens only their number T counts. Raises ValueError where it is above `length`."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 from captionkit.model.decoders.base import PADDING, State
+from captionkit.model.decoders.output import OutputLayer
 from captionkit.model.decoders.recurrent import RecurrentDecoder, make_lstm
 
 
@@ -41,7 +42,7 @@ class ParInject(RecurrentDecoder):
         self.mask = self.make_embedding(hidden_size)
         self.lstm = make_lstm(2 * hidden_size + config.embed_size + config.position_size, hidden_size)
         self.norm = nn.BatchNorm1d(hidden_size)
-        self.output = nn.Linear(hidden_size, config.vocab_size)
+        self.output = OutputLayer(hidden_size, config.vocab_size)
 
     def forward(self, features_ND: Tensor, tokens_NT: Tensor) -> Tensor:
         """In training, the batch norm's statistics are those of all tokens but padding."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.output import OutputLayer
 from captionkit.model.decoders.recurrent import RecurrentDecoder, make_lstm
 
 
@@ -31,7 +32,7 @@ class ShowTell(RecurrentDecoder):
         self.image = nn.Linear(config.feature_size, config.embed_size)
         self.words = self.make_embedding(config.embed_size, frozen=config.frozen_words)
         self.lstm = make_lstm(config.embed_size, config.hidden_size, config.layers, config.dropout)
-        self.output = nn.Linear(config.hidden_size, config.vocab_size)
+        self.output = OutputLayer(config.hidden_size, config.vocab_size)
 
     def forward(self, features_ND: Tensor, tokens_NT: Tensor) -> Tensor:
         image_NE = self._project(features_ND)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder
 from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.output import OutputLayer
 from captionkit.model.decoders.recurrent import init_forget_gate_bias, lstm_cell
 
 
@@ -41,7 +42,7 @@ class SoftAttention(AttentionDecoder):
         init_forget_gate_bias(self.from_word.bias)
         self.from_state = nn.Linear(hidden + features, 4 * hidden, bias=False)
         self.deep = nn.Linear(hidden + features, embed) if config.deep_output else None
-        self.output = nn.Linear(embed if config.deep_output else hidden, config.vocab_size)
+        self.output = OutputLayer(embed if config.deep_output else hidden, config.vocab_size)
 
     def start(self, features_NPD: Tensor) -> State:
         """Carry: "hidden", "cell" (N, H), from the mean place. Memory: "grid" (N, P, D), "keys" (N, P, A)."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from captionkit.model.decoders.attention import AdditiveAttention, AttentionDecoder
 from captionkit.model.decoders.base import State, Tensors
+from captionkit.model.decoders.output import OutputLayer, word_logits
 from captionkit.model.decoders.recurrent import init_forget_gate_bias, lstm_cell
 
 
@@ -45,7 +45,7 @@ class TopDown(AttentionDecoder):
         self.deep = nn.Linear(hidden + features, hidden)
         self.deep_image = nn.Linear(features, hidden, bias=False)
         # If tied, the words' vectors are the last layer's weights; a bundle holds no tensor twice.
-        self.output = nn.Linear(hidden, embed if config.tied else config.vocab_size)
+        self.output = OutputLayer(hidden, embed if config.tied else config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.tied else None
 
     def start(self, features_NPD: Tensor) -> State:
@@ -76,4 +76,4 @@ class TopDown(AttentionDecoder):
         size = self.deep.in_features
         hidden = torch.relu(self.deep(outputs[..., :size]) + outputs[..., size:])
         logits: Tensor = self.output(self.dropout(hidden))
-        return linear(logits, self.words.weight, self.bias) if self.config.tied else logits
+        return word_logits(logits, self.words.weight, self.bias) if self.config.tied else logits
