@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before torch is imported, here and in children: threads of one process that wait for each other take minutes over what
+# one does in seconds, where other processes have the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import ray
 
 from tests.support.archive import Folder, jpeg
 from tests.support.servers import S3Server, file_server, s3_server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: tests that start Ray run one after another, in one process with one Ray; those of any
+    other file stay together, for the sake of its fixtures."""
+    for item in items:
+        with_ray = item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if with_ray else item.location[0]))
 
 
 @pytest.fixture(scope="session")

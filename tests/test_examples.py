@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 from captionkit.scenes import draw_folder
 from tests.test_readme import ROOT
 
+pytestmark = pytest.mark.ray
+
 EXAMPLES = ROOT / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
@@ -113,6 +115,7 @@ def test_every_example_stands_in_these_tests() -> None:
     assert os.access(EXAMPLES / "submit_job.py", os.R_OK)
 
 
+@pytest.mark.slow
 def test_a_decoder_of_one_s_own_learns_and_captions() -> None:
     lines = run("examples/own_decoder.py", "--scenes", "16", "--steps", "60").splitlines()
     losses = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("step ")]

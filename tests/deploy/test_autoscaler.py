@@ -17,7 +17,7 @@ from captionkit.table.table import CaptionTable
 from tests.deploy.fake_cluster import ROOT, FakeCluster, NoSpotCapacity, fake_cluster
 from tests.support.archive import Folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 STORE = 100 * 2**20
 ONE_CPU = """

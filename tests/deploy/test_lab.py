@@ -20,7 +20,12 @@ import yaml
 from tests.deploy.lab import ROOT, STATE, Lab, ec2_lab, missing, plain_lab
 from tests.support.archive import jpeg
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.skipif(bool(missing()), reason=str(missing()))]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(bool(missing()), reason=str(missing())),
+]
 
 IMAGES = 300
 """Three units of the manifest: more than one worker has something to do."""

@@ -11,7 +11,7 @@ from captionkit.model.captioner import Captioner
 from captionkit.scenes import draw_folder
 from tests.deploy import nodes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.mark.parametrize(("cpus", "workers"), [(2, 3), (1, 3)])

@@ -21,6 +21,8 @@ from tests.support.archive import jpeg
 from tests.support.ray_head import BIN, Head, ray_head
 from tests.support.servers import S3Server
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

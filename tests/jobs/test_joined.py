@@ -16,7 +16,7 @@ import pytest
 from tests.support.archive import jpeg
 from tests.support.ray_head import BIN, Head, ray_head
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 EXPECTED = [
     r"captioner ck-\w+: .*",

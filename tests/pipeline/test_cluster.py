@@ -63,8 +63,9 @@ def test_gpus_that_can_never_come_are_refused_and_others_waited_for_aloud(capsys
     assert "waiting for a node with 99 GPUs (--gpus-per-actor 99)" in capsys.readouterr().err
 
 
-# All other quick tests have two.
-@pytest.mark.parametrize("cpus", [1, *(pytest.param(cpus, marks=pytest.mark.slow) for cpus in (2, 3))])
+@pytest.mark.slow  # a Ray of its own each; all quick tests have two CPUs
+@pytest.mark.ray
+@pytest.mark.parametrize("cpus", [1, 2, 3])
 def test_few_cpus_do_not_hang(folder: Folder, tmp_path: Path, cpus: int) -> None:
     for seed in range(4):
         folder.add(f"{seed}.jpg", seed)

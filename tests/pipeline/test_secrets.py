@@ -169,6 +169,7 @@ def test_one_image_signed_twice_is_one_row(guarded: Guarded, pictures: list[byte
     assert (manifest.images, manifest.duplicates) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_job_on_secret_addresses(
     guarded: Guarded,
