@@ -179,8 +179,7 @@ def _frames(
     """The frames to choose from."""
     numbers = tiffs.pages(image) if isinstance(image, TiffImageFile) else range(getattr(image, "n_frames", 1))
     for number in frames.chosen(len(numbers), limits.frame):
-        if len(numbers) > 1:
-            image.seek(numbers[number])
+        image.seek(numbers[number])
         yield _frame(image, data, preprocessing, limits, room)
 
 

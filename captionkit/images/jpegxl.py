@@ -43,7 +43,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """(width, height) as stored. Raises ImageError "truncated" or "corrupt"."""
+    """(width, height) as stored, before it is turned upright. Raises ImageError "truncated" or "corrupt"."""
     codestream = data
     if not data.startswith(_CODESTREAM):
         codestream = b""

@@ -70,7 +70,7 @@ def test_what_is_not_read_is_named() -> None:
         ),
         "CMYK": tiff(np.zeros((8, 8, 4), "f4"), photometric="separated"),
         "CgBI": changed(encode(PICTURE, "PNG"), 12, b"CgBI"),
-        "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "JPEG XR": b"II\xbc\x01" + bytes(100),
     }
     for feature, data in files.items():
         with pytest.raises(ImageError, match=re.escape(feature)) as caught:
