@@ -29,7 +29,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from captionkit.images import bitmaps, colours, frames, geometry, jpeg2000, profiles, raws, tiffs
 from captionkit.images.formats import RAW, identify, webp_size
 from captionkit.images.metadata import jpeg_frame, without_metadata
-from captionkit.images.picture import Picture
+from captionkit.images.picture import Picture, Room
 from captionkit.images.reasons import explain
 from captionkit.images.structure import check_structure, cut_short, ends_early
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
@@ -174,7 +174,7 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
 
 
 def _frames(
-    image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Callable[..., None]
+    image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Room
 ) -> Iterator[Decoded]:
     """The frames to choose from."""
     numbers = tiffs.pages(image) if isinstance(image, TiffImageFile) else range(getattr(image, "n_frames", 1))
@@ -183,9 +183,7 @@ def _frames(
         yield _frame(image, data, preprocessing, limits, room)
 
 
-def _frame(
-    image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Callable[..., None]
-) -> Decoded:
+def _frame(image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Room) -> Decoded:
     """The frame at which an opened image stands."""
     _check_pixels(image.size, limits)
     if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
@@ -197,7 +195,7 @@ def _frame(
     return _load(image, data, preprocessing)
 
 
-def _decode_raw(data: bytes, preprocessing: Preprocessing, room: Callable[..., None]) -> Decoded:
+def _decode_raw(data: bytes, preprocessing: Preprocessing, room: Room) -> Decoded:
     found = raws.preview(data, preprocessing)
     if found is None:
         return _finished(raws.develop(data, preprocessing, room), preprocessing)
@@ -206,7 +204,7 @@ def _decode_raw(data: bytes, preprocessing: Preprocessing, room: Callable[..., N
     return _load(image, found.data, preprocessing, found.orientation)
 
 
-def _by_tifffile(data: bytes, page: int, preprocessing: Preprocessing, room: Callable[..., None]) -> Decoded:
+def _by_tifffile(data: bytes, page: int, preprocessing: Preprocessing, room: Room) -> Decoded:
     image, orientation = tiffs.read(data, page, room)
     return _finished(Picture(image, image.size, orientation), preprocessing)
 

@@ -9,7 +9,6 @@ Attributes: DICOM PS3.3, C.7.6.3 (pixels), C.11.1 and C.11.2 (modality and windo
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -35,18 +34,17 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
         import pydicom
     except ImportError as error:
         raise needs("DICOM", "dicom") from error
-    with warnings.catch_warnings():
-        try:
-            file = pydicom.dcmread(BytesIO(data))
-        except EOFError as error:
-            raise cut_short("DICOM file", data) from error
-        except Exception as error:  # of damaged elements pydicom raises nearly anything
-            raise damaged("DICOM file", "its header is broken") from error
+    try:
+        file = pydicom.dcmread(BytesIO(data))
+    except EOFError as error:
+        raise cut_short("DICOM file", data) from error
+    except Exception as error:  # of damaged elements pydicom raises nearly anything
+        raise damaged("DICOM file", "its header is broken") from error
     if "PixelData" not in file or not file.get("Rows") or not file.get("Columns"):
         raise unsupported("a DICOM file without an image (a report, say)", "leave it out")
     width, height, count = int(file.Columns), int(file.Rows), int(file.get("NumberOfFrames") or 1)
     for number in frames.chosen(max(1, count), frame):
-        room(width, height * (2 if file.BitsAllocated > 8 else 1))
+        room(width, height, width * height * (2 if file.BitsAllocated > 8 else 1))
         image = _shown(file, _values(file, data, number), number)
         yield Picture(image, image.size)
 

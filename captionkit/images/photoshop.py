@@ -59,7 +59,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
     bands = len(Image.new(_MODES[header.mode], (1, 1)).getbands())
     if not (header.width and header.height and bands <= header.channels <= 56):
         raise damaged("Photoshop file", "its header is broken")
-    room(header.width, header.height * max(1, bands * header.depth // 32))
+    room(header.width, header.height, header.width * header.height * max(1, bands * header.depth // 32))
     planes = [_as_bytes(plane, header) for plane in _planes(data, header, bands)]
     image = Image.merge(_MODES[header.mode], planes) if bands > 1 else planes[0]
     if header.mode == _INDEXED:

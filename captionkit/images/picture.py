@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from PIL import Image
 
 from captionkit.images.types import ImageError
 
-Room = Callable[[int, int], None]
-"""Called with width and height before such a picture is decoded: waits until there is room for its pixels.
 
-Raises ImageError "too_many_pixels".
-"""
+class Room(Protocol):
+    """Called with width and height before such a picture is decoded: waits until there is room for its pixels.
+
+    held: how many pixels' worth of memory it takes, where that is another number than it has.
+
+    Raises ImageError "too_many_pixels".
+    """
+
+    def __call__(self, width: int, height: int, held: int | None = None) -> None: ...
 
 
 class Picture(NamedTuple):

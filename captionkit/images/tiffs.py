@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
@@ -22,6 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from captionkit.images import colours, jpeg2000
 from captionkit.images.formats import webp_size
+from captionkit.images.picture import Room
 from captionkit.images.structure import damaged
 from captionkit.images.types import ImageError
 
@@ -127,10 +128,8 @@ def pages(image: TiffImageFile) -> list[int]:
     return found or [0]
 
 
-def read(data: bytes, number: int, room: Callable[..., None]) -> tuple[Image.Image, int]:
+def read(data: bytes, number: int, room: Room) -> tuple[Image.Image, int]:
     """A page by tifffile, which is slower and knows fewer compressions; and its orientation, 1 to 8.
-
-    room: called with width, height and pixels held before they are decoded; raises ImageError where they are too many.
 
     Raises ImageError, "unsupported_format" for what it does not know.
     """
