@@ -41,6 +41,8 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
     except Exception as error:  # of damaged elements pydicom raises nearly anything
         raise damaged("DICOM file", "its header is broken") from error
     if "PixelData" not in file or not file.get("Rows") or not file.get("Columns"):
+        if "Image" in _name(file.file_meta.get("MediaStorageSOPClassUID")):
+            raise cut_short("DICOM file", data)
         raise unsupported("a DICOM file without an image (a report, say)", "leave it out")
     width, height, count = int(file.Columns), int(file.Rows), int(file.get("NumberOfFrames") or 1)
     for number in frames.chosen(max(1, count), frame):
@@ -59,7 +61,7 @@ def _values(file: Any, data: bytes, number: int) -> NDArray[Any]:
         raise
     except Exception as error:
         message = " ".join(str(error).split())
-        compression = file.file_meta.TransferSyntaxUID.name
+        compression = _name(file.file_meta.get("TransferSyntaxUID")) or "an unknown compression"
         if isinstance(error, NotImplementedError) or any(word in message.lower() for word in _UNREAD):
             raise unsupported(f"DICOM with {compression} and such pixels") from error
         if "less than" in message or "length" in message or "fewer" in message:
@@ -98,6 +100,11 @@ def _shown(file: Any, values: NDArray[Any], number: int) -> Image.Image:
         shown = 255 - shown
     shown[~kept] = 0  # beyond the edge of what was exposed
     return Image.fromarray(shown)
+
+
+def _name(uid: Any) -> str:
+    """What the standard calls this; empty where it is not in it."""
+    return "" if uid is None or uid.name == str(uid) else str(uid.name)
 
 
 def _window(file: Any, number: int) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from captionkit.images import frames, geometry
 from captionkit.images.picture import Picture, Room, needs, unsupported
-from captionkit.images.structure import damaged
+from captionkit.images.structure import cut_short, damaged
 from captionkit.images.types import Preprocessing
 
 _LOCK = threading.Lock()
@@ -24,6 +24,8 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
         import pypdfium2
     except ImportError as error:
         raise needs("a PDF document", "pdf") from error
+    if b"%%EOF" not in data[-2048:]:  # PDFium would show what is left
+        raise cut_short("PDF document", data)
     try:
         with _LOCK:
             document = pypdfium2.PdfDocument(data)

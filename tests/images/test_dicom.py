@@ -24,6 +24,8 @@ def changed(name: str = "mono.dcm", **elements: Any) -> bytes:
     for keyword, value in elements.items():
         if value is None:
             delattr(dataset, keyword)
+        elif keyword == "MediaStorageSOPClassUID":
+            dataset.file_meta.MediaStorageSOPClassUID = value
         elif keyword == "PixelPaddingValue":
             dataset.add_new(keyword, "US", value)
         else:
@@ -81,7 +83,9 @@ def test_what_is_said_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
         return f"{caught.value.kind}: {caught.value}"
 
     assert said(stored("mono.dcm"), Limits(max_pixels=1000)).startswith("too_many_pixels")
-    assert said(changed(PixelData=None)).startswith("unsupported_format: a DICOM file without an image")
+    report = changed(PixelData=None, MediaStorageSOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+    assert said(report).startswith("unsupported_format: a DICOM file without an image")
+    assert said(changed(PixelData=None)).startswith("truncated")
     assert said(changed(PixelData=bytes(1000))).startswith("truncated")
     assert said(stored("mono.dcm")[:140]).split(":")[0] in ("truncated", "corrupt", "unsupported_format")
     monkeypatch.setitem(sys.modules, "pydicom", None)

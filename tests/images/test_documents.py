@@ -26,7 +26,7 @@ def test_pages() -> None:
 
 def test_what_is_said_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pypdfium2")
-    for data, kind in ((PDF[:200], "corrupt"), (b"%PDF-1.7\n" + bytes(500), "corrupt")):
+    for data, kind in ((PDF[:-200], "truncated"), (b"%PDF-1.7\n" + bytes(500) + b"%%EOF", "corrupt")):
         with pytest.raises(ImageError) as caught:
             decode(data, SQUARE)
         assert caught.value.kind == kind
