@@ -10,7 +10,7 @@ from PIL import Image
 
 from captionkit.images import geometry
 from captionkit.images.picture import Picture, Room, needs, unsupported
-from captionkit.images.structure import damaged, ends_early
+from captionkit.images.structure import boxes, damaged, ends_early
 from captionkit.images.types import Preprocessing
 
 
@@ -23,6 +23,9 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
         import pillow_heif
     except ImportError as error:
         raise needs("HEIC", "heif") from error
+    kinds = {kind for kind, _, _ in boxes(data)}
+    if b"moov" in kinds and b"meta" not in kinds:
+        raise unsupported("HEIF of this kind (a sequence without a still image)")
     pillow_heif.options.DECODE_THREADS = 1  # as many images at once are decoded as there are cores
     try:
         file = pillow_heif.open_heif(BytesIO(data))

@@ -72,6 +72,13 @@ def test_damage_is_told() -> None:
     }
 
 
+def test_films_in_heif_are_named() -> None:
+    pytest.importorskip("pillow_heif")
+    with pytest.raises(ImageError, match="a sequence without a still image") as caught:
+        decode(b"\0\0\0\x14ftypmsf1\0\0\0\0hevc\0\0\0\x08moov\0\0\0\x08mdat", EVERY_PIXEL)
+    assert caught.value.kind == "unsupported_format"
+
+
 def kind_of(data: bytes) -> str:
     try:
         decode(data, EVERY_PIXEL)
