@@ -206,7 +206,7 @@ def _decode_raw(data: bytes, preprocessing: Preprocessing, room: Room) -> Decode
 
 def _by_tifffile(data: bytes, page: int, preprocessing: Preprocessing, room: Room) -> Decoded:
     image, orientation = tiffs.read(data, page, room)
-    return _finished(Picture(image, image.size, orientation), preprocessing)
+    return _finished(Picture(image, image.size, orientation), preprocessing, _profile(image))
 
 
 def _finished(picture: Picture, preprocessing: Preprocessing, profile: bytes | None = None) -> Decoded:

@@ -27,7 +27,7 @@ from captionkit.images.structure import damaged
 from captionkit.images.types import ImageError
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _MAX, _PLANES = 258, 259, 262, 274, 281, 284
-_SAMPLE_FORMAT, _SMAX = 339, 341
+_SAMPLE_FORMAT, _SMAX, _PROFILE = 339, 341, 34675
 _WHITE_IS_ZERO = 0
 
 
@@ -143,7 +143,7 @@ def read(data: bytes, number: int, room: Room) -> tuple[Image.Image, int]:
         compression = int(page.compression)
         if compression in COMPRESSED_AS_FILES and page.planarconfig == 1:
             room(width, height)
-            return _from_files(page, data, compression == 33003), orientation
+            return _with_profile(_from_files(page, data, compression == 33003), page), orientation
         if page.photometric not in (0, 1, 2):
             raise _unsupported(f"with {_spelled(page.photometric)} colours")
         wanted = 3 if page.photometric == 2 else 1
@@ -163,10 +163,17 @@ def read(data: bytes, number: int, room: Room) -> tuple[Image.Image, int]:
         if samples > 1 and page.planarconfig == 2:
             values = np.moveaxis(values.reshape(samples, height, width), 0, -1)
         greys = _as_bytes(values.reshape(height, width, samples), wanted, page.photometric == _WHITE_IS_ZERO)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[greys.shape[2]]
-    return Image.merge(
-        mode, [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(greys, -1, 0)]
-    ), orientation
+        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[greys.shape[2]]
+        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(greys, -1, 0)]
+        return _with_profile(Image.merge(mode, bands), page), orientation
+
+
+def _with_profile(image: Image.Image, page: Any) -> Image.Image:
+    """The image with the page's ICC profile in `info`, as Pillow has it."""
+    tag = page.tags.get(_PROFILE)
+    if tag is not None and isinstance(tag.value, bytes):
+        image.info["icc_profile"] = tag.value
+    return image
 
 
 @contextmanager

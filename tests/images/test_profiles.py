@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from captionkit.images import Preprocessing, decode, prepare
@@ -52,6 +53,9 @@ def test_other_readers_too() -> None:
     length = int.from_bytes(jp2[header : header + 4], "big") - 15 + len(box)
     data = jp2[:header] + length.to_bytes(4, "big") + jp2[header + 4 : colr] + box + jp2[colr + 15 :]
     assert off(data) < 2
+    file = BytesIO()
+    tifffile.imwrite(file, np.asarray(wide()).astype(np.float32) / 255, photometric="rgb", iccprofile=P3)
+    assert off(file.getvalue()) < 2
     pillow_heif = pytest.importorskip("pillow_heif")
     file = BytesIO()
     pillow_heif.from_pillow(wide()).save(file, quality=97, icc_profile=P3)
