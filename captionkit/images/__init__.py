@@ -1,7 +1,8 @@
 """Bytes → RGB uint8 at a model's geometry, by a written policy.
 
-What goes in: JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, DIB, TIFF, JPEG 2000, AVIF, binary Netpbm, SGI, PCX
-and TGA. Other image formats fail as "unsupported_format": HEIC, JPEG XL, SVG, PSD, PostScript, icons, raw photos …
+What goes in: JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, DIB, TIFF, JPEG 2000, AVIF, binary Netpbm, SGI, PCX, TGA
+and Photoshop's composites; camera raws by their previews; with extras HEIC, JPEG XL, raws without a preview, SVG,
+DICOM and PDF. A format whose extra is missing fails as "unsupported_format", and so do all others: PostScript, icons …
 
 What comes out, for every image alike:
 
@@ -15,11 +16,13 @@ What comes out, for every image alike:
 - **Geometry** is torchvision's: Resize(resize) then CenterCrop(size), rounding included. JPEG and
   JPEG 2000 much larger than needed are decoded at 1/2, 1/4 or 1/8 first.
 - **See-through** (alpha, LA, a palette's or a single transparent colour) is laid on white.
-- **Animations and many pages**: the first frame or page.
+- **Animations and many pages**: the first frame or page, or as `Limits.frame` says the middle one, or the one of the
+  highest entropy among 8. Smaller copies and masks in TIFFs are no pages.
+- **Drawings and documents** (SVG, PDF) are drawn at the size that the model wants.
 - **Palette** images are looked up in their palette, **1-bit** becomes black and white, **grey** becomes
   three equal channels.
 - **CMYK** in JPEG is read as Adobe writes it (inverted, as nearly every CMYK JPEG is, with an Adobe marker or
-  without; YCCK too), then mixed without a colour profile: R = (1-C)(1-K).
+  without; YCCK too). Without a profile it is mixed so: R = (1-C)(1-K).
 - **JPEG 2000** is read in grey, sRGB, sYCC (chroma at a lower resolution too), ROMM RGB, CMYK and with a palette, of up
   to 16 bits; its other colour spaces fail as "unsupported_format". Of colours of more than 8 bits 7 are kept.
 - **16-bit** channels keep their upper 8 bits (value / 256; not clipped).
@@ -32,7 +35,9 @@ What comes out, for every image alike:
   stored in larger numbers. Of all others (heights, temperatures, counts) the lowest becomes black and the highest
   white. NaN and infinities are black.
 - **White is zero** (TIFF) is turned round at every depth.
-- **Colour profiles** (ICC) are not applied.
+- **Colour profiles** (ICC) that move colours by more than 4 of 255 are applied: RGB, greys and CMYK come to sRGB,
+  relative colorimetric, with black point compensation, on the model's square. Broken ones, and those for other channels
+  than the image has, are passed over. CIELab comes to sRGB without one.
 
 `decode` works in the caller's process. Strangers' files by the million are better decoded in a `Sandbox`: there a
 decoder that crashes or hangs costs the one image ("decoder_crashed", "decode_timeout"), and memory is bounded.

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captionkit.images import profiles
+
 _WHITE = (255, 255, 255, 255)
 
 
@@ -29,6 +31,8 @@ def plain(image: Image.Image) -> Image.Image:
         return image.convert("RGBA")
     if mode in ("L", "LA", "RGB", "RGBA"):
         return image
+    if mode == "LAB":
+        return profiles.from_lab(image)
     return image.convert({"1": "L", "La": "LA", "RGBa": "RGBA"}.get(mode, "RGB"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,9 +26,10 @@ from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import bitmaps, colours, geometry, jpeg2000, tiffs
-from captionkit.images.formats import identify, webp_size
+from captionkit.images import bitmaps, colours, frames, geometry, jpeg2000, profiles, raws, tiffs
+from captionkit.images.formats import RAW, identify, webp_size
 from captionkit.images.metadata import jpeg_frame, without_metadata
+from captionkit.images.picture import Picture, Room
 from captionkit.images.reasons import explain
 from captionkit.images.structure import check_structure, cut_short, ends_early
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
@@ -49,6 +51,17 @@ _READERS: dict[str, Callable[[BytesIO], ImageFile]] = {
     "PCX": PcxImageFile,
     "DIB": DibImageFile,
     "TGA": TgaImageFile,
+}
+
+# Formats that Pillow does not read, or not as they should be: modules of this package, each with a function `read`,
+# imported when there is such a file.
+_OWN_READERS: dict[str, str] = {
+    "HEIF": "heif",
+    "JPEG XL": "jpegxl",
+    "Photoshop": "photoshop",
+    "SVG": "drawings",
+    "DICOM": "dicom",
+    "PDF": "documents",
 }
 
 _FILTERS = {
@@ -80,6 +93,8 @@ def decode(
     """
     check_bytes(data, limits)
     name = identify(data)
+    if name == "TIFF" and raws.is_raw(data):
+        name = RAW
     with _quiet():
         try:
             try:
@@ -119,45 +134,88 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
                 tiffs.set_unpacking(image)
             image.load()
             picture = tiffs.shown(image) if isinstance(image, TiffImageFile) else image
-            return _render(picture, _orientation(image), image.size, 1.0, preprocessing)
+            return _render(Picture(picture, image.size, _orientation(image)), preprocessing, _profile(image))
         except Exception as error:  # broad for the reason given in `decode`
             raise explain(image.format or "image", b"", error) from error
 
 
 def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
-    canvas = webp_size(data) if name == "WebP" else None
-    _check_pixels(canvas, limits)
-    check_structure(name, data)
     with ExitStack() as admitted:
+
+        def room(width: int, height: int, held: int | None = None) -> None:
+            """Of several frames one is in memory at a time."""
+            _check_pixels((width, height), limits)
+            admitted.close()
+            admitted.enter_context(admit(width * height if held is None else held))
+
+        if name in _OWN_READERS:
+            reader = importlib.import_module(f"captionkit.images.{_OWN_READERS[name]}")
+            pictures: Iterator[Picture] = reader.read(data, preprocessing, room, limits.frame)
+            return frames.best(_finished(picture, preprocessing, _profile(picture.image)) for picture in pictures)
+        if name == RAW:
+            return _decode_raw(data, preprocessing, room)
+        canvas = webp_size(data) if name == "WebP" else None
+        _check_pixels(canvas, limits)
+        check_structure(name, data)
         if canvas is not None:
-            admitted.enter_context(admit(canvas[0] * canvas[1]))
+            room(*canvas)
         if name == "TIFF" and data.startswith(b"MM\0+"):
-            return _by_tifffile(data, preprocessing, limits, admit)  # Pillow reads little-endian BigTIFF only
+            return _by_tifffile(data, 0, preprocessing, room)  # Pillow reads little-endian BigTIFF only
         try:
             image = _READERS[name](BytesIO(data))
         except SyntaxError as error:
             # Floats in colour, 64 bits …; a compression that Pillow does not know is the cause's key.
             if name == "TIFF" and ("unknown pixel mode" in str(error) or isinstance(error.__cause__, KeyError)):
-                return _by_tifffile(data, preprocessing, limits, admit)
+                return _by_tifffile(data, 0, preprocessing, room)
             raise
-        _check_pixels(image.size, limits)
-        if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
-            return _by_tifffile(data, preprocessing, limits, admit)
-        if canvas is None:
-            admitted.enter_context(admit(_pixels_held(image, preprocessing)))
-        if isinstance(image, Jpeg2KImageFile):
-            return _load_jpeg2000(data, preprocessing)
-        return _load(image, data, preprocessing)
+        if limits.frame == "first":
+            return _frame(image, data, preprocessing, limits, room)
+        return frames.best(_frames(image, data, preprocessing, limits, room))
 
 
-def _by_tifffile(data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
-    image, orientation = tiffs.read(data, limits.max_pixels, admit)
-    pixels = _render(image, orientation, image.size, 1.0, preprocessing)
-    return Decoded(pixels, *geometry.upright_size(*image.size, orientation))
+def _frames(
+    image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Room
+) -> Iterator[Decoded]:
+    """The frames to choose from."""
+    numbers = tiffs.pages(image) if isinstance(image, TiffImageFile) else range(getattr(image, "n_frames", 1))
+    for number in frames.chosen(len(numbers), limits.frame):
+        image.seek(numbers[number])
+        yield _frame(image, data, preprocessing, limits, room)
 
 
-def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decoded:
-    """Decodes and renders. `data`: the whole file."""
+def _frame(image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Room) -> Decoded:
+    """The frame at which an opened image stands."""
+    _check_pixels(image.size, limits)
+    if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
+        return _by_tifffile(data, image.tell(), preprocessing, room)
+    if not isinstance(image, WebPImageFile):  # whose canvas has its room already
+        room(*image.size, _pixels_held(image, preprocessing))
+    if isinstance(image, Jpeg2KImageFile):
+        return _load_jpeg2000(data, preprocessing)
+    return _load(image, data, preprocessing)
+
+
+def _decode_raw(data: bytes, preprocessing: Preprocessing, room: Room) -> Decoded:
+    found = raws.preview(data, preprocessing)
+    if found is None:
+        return _finished(raws.develop(data, preprocessing, room), preprocessing)
+    image = JpegImageFile(BytesIO(found.data))
+    room(*image.size, _pixels_held(image, preprocessing))
+    return _load(image, found.data, preprocessing, found.orientation)
+
+
+def _by_tifffile(data: bytes, page: int, preprocessing: Preprocessing, room: Room) -> Decoded:
+    image, orientation = tiffs.read(data, page, room)
+    return _finished(Picture(image, image.size, orientation), preprocessing, _profile(image))
+
+
+def _finished(picture: Picture, preprocessing: Preprocessing, profile: bytes | None = None) -> Decoded:
+    pixels = _render(picture, preprocessing, profile)
+    return Decoded(pixels, *geometry.upright_size(*picture.stored, picture.orientation))
+
+
+def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing, otherwise: int = 1) -> Decoded:
+    """Decodes and renders. data: the whole file. otherwise: the orientation, where its own EXIF says none."""
     stored, scale = image.size, 1.0
     frame: tuple[int, int, int, int] | None = None
     if isinstance(image, JpegImageFile):
@@ -169,9 +227,10 @@ def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decode
             scale = stored[0] / drafted[1][2]
         image.decodermaxblock = len(data)  # all bytes are here already; don't feed them in 64 KiB pieces
     elif isinstance(image, TiffImageFile):
-        _refuse_raw_photo(image)
         tiffs.set_unpacking(image)
-    elif isinstance(image, GifImageFile) and image.tile and image.tile[0].extents != (0, 0, *stored):
+    elif (
+        isinstance(image, GifImageFile) and not image.tell() and image.tile and image.tile[0].extents != (0, 0, *stored)
+    ):
         frame = image.tile[0].extents
     picture: Image.Image = image
     if isinstance(image, BmpImageFile) and bitmaps.is_run_length_encoded(image):
@@ -182,14 +241,11 @@ def _load(image: ImageFile, data: bytes, preprocessing: Preprocessing) -> Decode
         image.load()
     if isinstance(image, TiffImageFile):
         stored = image.size  # Pillow turns TIFFs upright while loading
-    orientation = _orientation(image)
     if isinstance(image, TiffImageFile):
         picture = tiffs.shown(image)
     elif frame is not None:
         picture = _on_canvas(image, frame)
-    pixels = _render(picture, orientation, stored, scale, preprocessing)
-    width, height = geometry.upright_size(*stored, orientation)
-    return Decoded(pixels, width, height)
+    return _finished(Picture(picture, stored, _orientation(image, otherwise), scale), preprocessing, _profile(image))
 
 
 def _netpbm(image: PpmImageFile, data: bytes) -> Image.Image:
@@ -229,33 +285,36 @@ def _load_jpeg2000(data: bytes, preprocessing: Preprocessing) -> Decoded:
         except OSError:  # a tile of it has fewer levels, or its grid an offset
             image, roomy = jpeg2000.opened(data, header)
     image.load()
-    orientation = _orientation(image)
-    pixels = _render(jpeg2000.shown(image, header, roomy), orientation, stored, scale, preprocessing)
-    return Decoded(pixels, *geometry.upright_size(*stored, orientation))
+    shown = jpeg2000.shown(image, header, roomy)
+    return _finished(Picture(shown, stored, _orientation(image), scale), preprocessing, header.profile)
 
 
-def _render(
-    image: Image.Image,
-    orientation: int,
-    stored: tuple[int, int],
-    scale: float,
-    preprocessing: Preprocessing,
-) -> NDArray[np.uint8]:
-    """Cuts, resizes, colours, turns. `stored`: (width, height) in the file; decoded `scale` times smaller."""
-    left, top, right, bottom = geometry.stored_box(*stored, orientation, preprocessing)
+def _render(picture: Picture, preprocessing: Preprocessing, profile: bytes | None) -> NDArray[np.uint8]:
+    """Cuts, resizes, colours, turns. profile: ICC's, of the image's colours."""
+    image, scale = picture.image, picture.scale
+    left, top, right, bottom = geometry.stored_box(*picture.stored, picture.orientation, preprocessing)
     box = (
         max(0.0, left / scale),
         max(0.0, top / scale),
         min(float(image.width), right / scale),
         min(float(image.height), bottom / scale),
     )
-    square = colours.plain(image).resize(
+    keeps_inks = image.mode == "CMYK" and profiles.fits(profile, "CMYK")
+    square = (image if keeps_inks else colours.plain(image)).resize(
         (preprocessing.size, preprocessing.size),
         _FILTERS[preprocessing.interpolation],
         box,
         _REDUCING_GAP,
     )
-    return np.ascontiguousarray(geometry.turn_upright(colours.opaque(square), orientation))
+    if profile is not None:
+        square = profiles.converted(square, profile)
+    return np.ascontiguousarray(geometry.turn_upright(colours.opaque(square), picture.orientation))
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    """The ICC profile that the file embeds."""
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) else None
 
 
 def _check_pixels(size: tuple[int, int] | None, limits: Limits) -> None:
@@ -271,21 +330,13 @@ def _pixels_held(image: ImageFile, preprocessing: Preprocessing) -> int:
     return width * height
 
 
-def _refuse_raw_photo(image: TiffImageFile) -> None:
-    """Camera raw files are TIFFs whose first image is a small preview: not what their owner means."""
-    tags = image.tag_v2
-    is_preview = tags.get(ExifTags.Base.NewSubfileType, 0) & 1 and ExifTags.Base.SubIFDs in tags
-    if is_preview or ExifTags.Base.DNGVersion in tags:
-        raise ImageError("unsupported_format", tiffs.RAW_PHOTO)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF (or XMP) orientation 1..8; 1 where it is absent, impossible or unreadable."""
+def _orientation(image: Image.Image, otherwise: int = 1) -> int:
+    """EXIF (or XMP) orientation 1..8; `otherwise` where it is absent, impossible or unreadable."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        value = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken metadata is no reason to lose a image whose pixels are sound
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        return otherwise
+    return value if isinstance(value, int) and 1 <= value <= 8 else otherwise
 
 
 # Pillow warns of broken metadata. `warnings.catch_warnings` is not thread-safe, and a plain filter would

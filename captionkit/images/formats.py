@@ -1,7 +1,7 @@
 """What kind of file these bytes are, by their signature.
 
-Decides what is handed to Pillow at all: formats whose decoders are native code and fit to run on strangers'
-files, each opened by its own plugin, with no trial and error and no Ghostscript.
+Decides what is handed to a decoder at all: formats whose decoders are fit to run on strangers' files, each opened by
+its own, with no trial and error and no Ghostscript.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from struct import unpack_from
 from captionkit.images.types import ImageError
 from captionkit.lfs import LFS_POINTER, is_lfs_pointer
 
+RAW = "raw photo"
+"""A camera's raw whose first bytes tell it; those that are TIFFs `captionkit.images.raws` tells."""
+
 READABLE: tuple[str, ...] = (
     *("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "JPEG 2000", "AVIF", "Netpbm"),
     *("SGI", "PCX", "DIB", "TGA"),
+    *("HEIF", "JPEG XL", "Photoshop", "SVG", "DICOM", "PDF", RAW),
 )
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -30,12 +34,15 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00+", "TIFF"),
     (b"\x01\xda\x00\x01", "SGI"),
     (b"\x01\xda\x01\x01", "SGI"),
-)
-
-_UNREADABLE: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"),
     (b"8BPS", "Photoshop"),
+    (b"%PDF", "PDF"),
+    *((start, RAW) for start in (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00")),
+    *((start, RAW) for start in (b"II\x1a\0\0\0HEAPCCDR", b"FOVb", b"\x00MRM")),
+)
+
+_UNREADABLE: tuple[tuple[bytes, str], ...] = (
     (b"gimp xcf", "GIMP"),
     (b"%!PS-Adobe", "PostScript"),
     (b"\xc5\xd0\xd3\xc6", "PostScript"),
@@ -54,11 +61,6 @@ _UNREADABLE: tuple[tuple[bytes, str], ...] = (
     (b"\x59\xa6\x6a\x95", "Sun raster"),
     (b"/* XPM */", "XPM"),
     (b"P7\n", "Netpbm PAM"),
-    (b"FUJIFILMCCD-RAW", "Fujifilm raw photo"),
-    (b"IIRO", "Olympus raw photo"),
-    (b"IIRS", "Olympus raw photo"),
-    (b"MMOR", "Olympus raw photo"),
-    (b"IIU\x00", "Panasonic raw photo"),
     (b"PF\n", "Netpbm PFM"),
     (b"Pf\n", "Netpbm PFM"),
     (b"\xb1\x68\xde\x3a", "DCX"),
@@ -66,17 +68,14 @@ _UNREADABLE: tuple[tuple[bytes, str], ...] = (
     (b"XPDS", "DPX"),
     (b"\x80\x2a\x5f\xd7", "Cineon"),
     (b"id=ImageMagick", "MIFF"),
-    (b"II\x1a\0\0\0HEAPCCDR", "Canon CRW raw photo"),
-    (b"FOVb", "Sigma raw photo"),
-    (b"\x00MRM", "Minolta raw photo"),
 )
 
 _BRANDS: dict[bytes, str] = {
     b"avif": "AVIF",
     b"avis": "AVIF",
-    b"crx ": "Canon CR3 raw photo",
+    b"crx ": RAW,
     b"jxl ": "JPEG XL",
-    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"), "HEIC"),
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"), "HEIF"),
     b"mif1": "HEIF",
     b"msf1": "HEIF",
 }
@@ -85,7 +84,6 @@ _DIB_DEPTHS = (1, 4, 8, 16, 24, 32)
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 _DOCUMENTS: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive or an Office document"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"RIFF", "a RIFF sound or film"),
@@ -103,7 +101,7 @@ def identify(data: bytes) -> str:
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             if name == "TIFF" and data[8:10] == b"CR":
-                raise _unsupported("Canon CR2 raw photo")
+                return RAW
             if name == "PNG" and data[12:16] == b"CgBI":
                 raise _unsupported("Apple's PNG for iPhone programs (CgBI)")
             return name
@@ -125,10 +123,10 @@ def identify(data: bytes) -> str:
     if data[:4] == b"\0\0\2\0" and data[4:6] > b"\0\0" and data[9:10] == b"\0" and not _is_tga(data):
         raise _unsupported("Windows cursor")
     if data[128:132] == b"DICM":
-        raise _unsupported("DICOM")
+        return "DICOM"
     text = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if re.match(rb"(<\?xml|<!doctype svg|<!--|<svg)", text) and b"<svg" in text and b"<html" not in text:
-        raise _unsupported("SVG drawing")
+        return "SVG"
     if re.match(rb"#define\s+\w+_width\s", data):
         raise _unsupported("XBM")
     if _is_pcx(data):
@@ -168,9 +166,7 @@ def _identify_brand(data: bytes) -> str:
     names = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
     if not names:
         raise ImageError("not_an_image", "not an image: an MP4 or QuickTime film")
-    if "AVIF" in names:
-        return "AVIF"
-    raise _unsupported("HEIC" if "HEIC" in names else names[0])
+    return "AVIF" if "AVIF" in names else names[0]
 
 
 def _unsupported(name: str) -> ImageError:

@@ -85,8 +85,12 @@ def jpeg_scale(width: int, height: int, preprocessing: Preprocessing) -> int:
     """
     if preprocessing.interpolation == "nearest":
         return 1  # nearest picks single pixels; a scaled decode would hand it averages
-    target = preprocessing.size if preprocessing.mode == "squash" else preprocessing.resize
     for scale in (8, 4, 2):
-        if min(width, height) / scale >= 1.25 * target:
+        if min(width, height) / scale >= 1.25 * target_side(preprocessing):
             return scale
     return 1
+
+
+def target_side(preprocessing: Preprocessing) -> int:
+    """The length that the shorter side of an image is brought to."""
+    return preprocessing.size if preprocessing.mode == "squash" else preprocessing.resize

@@ -44,7 +44,7 @@ class Header:
 
     components: empty where the codestream's header is not understood. levels: how often the image can be halved.
     colour: an enumerated colour space, the four letters of an ICC profile's, or None where the file does not say;
-    colour_at: where the body of the box with it begins.
+    colour_at: where the body of the box with it begins. profile: ICC's, where it is a profile.
     """
 
     components: tuple[Component, ...]
@@ -52,6 +52,7 @@ class Header:
     colour: int | bytes | None
     colour_at: int
     palette: NDArray[np.uint8] | None
+    profile: bytes | None
 
 
 def read_header(data: bytes) -> Header:
@@ -67,17 +68,17 @@ def read_header(data: bytes) -> Header:
         elif marker == _COD and end - body >= 6:
             levels = data[body + 5]
     colour: int | bytes | None = None
-    colour_at, palette = 0, None
+    colour_at, palette, profile = 0, None, None
     for kind, body, end in _boxes(data, 0, max(0, start)):
         if kind == b"colr" and colour is None and end - body >= 7:
             if data[body] == 1:
                 colour = int.from_bytes(data[body + 3 : body + 7], "big")
             elif data[body] in (2, 3) and end - body >= 23:
-                colour = data[body + 19 : body + 23]
+                colour, profile = data[body + 19 : body + 23], data[body + 3 : end]
             colour_at = body
         elif kind == b"pclr":
             palette = _palette(data[body:end])
-    return Header(tuple(components), levels, colour, colour_at, palette)
+    return Header(tuple(components), levels, colour, colour_at, palette, profile)
 
 
 def refuse(header: Header) -> None:

@@ -48,7 +48,7 @@ def _jpeg_kept(data: bytes) -> bytes:
     return b"".join([*kept, data[at:]])
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of each segment before the first scan."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:

@@ -7,6 +7,7 @@ looked for before they start, and what they stumble over is told apart afterward
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from struct import error as StructError
 from struct import unpack_from
 
@@ -57,7 +58,7 @@ def check_structure(name: str, data: bytes) -> None:
         short = (
             (name == "JPEG" and data.endswith(_ZEROS) and _jpeg_is_short(data))
             or (name == "WebP" and (ends_early(name, data) or _webp_ends_in_zeros(data)))
-            or (name == "AVIF" and _avif_ends_in_zeros(data))
+            or (name in ("AVIF", "HEIF") and _avif_ends_in_zeros(data))
             or (name == "TIFF" and _tiff_is_short(data, strips=False))
         )
     except _OUT_OF_BOUNDS:
@@ -84,7 +85,7 @@ def ends_early(name: str, data: bytes) -> bool:
             return _tiff_is_short(data, strips=True)
         if name == "JPEG 2000":
             return b"\xff\xd9" not in data[-64:]
-        if name == "AVIF":
+        if name in ("AVIF", "HEIF"):
             return _boxes_are_short(data)
     except _OUT_OF_BOUNDS:
         return True  # the structure itself is cut
@@ -196,17 +197,23 @@ def _webp_ends_in_zeros(data: bytes) -> bool:
 
 def _avif_ends_in_zeros(data: bytes) -> bool:
     """Whether the box of pixels ends in zeros; more of them than padding after metadata that may lie there too."""
+    for kind, start, end in boxes(data):
+        if kind == b"mdat":
+            return end - start > 512 and data.endswith(bytes(512), start, end)
+    return False
+
+
+def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start and end of its body) of each top-level box of an ISO base media file, up to one that is damaged."""
     at = 0
     while at + 8 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big") or len(data) - at
+        length, head = int.from_bytes(data[at : at + 4], "big") or len(data) - at, 8
         if length == 1:
-            length = int.from_bytes(data[at + 8 : at + 16], "big")
-        if length < 8:
-            return False
-        if data[at + 4 : at + 8] == b"mdat":
-            return length > 520 and data.endswith(bytes(512), at + 8, at + length)
+            length, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        if length < head:
+            return
+        yield data[at + 4 : at + 8], at + head, at + length
         at += length
-    return False
 
 
 def _boxes_are_short(data: bytes) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -22,11 +22,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from captionkit.images import colours, jpeg2000
 from captionkit.images.formats import webp_size
+from captionkit.images.picture import Room
 from captionkit.images.structure import damaged
 from captionkit.images.types import ImageError
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _MAX, _PLANES = 258, 259, 262, 274, 281, 284
-_SAMPLE_FORMAT, _SMAX, _DNG_VERSION = 339, 341, 50706
+_SAMPLE_FORMAT, _SMAX, _PROFILE = 339, 341, 34675
 _WHITE_IS_ZERO = 0
 
 
@@ -43,7 +44,7 @@ def is_for_tifffile(image: TiffImageFile) -> bool:
 # Of Pillow's own libtiff: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard.
 _UNDONE = (1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34925, 50000, *COMPRESSED_AS_FILES)
 
-RAW_PHOTO = "a camera's raw photo is not a format captionkit reads; convert it to JPEG or PNG first"
+_SUBFILE, _REDUCED, _MASK = 254, 1, 4
 
 
 def set_unpacking(image: TiffImageFile) -> None:
@@ -117,27 +118,32 @@ def _declared_bits(tags: Any, bits: int) -> int | None:
     return None
 
 
-def read(
-    data: bytes, max_pixels: int, admit: Callable[[int], AbstractContextManager[object]]
-) -> tuple[Image.Image, int]:
-    """The first page by tifffile, which is slower and knows fewer compressions; and its orientation, 1 to 8.
+def pages(image: TiffImageFile) -> list[int]:
+    """The numbers of the pages, without those that are smaller copies or masks of others: at least the first."""
+    found = []
+    for number in range(image.n_frames):
+        image.seek(number)
+        if not image.tag_v2.get(_SUBFILE, 0) & (_REDUCED | _MASK):
+            found.append(number)
+    return found or [0]
 
-    Raises ImageError "unsupported_format" for what it does not know, "too_many_pixels".
+
+def read(data: bytes, number: int, room: Room) -> tuple[Image.Image, int]:
+    """A page by tifffile, which is slower and knows fewer compressions; and its orientation, 1 to 8.
+
+    Raises ImageError, "unsupported_format" for what it does not know.
     """
-    with _first_page(data) as page:
+    with _page(data, number) as page:
         width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
-        if width * height > max_pixels:
-            raise ImageError("too_many_pixels", f"{width} × {height} pixels, the limit is {max_pixels} in all")
+        room(width, height, 0)
         tag = page.tags.get(_ORIENTATION)
         orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
-        if _DNG_VERSION in page.tags or int(page.photometric) in (32803, 34892):
-            raise ImageError("unsupported_format", RAW_PHOTO)
         if page.imagedepth != 1:
             raise _unsupported("of several layers in depth")
         compression = int(page.compression)
         if compression in COMPRESSED_AS_FILES and page.planarconfig == 1:
-            with admit(width * height):
-                return _from_files(page, data, compression == 33003), orientation
+            room(width, height)
+            return _with_profile(_from_files(page, data, compression == 33003), page), orientation
         if page.photometric not in (0, 1, 2):
             raise _unsupported(f"with {_spelled(page.photometric)} colours")
         wanted = 3 if page.photometric == 2 else 1
@@ -147,25 +153,32 @@ def read(
             bits = page.bitspersample[0] if isinstance(page.bitspersample, tuple) else page.bitspersample
             depths = f"{bits} bits" if isinstance(bits, int) else "an unknown depth"
             raise _unsupported("with complex numbers" if page.dtype is not None else f"with samples of {depths}")
-        with admit(width * height * max(1, samples * page.dtype.itemsize // 4)):
-            try:
-                values = page.asarray(maxworkers=1)
-            except ValueError as error:
-                if "imagecodecs" in str(error) or "not supported" in str(error):
-                    raise _unsupported(f"with {_spelled(page.compression)} compression and such samples") from error
-                raise
-            if samples > 1 and page.planarconfig == 2:
-                values = np.moveaxis(values.reshape(samples, height, width), 0, -1)
-            greys = _as_bytes(values.reshape(height, width, samples), wanted, page.photometric == _WHITE_IS_ZERO)
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[greys.shape[2]]
-    return Image.merge(
-        mode, [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(greys, -1, 0)]
-    ), orientation
+        room(width, height, width * height * max(1, samples * page.dtype.itemsize // 4))
+        try:
+            values = page.asarray(maxworkers=1)
+        except ValueError as error:
+            if "imagecodecs" in str(error) or "not supported" in str(error):
+                raise _unsupported(f"with {_spelled(page.compression)} compression and such samples") from error
+            raise
+        if samples > 1 and page.planarconfig == 2:
+            values = np.moveaxis(values.reshape(samples, height, width), 0, -1)
+        greys = _as_bytes(values.reshape(height, width, samples), wanted, page.photometric == _WHITE_IS_ZERO)
+        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[greys.shape[2]]
+        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(greys, -1, 0)]
+        return _with_profile(Image.merge(mode, bands), page), orientation
+
+
+def _with_profile(image: Image.Image, page: Any) -> Image.Image:
+    """The image with the page's ICC profile in `info`, as Pillow has it."""
+    tag = page.tags.get(_PROFILE)
+    if tag is not None and isinstance(tag.value, bytes):
+        image.info["icc_profile"] = tag.value
+    return image
 
 
 @contextmanager
-def _first_page(data: bytes) -> Iterator[Any]:
-    """tifffile's first page. What it logs of damaged files stays out of the process's standard error."""
+def _page(data: bytes, number: int = 0) -> Iterator[Any]:
+    """tifffile's page of that number. What it logs of damaged files stays out of the process's standard error."""
     import tifffile  # only few files need it
 
     logger = logging.getLogger("tifffile")
@@ -174,7 +187,7 @@ def _first_page(data: bytes) -> Iterator[Any]:
     _reading.depth = getattr(_reading, "depth", 0) + 1
     try:
         with tifffile.TiffFile(BytesIO(data)) as file:
-            yield file.pages[0]
+            yield file.pages[number]
     finally:
         _reading.depth -= 1
 
@@ -237,7 +250,7 @@ def _from_files(page: Any, data: bytes, ycc: bool) -> Image.Image:
 def unread_compression(data: bytes) -> str | None:
     """The compression of the first page by its name, as words that follow "TIFF", where Pillow cannot undo it."""
     try:
-        with _first_page(data) as page:
+        with _page(data) as page:
             compression = page.compression
             return None if int(compression) in _UNDONE else f"with {_spelled(compression)} compression"
     except Exception:  # a damaged directory has no compression
@@ -247,7 +260,7 @@ def unread_compression(data: bytes) -> str | None:
 def described(data: bytes) -> str:
     """What kind of TIFF this is, in words that follow "TIFF"."""
     try:
-        with _first_page(data) as page:
+        with _page(data) as page:
             apart = " in planes apart" if page.planarconfig == 2 and page.samplesperpixel > 1 else ""
             return f"of {_spelled(page.photometric)} colours in {page.samplesperpixel} channels{apart}"
     except Exception:  # whatever a damaged directory leads to

@@ -32,6 +32,8 @@ and one that hangs cannot be stopped.
 INTERPOLATIONS: tuple[str, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 MODES: tuple[str, ...] = ("crop", "squash")
 
+FRAMES: tuple[str, ...] = ("first", "middle", "best")
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -53,17 +55,20 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost. Both are checked before any pixel is decoded.
+    """What one image may cost, checked before any pixel is decoded; and which frame of several is looked at.
 
     max_bytes: size of the file. max_pixels: width × height in the header. While it is decoded a image takes
     about 4 bytes a pixel, 9 with transparency, 16 as WebP; a progressive JPEG 6, another one far less, since it is
-    decoded at a reduced scale.
+    decoded at a reduced scale. frame: of animations, and of files with several pages: one of `FRAMES`.
     """
 
     max_bytes: int = 256 * 1024 * 1024
     max_pixels: int = 250_000_000
+    frame: str = "first"
 
     def __post_init__(self) -> None:
+        if self.frame not in FRAMES:
+            raise ValueError(f"frame must be one of {', '.join(FRAMES)}, not {self.frame!r}")
         if self.max_bytes < 1 or self.max_pixels < 1:
             raise ValueError(f"limits must be at least 1: {self}")
 

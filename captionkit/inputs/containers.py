@@ -157,12 +157,11 @@ def _body(file: BinaryIO, size: int, limit: int, start: int) -> bytes:
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether bytes begin as an image's do, one that is read or one that is not."""
+    """Whether bytes begin as an image's do, one that is read or one that is not; a document is none."""
     try:
-        identify(head)
+        return identify(head) != "PDF"
     except ImageError as err:
         return err.kind != "not_an_image"
-    return True
 
 
 def is_hidden_name(name: str) -> bool:

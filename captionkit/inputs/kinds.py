@@ -11,9 +11,14 @@ from captionkit.storage import SHARD_SUFFIXES, public_uri
 
 _SUFFIXES = (
     ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
-    ".j2c .jpc .jpf .jpx .jph .jhc .avif .avifs .heic .heif .mpo .dib .pcx .sgi .psd .jxl"
+    ".j2c .jpc .jpf .jpx .jph .jhc .avif .avifs .heic .heif .hif .mpo .dib .pcx .sgi .psd .psb .jxl .svg .dcm .dicom "
+    # Camera raws.
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2 .rwl .sr2 "
+    ".srf .srw .x3f"
 )
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
+DOCUMENT_SUFFIXES = frozenset([".pdf"])
+"""What is read as an image where it is named, and passed over in folders and shards: few documents are pictures."""
 REFUSED_SUFFIXES = {
     ".7z": "a 7-Zip archive",
     ".rar": "a RAR archive",

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from captionkit.errors import UsageError
 from captionkit.inputs.address_lists import AddressList, Row, address_column_of, shown
 from captionkit.inputs.kinds import (
+    DOCUMENT_SUFFIXES,
     IMAGE_SUFFIXES,
     KEY_COLUMN,
     REFUSED_SUFFIXES,
@@ -216,7 +217,8 @@ class Inputs:
         """What form of list a file is, None if none. A file that is named itself is looked into, whatever its suffix
         says, unless that is an image's."""
         asked = self._asked_for(uri) if named else False
-        if self.options.format == "list" or (asked and suffix not in IMAGE_SUFFIXES):
+        image = suffix in IMAGE_SUFFIXES or suffix in DOCUMENT_SUFFIXES
+        if self.options.format == "list" or (asked and not image):
             with self.storage.open(uri) as stream:
                 magic = stream.read(6)
             if magic.startswith(b"PAR1"):
@@ -225,7 +227,7 @@ class Inputs:
                 raise UsageError(f"{public_uri(uri)} is an Arrow file; write it as Parquet or CSV")
         if self.options.format == "list" or (named and list_suffix(uri)):
             return "text"
-        if not asked or suffix in IMAGE_SUFFIXES:
+        if not asked or image:
             return None
         try:
             with open_text(self.storage, uri) as text:

@@ -39,6 +39,12 @@ class InputOptions:
     decode_seconds: float = 30.0
     """The longest that decoding one image may take; a slower one becomes a failed row."""
 
+    frame: Literal["first", "middle", "best"] = "first"
+    """Which frame of an animation, page of a TIFF or PDF, or frame of a DICOM film is captioned: the first, the middle
+    one, or of up to 8 evenly spread ones the one with the most in it (the highest entropy of its greys)."""
+
     def limits(self) -> Limits:
-        """What an image may be: bytes and pixels."""
-        return Limits(max_bytes=int(self.max_megabytes * 1e6), max_pixels=int(self.max_megapixels * 1e6))
+        """What an image may be: bytes and pixels; and which frame of it is looked at."""
+        return Limits(
+            max_bytes=int(self.max_megabytes * 1e6), max_pixels=int(self.max_megapixels * 1e6), frame=self.frame
+        )

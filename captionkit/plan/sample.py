@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captionkit.errors import UsageError
-from captionkit.images import ImageError, decode
+from captionkit.images import ImageError, Sandbox
 from captionkit.inputs.containers import ContainerOptions, encoded_images
 from captionkit.inputs.kinds import InputItem
 from captionkit.inputs.listing import Inputs
@@ -106,24 +106,24 @@ def measure(
     inside = members = 0
     start = time.perf_counter()
     containers = ContainerOptions(limits, options.inputs.image_column)
-    for in_container, data in islice(
-        _bytes(storage, containers, chosen, options.budget.sample, sample), options.budget.sample
-    ):
-        sample.wait_seconds += time.perf_counter() - start
-        sample.images += 1
-        sample.bytes += len(data)
-        # A tar's member takes a header and whole blocks, of 512 bytes each.
-        inside += in_container * 512 * (1 - -len(data) // 512)
-        members += in_container
-        began = time.thread_time()
-        try:
-            image = decode(data, captioner.preprocessing, limits)
-            images.append(image.pixels)
-            sample.pixels.append(image.width * image.height)
-        except ImageError as err:
-            sample.failed[err.kind] += 1
-        sample.decode_seconds += time.thread_time() - began
-        start = time.perf_counter()
+    with Sandbox(captioner.preprocessing, limits, threads=1, seconds=options.inputs.decode_seconds) as sandbox:
+        for in_container, data in islice(
+            _bytes(storage, containers, chosen, options.budget.sample, sample), options.budget.sample
+        ):
+            sample.wait_seconds += time.perf_counter() - start
+            sample.images += 1
+            sample.bytes += len(data)
+            # A tar's member takes a header and whole blocks, of 512 bytes each.
+            inside += in_container * 512 * (1 - -len(data) // 512)
+            members += in_container
+            (outcome,) = sandbox.decode_many([data])
+            if isinstance(outcome, ImageError):
+                sample.failed[outcome.kind] += 1
+            else:
+                images.append(outcome.pixels)
+                sample.pixels.append(outcome.width * outcome.height)
+            sample.decode_seconds += outcome.seconds
+            start = time.perf_counter()
     if archive.shards and members:
         # What else a shard holds (texts) makes this an upper bound.
         archive.images += round(archive.shard_bytes / (inside / members))

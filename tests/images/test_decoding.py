@@ -6,6 +6,8 @@ import json
 import pickle
 import random
 import resource
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -318,3 +320,19 @@ def test_cut_files_of_every_format_are_never_half_pictures() -> None:
                 assert outcome.kind in ("truncated", "unsupported_format", "corrupt"), picture.name
             else:
                 assert (outcome.pixels == whole).all(), picture.name
+
+
+def test_a_plain_jpeg_pays_for_no_other_format() -> None:
+    script = (
+        "import sys; sys.path.insert(0, '')\n"
+        "from captionkit.images import Preprocessing, decode\n"
+        "decode(sys.stdin.buffer.read(), Preprocessing(size=48, resize=48))\n"
+        "print(*sys.modules)\n"
+    )
+    jpeg = encode(photo(96, 64), "JPEG")
+    done = subprocess.run([sys.executable, "-c", script], input=jpeg, capture_output=True, check=True)
+    loaded = set(done.stdout.decode().split())
+    others = ("heif", "jpegxl", "photoshop", "drawings", "dicom", "documents")
+    libraries = ["PIL.ImageCms", "imagecodecs", "pillow_heif", "pydicom", "pypdfium2", "rawpy", "tifffile"]
+    assert loaded.isdisjoint({f"captionkit.images.{name}" for name in others})
+    assert loaded.isdisjoint(libraries)

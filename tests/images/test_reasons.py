@@ -13,8 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from captionkit.images import ImageError, Limits, Preprocessing, decode
+from captionkit.images import Decoded, ImageError, Limits, Preprocessing, Sandbox, decode
 from tests.images.test_decoding import mutate
+from tests.support.image_files import FOLDER
 from tests.support.image_zoo import encode, odd, photo
 
 SMALL = Preprocessing(size=48, resize=56)
@@ -26,10 +27,13 @@ PLAIN = re.compile(
     r"its (compressed pixels are|header is|quantization tables are) broken|there are no pixels in it"
     r"|its directory (gives no width and height|does not say where its pixels are)|its width or height is 0"
     r"|a part of its pixels lies outside the image|wrong checksum at byte \d+"
-    r"|a strip or tile in it is not of the size that it should be)); fetch or copy it again"
+    r"|a strip or tile in it is not of the size that it should be|it is no well-formed XML|it cannot be drawn"
+    r"|it does not begin with <svg> of SVG's namespace|its (structure|sensor's values|pixels) (is|are) broken"
+    r"|a page of it is broken|there is no page in it)); fetch or copy it again"
 )
 UNREAD = re.compile(
-    r"[\w\-() ']+ (is not a format captionkit reads; convert it to JPEG or PNG first|is not read; convert it to .*)"
+    r"[\w\-(),.: ']+ (is not a format captionkit reads; convert it to JPEG or PNG first"
+    r"|is not read; (convert it to|save it|leave it out).*|is read with an extra: pip install 'captionkit\[\w+\]')"
 )
 
 
@@ -70,7 +74,7 @@ def test_what_is_not_read_is_named() -> None:
         ),
         "CMYK": tiff(np.zeros((8, 8, 4), "f4"), photometric="separated"),
         "CgBI": changed(encode(PICTURE, "PNG"), 12, b"CgBI"),
-        "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "JPEG XR": b"II\xbc\x01" + bytes(100),
     }
     for feature, data in files.items():
         with pytest.raises(ImageError, match=re.escape(feature)) as caught:
@@ -122,6 +126,21 @@ def test_words_about_damaged_files() -> None:
 
 def test_words_about_cut_files() -> None:
     check_words(cut, 300)
+
+
+def test_words_about_other_libraries_files() -> None:
+    """In a sandbox: what a native decoder does to such files is its own affair."""
+    rng = random.Random(0)
+    whole = [file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.suffix != ".md"]
+    files = [change(data, rng) for data in whole for change in (cut, cut, mutate, mutate)]
+    with Sandbox(SMALL, Limits(max_pixels=4_000_000), threads=2) as sandbox:
+        outcomes = sandbox.decode_many([*files, whole[0]])
+    assert isinstance(outcomes.pop(), Decoded)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
+    assert len(errors) > len(files) / 4
+    for error in errors:
+        words = {"corrupt": PLAIN, "truncated": PLAIN, "unsupported_format": UNREAD}.get(error.kind)
+        assert words is None or words.fullmatch(str(error)), str(error)
 
 
 @pytest.mark.slow

@@ -246,13 +246,20 @@ def test_addresses_of_other_kinds_beside_those_allowed_are_failed_rows(
 
 def test_members_are_images_by_name_or_content_and_others_are_counted(folder: Folder, pictures: list[bytes]) -> None:
     names = ["0a1b2c", "d/1.jpg.1", "n.JPEG", "x.img"]
-    others = [("a.json", b"{}"), ("b.json", b"[1]"), ("c.cls", b"3"), ("d.txt", b""), ("._hidden.jpg", b"?")]
+    others = [
+        ("a.json", b"{}"),
+        ("b.json", b"[1]"),
+        ("c.cls", b"3"),
+        ("d.txt", b""),
+        ("e.pdf", b"%PDF-1.4"),
+        ("._hidden.jpg", b"?"),
+    ]
     shard = folder.add("s.tar", tar_bytes([*zip(names, pictures, strict=False), *others]))
     row = {"uri": shard, "version": "", "read_uri": None}
     found = list(read_tar(row, STORAGE, options().containers, np.empty(0, np.int64)))
     assert [source.uri for source in found] == [f"{shard}#{name}" for name in names]
     assert found[-1].container_rows == 4
-    assert found[-1].passed_over == {".json": 2, ".cls": 1, ".txt": 1}
+    assert found[-1].passed_over == {".json": 2, ".cls": 1, ".txt": 1, ".pdf": 1}
 
 
 def test_a_shard_without_an_image_is_a_failed_row(folder: Folder) -> None:

@@ -49,6 +49,16 @@ def test_what_a_prefix_passes_over_is_counted(folder: Folder) -> None:
     assert len(items(str(folder.path), format="images")) == 3
 
 
+def test_archives_hold_more_than_jpegs(folder: Folder) -> None:
+    """Every format that is read, or would be with an extra. Documents are pictures only where they are named."""
+    names = ("a.heic", "b.JXL", "c.cr2", "d.NEF", "e.dng", "f.raf", "g.psb", "h.svg", "i.dcm")
+    pictures = [folder.add(name, b"1") for name in names]
+    document = folder.add("j.pdf", b"%PDF-1.4\nplain text")
+    root = str(folder.path)
+    assert uris(root) == pictures
+    assert uris(document) == uris(f"{root}/*.pdf") == uris(folder.add("list.txt", b"j.pdf\n")) == [document]
+
+
 def test_versions_tell_a_changed_image(folder: Folder) -> None:
     a = folder.add("a.jpg", b"1")
     before = items(a)[0].version

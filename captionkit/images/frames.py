@@ -1,0 +1,30 @@
+"""Which frame of an animation, or page of a document, is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PIL import Image
+
+from captionkit.images.types import Decoded
+
+LOOKED_AT = 8
+"""Frames among which "best" chooses."""
+
+
+def chosen(count: int, frame: str) -> list[int]:
+    """The numbers of the frames to be read of so many (at least 1), ascending; for "best" several, evenly spread."""
+    if frame == "first":
+        return [0]
+    if frame == "middle":
+        return [count // 2]
+    few = min(count, LOOKED_AT)
+    return sorted({round(step * (count - 1) / max(1, few - 1)) for step in range(few)})
+
+
+def best(candidates: Iterable[Decoded]) -> Decoded:
+    """The one with the most in it: of the highest entropy of its greys; the first of equals.
+
+    Raises ValueError where there is none.
+    """
+    return max(candidates, key=lambda each: Image.fromarray(each.pixels).convert("L").entropy())
