@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -10,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from captionkit.model.bundle import check_fit, pack, unpack
 from captionkit.model.bundle_files import BundleError, Files, fingerprint, read_files, write_files
 from captionkit.model.captions import Caption, Hypothesis, read_candidates, rerank, to_caption
 from captionkit.model.consensus import Consensus
-from captionkit.model.decoders import Decoder
+from captionkit.model.decoders import AttentionDecoder, Decoder
 from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.engines import Encode, Engine, make_encode
@@ -298,6 +300,29 @@ class Captioner:
         own.numpy()[...] = pixels
         features: Tensor = self._encode(own.to(self.device, non_blocking=True))
         return features
+
+    @property
+    def attends(self) -> bool:
+        """Whether its decoder looks at places of the image."""
+        return isinstance(self.decoder, AttentionDecoder)
+
+    @torch.inference_mode()
+    def attention(self, features: Tensor, text: str) -> NDArray[np.float32]:
+        """Where it looks for each of the T words of a caption of its own: (T, G, G), each summing to 1.
+
+        Args:
+            features: (1, P, D), of the image; P = G × G.
+
+        Raises:
+            UsageError: it does not attend.
+        """
+        if not isinstance(self.decoder, AttentionDecoder):
+            raise UsageError(f"this captioner's decoder, {self.decoder.name}, has no attention")
+        ids = [self.vocabulary.id(word) for word in text.split()]
+        weights = self.decoder.attention_maps(features, torch.tensor([[BOS, *ids]], device=self.device))[0, : len(ids)]
+        side = math.isqrt(weights.shape[1])  # grids are square
+        maps: NDArray[np.float32] = weights.float().cpu().view(len(ids), side, side).numpy()
+        return maps
 
     def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:
         """Raise UsageError for what this captioner cannot do: words that its vocabulary lacks, which could neither be
