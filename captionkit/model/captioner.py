@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import count
 from typing import Any
 from zlib import crc32
 
@@ -15,18 +16,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from captionkit.drawing.comparison import ComparedImage, Comparison, Told
 from captionkit.errors import UsageError
 from captionkit.images import Limits, Preprocessing
 from captionkit.model.bundle import check_fit, pack, unpack
 from captionkit.model.bundle_files import BundleError, Files, fingerprint, read_files, write_files
 from captionkit.model.captions import Caption, Hypothesis, read_candidates, rerank, to_caption
+from captionkit.model.comparing import add_figures, look_at, name_of
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import AttentionDecoder, Decoder
 from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.engines import Encode, Engine, make_encode
 from captionkit.model.image_reader import ImageLike, Pixels, read_batches
-from captionkit.model.search.options import SearchOptions
+from captionkit.model.search.options import SearchOptions, beam_searches
 from captionkit.model.search.search import search
 from captionkit.storage import Storage, redact
 from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, tokenize
@@ -207,6 +210,85 @@ class Captioner:
             )
             captions += [to_caption(next(hypotheses) if isinstance(image, np.ndarray) else image) for image in batch]
         return captions
+
+    def show(
+        self,
+        images: Sequence[ImageLike],
+        options: SearchOptions | None = None,
+        *,
+        beams: Sequence[int] = (1, 3, 5, 7, 10),
+        references: Sequence[Sequence[str]] = (),
+        names: Sequence[str] = (),
+        banned: Sequence[str] = (_UNKNOWN,),
+        prefix: str = "",
+        batch_size: int = 16,
+        limits: Limits | None = None,
+        storage: Storage | None = None,
+        **search_options: Any,
+    ) -> Comparison:
+        """Caption images by beam searches of several widths, to look at them beside each other.
+
+        A notebook shows the result; `print` gives it as text, `save` writes a page or a picture. Where the decoder
+        attends, it shows where it looked for each word.
+
+        Args:
+            options: how to search apart from the width; single options can follow by name, as for `caption`.
+            beams: widths; 1 is greedy search.
+            references: people's captions of each image, in the images' order (none where there are none). BLEU is
+                computed by pycocoevalcap.
+            names: of the images, in their order. Default: their addresses, or numbers.
+            banned, prefix, batch_size: as for `caption`.
+
+        Raises:
+            UsageError: as `caption`; or names or references are not as many as images.
+            StorageError: storage fails in a way that would fail every image.
+        """
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+            raise UsageError("show takes a list of images: show([image])")
+        for what, several in (("references", references), ("names", names)):
+            if several and len(several) != len(images):
+                raise UsageError(f"{what} are one for each image: there are {len(several)} for {len(images)}")
+        try:
+            searches = beam_searches(_replace_options(options or SearchOptions(), search_options), beams)
+        except ValueError as err:
+            raise UsageError(f"beams: {err}") from err
+        for search_of_width in searches.values():
+            self.check(search_of_width, banned, prefix)
+        named = [(name, image) for name, image in zip(names or map(name_of, images, count(1)), images, strict=True)]
+        storage, limits, shown = storage or Storage(), limits or Limits(), list[ComparedImage]()
+        for start in range(0, len(named), max(1, batch_size)):
+            batch = look_at(named[start : start + max(1, batch_size)], self.preprocessing, storage, limits)
+            shown += self._told(batch, searches, banned, prefix)
+        if references:
+            shown = [replace(image, references=tuple(of)) for image, of in zip(shown, references, strict=True)]
+        shown, figures, note = add_figures(shown)
+        title = f"{self.note} ({self.fingerprint})" if self.note else self.fingerprint
+        return Comparison(title, list(searches), shown, figures, note)
+
+    def _told(
+        self,
+        images: Sequence[ComparedImage],
+        searches: Mapping[str, SearchOptions],
+        banned: Sequence[str],
+        prefix: str,
+    ) -> list[ComparedImage]:
+        """A batch of images with the captions of each search, and where it looked for their words."""
+        read = [number for number, image in enumerate(images) if image.pixels is not None]
+        if not read:
+            return list(images)
+        features = self.encode(np.stack([pixels for image in images if (pixels := image.pixels) is not None]))
+        told: dict[int, list[Told]] = {number: [] for number in read}
+        for name, options in searches.items():
+            found = self.caption_features(features, options, banned=banned, prefix=prefix)
+            for row, (number, (best, *_)) in enumerate(zip(read, found, strict=True)):
+                looks = self.attends and best.text
+                maps = self.attention(features[row : row + 1], best.text) if looks else None
+                told[number].append(Told(name, best.text, best.score if best.text else None, maps=maps))
+        # The pixels serve to draw attention alone; a page of many images would keep them all.
+        return [
+            replace(image, captions=tuple(told.get(number, ())), pixels=image.pixels if self.attends else None)
+            for number, image in enumerate(images)
+        ]
 
     @torch.inference_mode()
     def caption_pixels(
