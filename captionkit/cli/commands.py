@@ -21,6 +21,7 @@ COMMANDS = {
         "Prove a caption table: every input has its row, none has two, every file can be read, one model made it.",
     ),
     "compact": Command("tables", "Put small table files together into large ones, without ever losing a row."),
+    "convert": Command("convert", "Write a captioner as other programs read it: ONNX, the PyTorch tutorial's files."),
     "demo": Command(
         "jobs",
         "Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine.",
