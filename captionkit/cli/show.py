@@ -27,8 +27,9 @@ class ShowOptions:
 
     image: tyro.conf.Positional[tuple[str, ...]] = ()
     """Addresses of images, folders of them, or patterns. Without any, the first of the corpus's split."""
-    model: str | None = None
-    """Address of a captioner bundle. Default: the embedded one, which knows drawn scenes and no photographs."""
+    model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Address of a captioner bundle. Several, of one vocabulary, decode together: --model A --model B. Default: the
+    embedded one, which knows drawn scenes and no photographs."""
     beams: tuple[int, ...] = (1, 3, 5, 7, 10)
     """Beam widths to compare; 1 is greedy search. They replace --beam and --n-best."""
     output: str | None = None
@@ -56,7 +57,7 @@ def show(args: Sequence[str]) -> int:
     """`captionkit show`; the exit code."""
     options = parse(ShowOptions, "show", args)
     from captionkit.drawing.comparison import check_address
-    from captionkit.model.bundle_files import check_bundle
+    from captionkit.model.bundle_files import check_bundles
     from captionkit.progress import log_line
     from captionkit.storage import Storage, public_uri
 
@@ -67,7 +68,7 @@ def show(args: Sequence[str]) -> int:
         raise UsageError("nothing to show: name images, or a corpus with --corpus")
     if options.output:
         check_address(options.output)
-    check_bundle(options.model, storage)
+    check_bundles(options.model, storage)
     corpus = _references(options, storage) if options.corpus else {}
     if options.image:
         named = _images(options, storage)

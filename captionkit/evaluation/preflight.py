@@ -5,7 +5,7 @@ from __future__ import annotations
 from captionkit.errors import UsageError
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions
 from captionkit.inputs.named import require
-from captionkit.model.bundle_files import check_bundle
+from captionkit.model.bundle_files import check_bundles
 from captionkit.model.search.options import SearchOptions, beam_searches
 from captionkit.storage import Storage
 
@@ -26,7 +26,7 @@ def check_evaluation(options: EvaluateOptions, storage: Storage) -> None:
         ("--table", (options.candidates.table,)),
     ):
         require(option, filter(None, addresses), storage)
-    check_bundle(options.candidates.model, storage)
+    check_bundles(options.candidates.model, storage)
 
 
 def make_searches(candidates: CandidateOptions, search: SearchOptions) -> dict[str, SearchOptions]:

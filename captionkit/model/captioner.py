@@ -28,6 +28,15 @@ from captionkit.model.decoders import AttentionDecoder, Decoder
 from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.engines import Encode, Engine, make_encode
+from captionkit.model.ensemble import (
+    EnsembleDecoder,
+    EnsembleEncoder,
+    check_members,
+    distinct,
+    ensemble_fingerprint,
+    feature_shape,
+    together,
+)
 from captionkit.model.image_reader import ImageLike, Pixels, read_batches
 from captionkit.model.search.options import SearchOptions, beam_searches
 from captionkit.model.search.search import search
@@ -101,7 +110,7 @@ class Captioner:
     @classmethod
     def load(
         cls,
-        uri: str | os.PathLike[str] | None = None,
+        uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -109,6 +118,8 @@ class Captioner:
         storage: Storage | None = None,
     ) -> Captioner:
         """Load a bundle from a folder or any address. Default: the embedded captioner for drawn scenes.
+
+        Of several addresses the captioners decode together, as `ensemble` describes.
 
         Args:
             device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" …
@@ -119,21 +130,66 @@ class Captioner:
                 where few images are captioned, or none.
 
         Raises:
-            BundleError: the bundle is missing, damaged, or of a newer captionkit.
+            BundleError: the bundle is missing, damaged, or of a newer captionkit; or several do not fit each other.
             UsageError: there is no such device, dtype or engine.
         """
-        address = None if uri is None else os.fspath(uri)
-        files = read_files(address, storage or Storage())
-        try:
-            return cls.from_files(files, device=device, dtype=dtype, engine=engine)
-        except BundleError as err:
-            raise BundleError(f"{redact(address or 'the embedded captioner')}: {err}") from err
+        several: list[str | None] = [None]
+        if uri is not None:
+            named = [uri] if isinstance(uri, (str, os.PathLike)) else uri
+            several = [*(os.fspath(one) for one in named)] or [None]
+        members = []
+        for address in several:
+            files = read_files(address, storage or Storage())
+            try:
+                members.append(cls.from_files(files, device=device, dtype=dtype, engine=engine))
+            except BundleError as err:
+                raise BundleError(f"{redact(address or 'the embedded captioner')}: {err}") from err
+        return cls.ensemble(members)
+
+    @classmethod
+    def ensemble(cls, members: Sequence[Captioner]) -> Captioner:
+        """Captioners that decode together: the next word has the mean of their probabilities. One is itself.
+
+        They have one vocabulary, and see images of one geometry. An encoder that several have in common is computed
+        once. An ensemble is not a bundle: it is loaded from its members' bundles.
+
+        Raises:
+            BundleError: they do not fit each other.
+        """
+        if len(members) == 1:
+            return members[0]
+        if not members:
+            raise BundleError("an ensemble has at least one captioner")
+        members = sorted(members, key=lambda member: member.fingerprint)  # the same captions in whatever order
+        encoders = [member.encoder for member in members]
+        check_members(encoders, [member.vocabulary for member in members])
+        chosen, sources = distinct(encoders)
+        shapes = [feature_shape(encoders[place]) for place in chosen]
+        names = [member.fingerprint for member in members]
+        notes = dict.fromkeys(member.note for member in members if member.note)
+        return cls(
+            EnsembleEncoder([encoders[place] for place in chosen], shapes),
+            EnsembleDecoder([member.decoder for member in members], sources, shapes),
+            members[0].vocabulary,
+            note=f"{len(members)} captioners together" + (f": {'; '.join(notes)}" if notes else ""),
+            provenance={"ensemble": names},
+            loaded_fingerprint=ensemble_fingerprint(names),
+            encode=(together([members[place]._encode for place in chosen]), members[0].engine),
+        )
 
     @classmethod
     def from_files(
-        cls, files: Files, *, device: str = "auto", dtype: str = "auto", engine: Engine | None = "torch"
+        cls,
+        files: Files | Sequence[Files],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        engine: Engine | None = "torch",
     ) -> Captioner:
-        """A captioner from a bundle's files, as `captionkit.model.bundle.read_files` gives them; else as `load`."""
+        """A captioner from a bundle's files, as `captionkit.model.bundle_files.read_files` gives them, or an ensemble
+        from those of several; else as `load`."""
+        if not isinstance(files, Mapping):
+            return cls.ensemble([cls.from_files(one, device=device, dtype=dtype, engine=engine) for one in files])
         on_device = pick_device(device)
         in_dtype = pick_dtype(dtype, on_device)
         encoder, decoder, vocabulary, consensus, description = unpack(files)
@@ -166,6 +222,8 @@ class Captioner:
         return fingerprint(files)
 
     def _pack(self, half: bool) -> dict[str, bytes]:
+        if isinstance(self.decoder, EnsembleDecoder):
+            raise BundleError("an ensemble is not one bundle: save its members, and load them together")
         about = {"note": self.note, "provenance": self.provenance}
         return pack(self.encoder, self.decoder, self.vocabulary, self.consensus, about, half=half)
 

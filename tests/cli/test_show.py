@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from captionkit import Captioner
 from captionkit.cli import OK, USAGE, main
 from captionkit.scenes import draw_folder
+from tests.test_readme import ROOT
+
+DEFAULT = ROOT / "captionkit" / "assets" / "default"
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +80,19 @@ def test_a_corpus_without_any_of_the_images_is_refused(
     other.write_bytes(sorted(scenes.glob("*.jpg"))[0].read_bytes())
     assert main(["show", str(other), "--corpus", str(scenes / "captions.jsonl")]) == USAGE
     assert "no captions of other.jpg" in capsys.readouterr().err
+
+
+def test_captioners_together_by_several_models(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedded = Captioner.load(device="cpu", dtype="float32")
+    with torch.no_grad():
+        next(embedded.decoder.parameters()).mul_(0.5)
+    embedded.save(tmp_path / "other")
+    image, models = sorted(scenes.glob("*.jpg"))[0], [str(DEFAULT), str(tmp_path / "other")]
+    common = ["--beams", "2", "--dtype", "float32", "--model", models[0], "--model", models[1]]
+    assert main(["show", *common, str(image)]) == OK
+    together = Captioner.load(models, device="cpu", dtype="float32")
+    said = together.caption([image], beam=2)[0]
+    assert said.text is not None
+    assert f"{said.score:.2f}".replace("-", "−") + f"  {said.text}" in capsys.readouterr().out
