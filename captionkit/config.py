@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import tyro
 
@@ -54,6 +54,11 @@ def read_config(kind: type[T], uri: str) -> T:
         raise UsageError(f"--config {shown}: {err}") from err
 
 
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Several values of an option: of one that was given alone, of several, of none."""
+    return () if value is None else tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
 def to_config(options: Any) -> dict[str, Any]:
     """Options as a flat mapping that `read_config` takes back."""
     flat: dict[str, Any] = {}
@@ -76,8 +81,11 @@ def _group(kind: type[Any], values: Mapping[str, Any]) -> Any:
     given: dict[str, Any] = {}
     for field in fields(kind):
         if field.name in values:
+            value = values[field.name]
+            if get_origin(hints[field.name]) is tuple:
+                value = as_tuple(value)
             try:
-                given[field.name] = TypeAdapter(hints[field.name]).validate_python(values[field.name])
+                given[field.name] = TypeAdapter(hints[field.name]).validate_python(value)
             except ValidationError as err:
                 raise ValueError(f"{field.name}: {err.errors()[0]['msg']}") from err
         elif field.default is MISSING and field.default_factory is MISSING:

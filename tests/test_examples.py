@@ -16,6 +16,9 @@ import pytest
 from nbclient import NotebookClient
 
 from captionkit.scenes import draw_folder
+from tests.adopt import originals
+from tests.adopt.test_keras_merge import Original, tokenizer
+from tests.adopt.test_show_tell import ALL, make_decoder, make_encoder
 from tests.test_readme import ROOT
 
 pytestmark = pytest.mark.ray
@@ -95,6 +98,53 @@ def test_a_notebook_trains_a_captioner_and_compares_beams(tmp_path: Path, monkey
     likely = [float(line.split()[1]) for line in table.splitlines()[2:]]
     assert len(likely) == 3
     assert likely[0] < max(likely[1:])  # greedy finds nothing likelier than all beams do
+
+
+def make_photos(folder: Path) -> None:
+    """Four pictures, and captions of them in words that the models of `originals` know."""
+    (folder / "photos").mkdir()
+    lines = ["image,caption"]
+    for seed in range(4):
+        originals.photo(seed).save(folder / "photos" / f"{seed}.png")
+        lines += [f"{seed}.png,a {colour} dog runs on the grass" for colour in ("red", "small")]
+    (folder / "photos.csv").write_text("\n".join(lines))
+
+
+def assert_the_tutorial_was_followed(outputs: list[Any]) -> None:
+    """Beams beside each other, a table of captions, and a score card."""
+    [page] = [text for text in shown(outputs, "text/html") if "ck-compared" in text]
+    assert [name in page for name in ("greedy", "beam 3", "beam 10", "0.png")] == [True] * 4
+    assert "3.png" in "".join(shown(outputs, "text/plain"))
+    [card] = shown(outputs, "text/markdown")
+    assert "| beam 5 |" in card
+    assert "BLEU-4" in card
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_notebook_goes_on_from_the_pytorch_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    make_photos(tmp_path)
+    models = tmp_path / "tutorial"
+    models.mkdir()
+    originals.save_torch(make_encoder().state_dict(), models / "encoder-5-3000.pkl")
+    originals.save_torch(make_decoder().state_dict(), models / "decoder-5-3000.pkl", legacy=True)
+    originals.save_pickle(originals.Vocabulary(ALL), models / "vocab.pkl", 2)
+    assert_the_tutorial_was_followed(execute(EXAMPLES / "adopt_pytorch_tutorial.ipynb", tmp_path))
+    assert (tmp_path / "beams.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_notebook_goes_on_from_the_keras_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    make_photos(tmp_path)
+    models = tmp_path / "tutorial"
+    models.mkdir()
+    Original(features=2048).save_h5(models / "model_9.h5")
+    (models / "tokenizer.p").write_bytes(tokenizer())
+    originals.save_keras_inception(models / "inception_v3_weights.h5")
+    assert_the_tutorial_was_followed(execute(EXAMPLES / "adopt_keras_tutorial.ipynb", tmp_path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -21,6 +21,7 @@ COMMANDS = {
         "Prove a caption table: every input has its row, none has two, every file can be read, one model made it.",
     ),
     "compact": Command("tables", "Put small table files together into large ones, without ever losing a row."),
+    "convert": Command("convert", "Write a captioner as other programs read it: ONNX, the PyTorch tutorial's files."),
     "demo": Command(
         "jobs",
         "Draw scenes, caption them with the embedded captioner, make a page: the whole pipeline on one machine.",
@@ -33,6 +34,7 @@ COMMANDS = {
     "gallery": Command("pages", "Show a caption table as a page: one HTML file with images, captions and failures."),
     "plan": Command("tables", "Say how long an archive will take and what it will cost, before anything is spent."),
     "scenes": Command("pages", "Draw scenes into a folder, as many as you like."),
+    "show": Command("show", "Print and draw images with the captions of greedy search and of beams beside each other."),
     "status": Command("tables", "Say how far a caption job is, from anywhere: what its run record tells."),
     "train": Command("jobs", "Train a captioner on a corpus of captioned images."),
 }

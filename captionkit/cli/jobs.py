@@ -38,7 +38,7 @@ def caption(args: Sequence[str]) -> int:
 def run_job(options: CaptionOptions) -> int:
     """Run a caption job and say how it went; the exit code."""
     from captionkit.inputs.listing import Inputs
-    from captionkit.model.bundle_files import check_bundle
+    from captionkit.model.bundle_files import check_bundles
     from captionkit.pipeline.finished import give_notice
     from captionkit.pipeline.preflight import check_options
     from captionkit.progress import log_line
@@ -48,7 +48,7 @@ def run_job(options: CaptionOptions) -> int:
     check_options(options)
     retries = retry_counts()
     storage = Storage(options.storage).without_scheme_limit()
-    check_bundle(options.captioner.model, storage)
+    check_bundles(options.captioner.model, storage)
     inputs = Inputs(options.inputs, storage, output=options.table.output)
     inputs.check()
     from captionkit.pipeline.job import CaptionJob

@@ -13,6 +13,7 @@ from captionkit.config import read_config
 from captionkit.errors import UsageError
 
 T = TypeVar("T")
+(_APPENDED,) = get_args(tyro.conf.UseAppendAction[int])[1:]
 
 
 def parse(kind: type[T], command: str, args: Sequence[str]) -> T:
@@ -43,7 +44,10 @@ def parse(kind: type[T], command: str, args: Sequence[str]) -> T:
 def _options_of_several_values(kind: type) -> set[str]:
     """Options that take several values, as they are typed: `--input`."""
     found: set[str] = set()
+    marked = get_type_hints(kind, include_extras=True)
     for name, hint in get_type_hints(kind).items():
+        if _APPENDED in getattr(marked[name], "__metadata__", ()):
+            continue  # each mention has one value, and the parser gathers them itself
         hints = [hint, *get_args(hint)]
         if any(get_origin(one) is tuple for one in hints):
             found |= {f"--{name.replace('_', '-')}", f"--{name}"}

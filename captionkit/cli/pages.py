@@ -64,10 +64,8 @@ class ScenesOptions:
 def attention(args: Sequence[str]) -> int:
     """`captionkit attention`; the exit code."""
     options = parse(AttentionOptions, "attention", args)
-    from captionkit.gallery.attention_maps import (  # imports torch, not for --help
-        attention_picture,
-        make_attention_maps,
-    )
+    from captionkit.drawing.attention import attention_picture
+    from captionkit.gallery.attention_maps import make_attention_maps  # imports torch, not for --help
     from captionkit.images import ImageError
     from captionkit.model.captioner import Captioner
     from captionkit.progress import log_line

@@ -5,7 +5,7 @@
     evaluate(EvaluateOptions(
         JudgedCorpusOptions(("flickr8k/Flickr8k.token.txt",), images=("flickr8k/Images",)),
         ResultOptions("judged"),
-        CandidateOptions(model="s3://models/show-tell"),
+        CandidateOptions(model=("s3://models/show-tell",)),
     ))
 
 The names below are imported when they are first used, so that `--help` needs no torch.

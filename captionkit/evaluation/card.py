@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from captionkit.drawing.formatting import one_line
 from captionkit.evaluation.published import FLICKR8K
-from captionkit.gallery.formatting import one_line
 from captionkit.metrics import METRICS, Scores, Usage
 
 JSON_FORMAT = 1

@@ -84,7 +84,7 @@ def _make_candidates(
     captioner.check(options.search, (), "")  # before any image is read
     candidates = make_captions(captioner, images, searches, storage, options.candidates.batch_size)
     return candidates, {
-        "model": redact(model or "the embedded captioner") + f" ({captioner.fingerprint})",
+        "model": (" and ".join(map(redact, model)) or "the embedded captioner") + f" ({captioner.fingerprint})",
         "computed on": f"{captioner.device}, {str(captioner.dtype).removeprefix('torch.')}",
     }
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from captionkit.config import as_tuple
 from captionkit.corpus.options import CorpusFiles, CorpusFormat
 from captionkit.errors import UsageError
 from captionkit.metrics import METRICS
@@ -34,8 +35,9 @@ class JudgedCorpusOptions(CorpusFiles):
 class CandidateOptions:
     """The captions to evaluate."""
 
-    model: str | None = None
-    """Address of a captioner bundle. Default: the embedded captioner, which was trained on drawn scenes, not photos."""
+    model: tuple[str, ...] = ()
+    """Address of a captioner bundle. Several, of one vocabulary, decode together: --model A --model B. Default: the
+    embedded one, which knows drawn scenes and no photographs."""
     table: str | None = None
     """Address of a caption table to evaluate instead; rows are matched by address, else by file name. Or a results file
     in COCO's format, `[{"image_id": …, "caption": …}, …]`, with the corpus's ids."""
@@ -47,6 +49,7 @@ class CandidateOptions:
     """Images per batch of the network."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", as_tuple(self.model))  # one can be given alone
         if not self.beams or min(self.beams) < 1 or len(set(self.beams)) < len(self.beams):
             raise UsageError(f"--beams must be different integers of at least 1, not {self.beams}")
         if self.batch_size < 1:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from captionkit.drawing.formatting import address, number, one_line
+from captionkit.drawing.templates import environment, policy
+from captionkit.drawing.thumbnails import Thumbnail, thumbnail
 from captionkit.evaluation.card import Decoding, ScoreCard
-from captionkit.gallery.formatting import address, number, one_line
-from captionkit.gallery.thumbnails import Thumbnail, thumbnail
 from captionkit.images import Limits
 
 Read = Callable[[str], bytes]
@@ -65,15 +63,11 @@ def render_page(card: ScoreCard, read: Read, count: int, thumb: int = THUMB) -> 
     with ThreadPoolExecutor(READERS) as readers:
         shown = readers.map(lambda image: _frame(card, best, measure, image, read, thumb), wanted)
         frames = dict(zip(wanted, shown, strict=True))
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("captionkit.evaluation", "."), PackageLoader("captionkit.gallery", ".")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    style = environment.get_template("page.css.jinja").render(column=round(0.8 * thumb))
-    style += environment.get_template("score_page.css.jinja").render()
-    return environment.get_template("score_page.html.jinja").render(
-        policy=_policy(style),
+    templates = environment("captionkit.evaluation")
+    style = templates.get_template("page.css.jinja").render(column=round(0.8 * thumb))
+    style += templates.get_template("score_page.css.jinja").render()
+    return templates.get_template("score_page.html.jinja").render(
+        policy=policy(style),
         style=Markup(style),
         title=one_line(card.title, CAPTION_LENGTH),
         decoding=best.name,
@@ -127,9 +121,3 @@ def _frame(card: ScoreCard, decoding: Decoding, measure: str, image: str, read: 
 
 def _percent(value: float | None) -> str:
     return "–" if value is None or value != value else f"{100 * value:.1f}"
-
-
-def _policy(style: str) -> str:
-    """A Content-Security-Policy that allows this style and embedded images, and nothing else."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

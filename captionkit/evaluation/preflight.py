@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from captionkit.errors import UsageError
 from captionkit.evaluation.options import CandidateOptions, EvaluateOptions
 from captionkit.inputs.named import require
-from captionkit.model.bundle_files import check_bundle
-from captionkit.model.search.options import SearchOptions
+from captionkit.model.bundle_files import check_bundles
+from captionkit.model.search.options import SearchOptions, beam_searches
 from captionkit.storage import Storage
 
 
@@ -28,7 +26,7 @@ def check_evaluation(options: EvaluateOptions, storage: Storage) -> None:
         ("--table", (options.candidates.table,)),
     ):
         require(option, filter(None, addresses), storage)
-    check_bundle(options.candidates.model, storage)
+    check_bundles(options.candidates.model, storage)
 
 
 def make_searches(candidates: CandidateOptions, search: SearchOptions) -> dict[str, SearchOptions]:
@@ -38,14 +36,6 @@ def make_searches(candidates: CandidateOptions, search: SearchOptions) -> dict[s
         UsageError: a beam width does not fit the other search options.
     """
     try:
-        return {
-            _name(width, search.consensus): replace(search, method="beam", beam=width, n_best=1)
-            for width in candidates.beams
-        }
+        return beam_searches(search, candidates.beams)
     except ValueError as error:
         raise UsageError(f"--beams: {error}") from error
-
-
-def _name(width: int, consensus: int) -> str:
-    name = "greedy" if width == 1 else f"beam {width}"
-    return f"{name}, consensus of {consensus}" if consensus and width > 1 else name

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from captionkit.gallery.formatting import address, figure, moments, number, one_line, score, share
+from captionkit.drawing.formatting import address, figure, moments, number, one_line, score, share
+from captionkit.drawing.templates import environment, policy
+from captionkit.drawing.thumbnails import Thumbnail, thumbnail
 from captionkit.gallery.survey import SCORE_BIN, SCORE_FLOOR, Captioned, FailureKind, Survey, survey
-from captionkit.gallery.thumbnails import Thumbnail, thumbnail
 from captionkit.images import Limits
 
 Read = Callable[[str], bytes]
@@ -96,15 +94,13 @@ def render_gallery(
     result = survey(rows, limit)
     with ThreadPoolExecutor(READERS) as readers:
         frames = list(readers.map(lambda row: _frame(row, read, thumb), result.frames))
-    environment = Environment(
-        loader=PackageLoader("captionkit.gallery", "."), autoescape=True, undefined=StrictUndefined
-    )
+    templates = environment("captionkit.gallery")
     # These two are our own files, without values of the table: they are not escaped, and the policy has their hashes.
-    style = environment.get_template("page.css.jinja").render(column=round(0.8 * thumb))
-    script = environment.get_template("page.js.jinja").render()
-    page = environment.get_template("page.html.jinja")
+    style = templates.get_template("page.css.jinja").render(column=round(0.8 * thumb))
+    script = templates.get_template("page.js.jinja").render()
+    page = templates.get_template("page.html.jinja")
     return page.render(
-        policy=_policy(style, script),
+        policy=policy(style, script),
         style=Markup(style),
         script=Markup(script),
         title=one_line(title, CAPTION_LENGTH),
@@ -119,17 +115,6 @@ def render_gallery(
         nothing="No pictures were asked for." if result.captioned else "No image in this table has a caption.",
         frames=frames,
         failures=[_failure(kind, result.failed) for kind in result.failures],
-    )
-
-
-def _policy(style: str, script: str) -> str:
-    """A Content-Security-Policy that allows this style, this script and embedded pictures, and nothing else."""
-    style_hash, script_hash = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
-    )
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files as package_files
 
@@ -46,6 +46,17 @@ def check_bundle(uri: str | None, storage: Storage) -> None:
     """
     if uri is not None:
         _read(uri, DESCRIPTION, storage)
+
+
+def read_bundles(uris: Sequence[str], storage: Storage) -> list[dict[str, bytes]]:
+    """The files of several bundles; of none, those of the captioner inside the package. Errors as `read_files`."""
+    return [read_files(uri, storage) for uri in uris] or [read_files(None, storage)]
+
+
+def check_bundles(uris: Sequence[str], storage: Storage) -> None:
+    """As `check_bundle`, of several bundles."""
+    for uri in uris:
+        check_bundle(uri, storage)
 
 
 def _read(uri: str, name: str, storage: Storage) -> bytes:

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import count
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from captionkit.drawing.comparison import ComparedImage, Comparison, Told
 from captionkit.errors import UsageError
 from captionkit.images import Limits, Preprocessing
 from captionkit.model.bundle import check_fit, pack, unpack
 from captionkit.model.bundle_files import BundleError, Files, fingerprint, read_files, write_files
 from captionkit.model.captions import Caption, Hypothesis, read_candidates, rerank, to_caption
+from captionkit.model.comparing import add_figures, look_at, name_of
 from captionkit.model.consensus import Consensus
-from captionkit.model.decoders import Decoder
+from captionkit.model.decoders import AttentionDecoder, Decoder
 from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.engines import Encode, Engine, make_encode
+from captionkit.model.ensemble import (
+    EnsembleDecoder,
+    EnsembleEncoder,
+    check_members,
+    distinct,
+    ensemble_fingerprint,
+    feature_shape,
+    together,
+)
 from captionkit.model.image_reader import ImageLike, Pixels, read_batches
-from captionkit.model.search.options import SearchOptions
+from captionkit.model.search.options import SearchOptions, beam_searches
 from captionkit.model.search.search import search
 from captionkit.storage import Storage, redact
 from captionkit.vocabulary import BOS, EOS, PAD, SPECIAL_WORDS, UNK, Vocabulary, tokenize
@@ -96,7 +110,7 @@ class Captioner:
     @classmethod
     def load(
         cls,
-        uri: str | os.PathLike[str] | None = None,
+        uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -104,6 +118,8 @@ class Captioner:
         storage: Storage | None = None,
     ) -> Captioner:
         """Load a bundle from a folder or any address. Default: the embedded captioner for drawn scenes.
+
+        Of several addresses the captioners decode together, as `ensemble` describes.
 
         Args:
             device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" …
@@ -114,21 +130,66 @@ class Captioner:
                 where few images are captioned, or none.
 
         Raises:
-            BundleError: the bundle is missing, damaged, or of a newer captionkit.
+            BundleError: the bundle is missing, damaged, or of a newer captionkit; or several do not fit each other.
             UsageError: there is no such device, dtype or engine.
         """
-        address = None if uri is None else os.fspath(uri)
-        files = read_files(address, storage or Storage())
-        try:
-            return cls.from_files(files, device=device, dtype=dtype, engine=engine)
-        except BundleError as err:
-            raise BundleError(f"{redact(address or 'the embedded captioner')}: {err}") from err
+        several: list[str | None] = [None]
+        if uri is not None:
+            named = [uri] if isinstance(uri, (str, os.PathLike)) else uri
+            several = [*(os.fspath(one) for one in named)] or [None]
+        members = []
+        for address in several:
+            files = read_files(address, storage or Storage())
+            try:
+                members.append(cls.from_files(files, device=device, dtype=dtype, engine=engine))
+            except BundleError as err:
+                raise BundleError(f"{redact(address or 'the embedded captioner')}: {err}") from err
+        return cls.ensemble(members)
+
+    @classmethod
+    def ensemble(cls, members: Sequence[Captioner]) -> Captioner:
+        """Captioners that decode together: the next word has the mean of their probabilities. One is itself.
+
+        They have one vocabulary, and see images of one geometry. An encoder that several have in common is computed
+        once. An ensemble is not a bundle: it is loaded from its members' bundles.
+
+        Raises:
+            BundleError: they do not fit each other.
+        """
+        if len(members) == 1:
+            return members[0]
+        if not members:
+            raise BundleError("an ensemble has at least one captioner")
+        members = sorted(members, key=lambda member: member.fingerprint)  # the same captions in whatever order
+        encoders = [member.encoder for member in members]
+        check_members(encoders, [member.vocabulary for member in members])
+        chosen, sources = distinct(encoders)
+        shapes = [feature_shape(encoders[place]) for place in chosen]
+        names = [member.fingerprint for member in members]
+        notes = dict.fromkeys(member.note for member in members if member.note)
+        return cls(
+            EnsembleEncoder([encoders[place] for place in chosen], shapes),
+            EnsembleDecoder([member.decoder for member in members], sources, shapes),
+            members[0].vocabulary,
+            note=f"{len(members)} captioners together" + (f": {'; '.join(notes)}" if notes else ""),
+            provenance={"ensemble": names},
+            loaded_fingerprint=ensemble_fingerprint(names),
+            encode=(together([members[place]._encode for place in chosen]), members[0].engine),
+        )
 
     @classmethod
     def from_files(
-        cls, files: Files, *, device: str = "auto", dtype: str = "auto", engine: Engine | None = "torch"
+        cls,
+        files: Files | Sequence[Files],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        engine: Engine | None = "torch",
     ) -> Captioner:
-        """A captioner from a bundle's files, as `captionkit.model.bundle.read_files` gives them; else as `load`."""
+        """A captioner from a bundle's files, as `captionkit.model.bundle_files.read_files` gives them, or an ensemble
+        from those of several; else as `load`."""
+        if not isinstance(files, Mapping):
+            return cls.ensemble([cls.from_files(one, device=device, dtype=dtype, engine=engine) for one in files])
         on_device = pick_device(device)
         in_dtype = pick_dtype(dtype, on_device)
         encoder, decoder, vocabulary, consensus, description = unpack(files)
@@ -161,6 +222,8 @@ class Captioner:
         return fingerprint(files)
 
     def _pack(self, half: bool) -> dict[str, bytes]:
+        if isinstance(self.decoder, EnsembleDecoder):
+            raise BundleError("an ensemble is not one bundle: save its members, and load them together")
         about = {"note": self.note, "provenance": self.provenance}
         return pack(self.encoder, self.decoder, self.vocabulary, self.consensus, about, half=half)
 
@@ -205,6 +268,85 @@ class Captioner:
             )
             captions += [to_caption(next(hypotheses) if isinstance(image, np.ndarray) else image) for image in batch]
         return captions
+
+    def show(
+        self,
+        images: Sequence[ImageLike],
+        options: SearchOptions | None = None,
+        *,
+        beams: Sequence[int] = (1, 3, 5, 7, 10),
+        references: Sequence[Sequence[str]] = (),
+        names: Sequence[str] = (),
+        banned: Sequence[str] = (_UNKNOWN,),
+        prefix: str = "",
+        batch_size: int = 16,
+        limits: Limits | None = None,
+        storage: Storage | None = None,
+        **search_options: Any,
+    ) -> Comparison:
+        """Caption images by beam searches of several widths, to look at them beside each other.
+
+        A notebook shows the result; `print` gives it as text, `save` writes a page or a picture. Where the decoder
+        attends, it shows where it looked for each word.
+
+        Args:
+            options: how to search apart from the width; single options can follow by name, as for `caption`.
+            beams: widths; 1 is greedy search.
+            references: people's captions of each image, in the images' order (none where there are none). BLEU is
+                computed by pycocoevalcap.
+            names: of the images, in their order. Default: their addresses, or numbers.
+            banned, prefix, batch_size: as for `caption`.
+
+        Raises:
+            UsageError: as `caption`; or names or references are not as many as images.
+            StorageError: storage fails in a way that would fail every image.
+        """
+        if isinstance(images, (str, bytes, os.PathLike, Image.Image)):
+            raise UsageError("show takes a list of images: show([image])")
+        for what, several in (("references", references), ("names", names)):
+            if several and len(several) != len(images):
+                raise UsageError(f"{what} are one for each image: there are {len(several)} for {len(images)}")
+        try:
+            searches = beam_searches(_replace_options(options or SearchOptions(), search_options), beams)
+        except ValueError as err:
+            raise UsageError(f"beams: {err}") from err
+        for search_of_width in searches.values():
+            self.check(search_of_width, banned, prefix)
+        named = [(name, image) for name, image in zip(names or map(name_of, images, count(1)), images, strict=True)]
+        storage, limits, shown = storage or Storage(), limits or Limits(), list[ComparedImage]()
+        for start in range(0, len(named), max(1, batch_size)):
+            batch = look_at(named[start : start + max(1, batch_size)], self.preprocessing, storage, limits)
+            shown += self._told(batch, searches, banned, prefix)
+        if references:
+            shown = [replace(image, references=tuple(of)) for image, of in zip(shown, references, strict=True)]
+        shown, figures, note = add_figures(shown)
+        title = f"{self.note} ({self.fingerprint})" if self.note else self.fingerprint
+        return Comparison(title, list(searches), shown, figures, note)
+
+    def _told(
+        self,
+        images: Sequence[ComparedImage],
+        searches: Mapping[str, SearchOptions],
+        banned: Sequence[str],
+        prefix: str,
+    ) -> list[ComparedImage]:
+        """A batch of images with the captions of each search, and where it looked for their words."""
+        read = [number for number, image in enumerate(images) if image.pixels is not None]
+        if not read:
+            return list(images)
+        features = self.encode(np.stack([pixels for image in images if (pixels := image.pixels) is not None]))
+        told: dict[int, list[Told]] = {number: [] for number in read}
+        for name, options in searches.items():
+            found = self.caption_features(features, options, banned=banned, prefix=prefix)
+            for row, (number, (best, *_)) in enumerate(zip(read, found, strict=True)):
+                looks = self.attends and best.text
+                maps = self.attention(features[row : row + 1], best.text) if looks else None
+                told[number].append(Told(name, best.text, best.score if best.text else None, maps=maps))
+        # The pixels serve to draw attention alone; a page of many images would keep them all.
+        return [
+            replace(image, captions=tuple(told.get(number, ())), pixels=image.pixels if self.attends else None)
+            for number, image in enumerate(images)
+        ]
 
     @torch.inference_mode()
     def caption_pixels(
@@ -298,6 +440,29 @@ class Captioner:
         own.numpy()[...] = pixels
         features: Tensor = self._encode(own.to(self.device, non_blocking=True))
         return features
+
+    @property
+    def attends(self) -> bool:
+        """Whether its decoder looks at places of the image."""
+        return isinstance(self.decoder, AttentionDecoder)
+
+    @torch.inference_mode()
+    def attention(self, features: Tensor, text: str) -> NDArray[np.float32]:
+        """Where it looks for each of the T words of a caption of its own: (T, G, G), each summing to 1.
+
+        Args:
+            features: (1, P, D), of the image; P = G × G.
+
+        Raises:
+            UsageError: it does not attend.
+        """
+        if not isinstance(self.decoder, AttentionDecoder):
+            raise UsageError(f"this captioner's decoder, {self.decoder.name}, has no attention")
+        ids = [self.vocabulary.id(word) for word in text.split()]
+        weights = self.decoder.attention_maps(features, torch.tensor([[BOS, *ids]], device=self.device))[0, : len(ids)]
+        side = math.isqrt(weights.shape[1])  # grids are square
+        maps: NDArray[np.float32] = weights.float().cpu().view(len(ids), side, side).numpy()
+        return maps
 
     def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:
         """Raise UsageError for what this captioner cannot do: words that its vocabulary lacks, which could neither be

@@ -20,7 +20,7 @@ from captionkit.counting import counted
 from captionkit.inputs.kinds import passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
-from captionkit.model.bundle_files import BundleError, read_files
+from captionkit.model.bundle_files import BundleError, read_bundles
 from captionkit.model.captioner import Captioner
 from captionkit.model.device import pick_dtype
 from captionkit.model.engines import engine_for
@@ -40,7 +40,7 @@ from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behi
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
 from captionkit.schema import schema_with
-from captionkit.storage import Storage, StorageError
+from captionkit.storage import Storage, StorageError, redact
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
 from captionkit.table.runs import RUNS
@@ -86,11 +86,11 @@ class CaptionJob:
         self.options, self.actor = options, actor
         # Which schemes are allowed is asked of what the data name, not of what the user does.
         self.storage = Storage(options.storage).without_scheme_limit()
-        self.files = read_files(options.captioner.model, self.storage)
+        self.files = read_bundles(options.captioner.model, self.storage)
         try:
             captioner = Captioner.from_files(self.files, device="cpu", dtype="float32", engine=None)
         except BundleError as err:
-            raise BundleError(f"--model {options.captioner.model}: {err}") from err
+            raise BundleError(f"--model {' '.join(map(redact, options.captioner.model))}: {err}") from err
         self.preprocessing = captioner.preprocessing
         self.fingerprint = captioner.fingerprint
         captioner.check(options.search, options.words.banned, options.words.prefix)
@@ -109,7 +109,7 @@ class CaptionJob:
             # Whom to tell may be a secret: addresses that take messages are.
             to_config(options)
             | {"input": [self.storage.normalize(uri) for uri in options.inputs.input], "when_finished": None},
-            {"fingerprint": self.fingerprint, "uri": options.captioner.model, "note": captioner.note},
+            {"fingerprint": self.fingerprint, "uri": " ".join(options.captioner.model) or None, "note": captioner.note},
         )
         if captioner.note:
             log_line(f"captioner {self.fingerprint}: {captioner.note}")

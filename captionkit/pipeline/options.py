@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from captionkit.config import as_tuple
 from captionkit.inputs.options import InputOptions
 from captionkit.model.search.options import SearchOptions
 from captionkit.storage.options import StorageOptions
@@ -50,8 +51,9 @@ class OutputOptions:
 class ModelOptions:
     """The captioner."""
 
-    model: str | None = None
-    """Address of a captioner bundle. Default: the embedded one, which knows drawn scenes and no photographs."""
+    model: tuple[str, ...] = ()
+    """Address of a captioner bundle. Several, of one vocabulary, decode together: --model A --model B. Default: the
+    embedded one, which knows drawn scenes and no photographs."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the network; `auto` is bfloat16 where the chip has it (the log says why), float32
     elsewhere; float16 is for GPUs alone."""
@@ -60,6 +62,9 @@ class ModelOptions:
     to start; `auto` is OpenVINO where it is installed and the images are many enough, else `torch`."""
     batch_size: int | None = None
     """Images that a captioner actor takes at once. Default: 256 on a GPU, 64 on a CPU."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", as_tuple(self.model))  # one can be given alone
 
     def images_at_once(self, gpu: bool) -> int:
         """The batch size, given or default."""

@@ -71,10 +71,10 @@ def check_plan(options: PlanOptions, storage: Storage) -> None:
         StorageError: storage that cannot be read.
     """
     from captionkit.inputs.listing import Inputs
-    from captionkit.model.bundle_files import check_bundle
+    from captionkit.model.bundle_files import check_bundles
 
     node_types(options.budget, storage)
-    check_bundle(options.captioner.model, storage)
+    check_bundles(options.captioner.model, storage)
     Inputs(options.inputs, storage).check()
 
 

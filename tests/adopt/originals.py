@@ -10,6 +10,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 import torchvision
@@ -126,6 +127,30 @@ def save_torch(value: Any, path: Path, legacy: bool = False) -> Path:
 
 def save_pickle(value: Any, path: Path, protocol: int = 4) -> Path:
     path.write_bytes(pickle.dumps(value, protocol))
+    return path
+
+
+def save_keras_inception(path: Path, seed: int = 0) -> Path:
+    """Random weights of InceptionV3 in the layout of keras.applications: convolutions and batch norms without scale, in
+    the order in which Keras makes them."""
+    network = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
+    layers: list[tuple[str, list[Any]]] = []
+    random = np.random.default_rng(seed)
+    for name, module in network.named_modules():
+        if name.endswith(".conv"):
+            number = len(layers) // 2
+            suffix = f"_{number}" if number else ""
+            kernel = module.weight.detach().permute(2, 3, 1, 0).numpy()
+            size = len(module.weight)
+            norm = [random.normal(0, 0.3, size), random.normal(0, 0.3, size), random.uniform(0.5, 2, size)]
+            layers += [(f"conv2d{suffix}", [kernel]), (f"batch_normalization{suffix}", norm)]
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name, _ in layers]
+        for name, arrays in layers:
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"part_{number}".encode() for number in range(len(arrays))]
+            for number, array in enumerate(arrays):
+                group.create_dataset(f"part_{number}", data=array.astype(np.float32))
     return path
 
 

@@ -31,7 +31,9 @@ Array = NDArray[np.float32]
 class Original:
     """The tutorial's model in numpy: words are padded on the left to a fixed length, and zeros are masked."""
 
-    def __init__(self, join: str = "Add", gates: str = "sigmoid", image: int = HIDDEN, seed: int = 0) -> None:
+    def __init__(
+        self, join: str = "Add", gates: str = "sigmoid", image: int = HIDDEN, seed: int = 0, features: int = FEATURES
+    ) -> None:
         random = np.random.default_rng(seed)
         wide = HIDDEN if join == "Add" else HIDDEN + image
         self.join, self.gates, self.length = join, gates, 12
@@ -41,7 +43,7 @@ class Original:
 
         self.layers = {
             "embedding_1": [draw(ROWS, EMBED)],
-            "dense_1": [draw(FEATURES, image), draw(image)],
+            "dense_1": [draw(features, image), draw(image)],
             "lstm_1": [draw(EMBED, 4 * HIDDEN), draw(HIDDEN, 4 * HIDDEN), draw(4 * HIDDEN)],
             "dense_2": [draw(wide, MERGED), draw(MERGED)],
             "dense_3": [draw(MERGED, ROWS), draw(ROWS)],
@@ -80,7 +82,7 @@ class Original:
         recurrent = {"activation": "tanh", "recurrent_activation": self.gates} if lstm == "LSTM" else {}
         return {"class_name": "Model", "config": {"name": "model_1", "layers": [
             layer("InputLayer", "input_2", [], batch_input_shape=[None, self.length]),
-            layer("InputLayer", "input_1", [], batch_input_shape=[None, FEATURES]),
+            layer("InputLayer", "input_1", [], batch_input_shape=[None, len(self.layers["dense_1"][0])]),
             layer("Embedding", "embedding_1", ["input_2"], mask_zero=True, input_dim=ROWS),
             layer("Dropout", "dropout_1", ["input_1"], rate=0.5),
             layer("Dropout", "dropout_2", ["embedding_1"], rate=0.5),

@@ -33,6 +33,10 @@ EMBED, HIDDEN = 24, 32
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
+    return make_encoder()
+
+
+def make_encoder() -> Encoder:
     torch.manual_seed(0)
     encoder = Encoder(EMBED).eval()
     originals.sharpen(encoder.linear, 1)

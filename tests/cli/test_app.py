@@ -111,6 +111,15 @@ def test_a_wrong_config_says_what_is_wrong(tmp_path: Path, text: str, message: s
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(("model", "expected"), [("a", ("a",)), (["a", "b"], ("a", "b")), (None, ())])
+def test_one_value_in_a_config_file_stands_for_a_list_of_one(tmp_path: Path, model: object, expected: object) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({"input": "photos", "output": "captions", "model": model}))
+    options = read_config(CaptionOptions, str(file))
+    assert options.captioner.model == expected
+    assert options.inputs.input == ("photos",)
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_help_loads_nothing_large(command: str) -> None:
     # Three seconds of waiting for a page of help, and on a login node perhaps no torch at all.

@@ -12,8 +12,9 @@ from PIL import Image
 
 from captionkit import Captioner
 from captionkit.cli import main
+from captionkit.drawing.attention import AttentionMaps, attention_picture
 from captionkit.errors import UsageError
-from captionkit.gallery.attention_maps import AttentionMaps, attention_picture, make_attention_maps
+from captionkit.gallery.attention_maps import make_attention_maps
 from captionkit.model.decoders import build_decoder
 from captionkit.model.encoders import build_encoder, default_preprocessing
 from captionkit.model.search.options import SearchOptions

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from captionkit.drawing.formatting import address, figure, moments, number, one_line, share
 from captionkit.gallery import render_gallery, write_gallery
-from captionkit.gallery.formatting import address, figure, moments, number, one_line, share
 from captionkit.gallery.survey import FAILURES_PER_KIND, MAX_NAMES, survey
 
 HOSTILE = [

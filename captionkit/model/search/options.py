@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -111,3 +112,24 @@ class SearchOptions:
         if self.length_penalty == "reward":  # He et al. 2016, "Improved NMT with SMT features"
             return logprobs + self.alpha * tokens
         return logprobs
+
+
+def beam_searches(options: SearchOptions, beams: Sequence[int]) -> dict[str, SearchOptions]:
+    """Beam searches of several widths, one caption each, by name: "greedy", "beam 3".
+
+    Args:
+        options: how to search apart from the width.
+
+    Raises:
+        ValueError: no width, one twice or below 1, or one that does not fit the other options.
+    """
+    if not beams or min(beams) < 1 or len(set(beams)) < len(beams):
+        raise ValueError(f"beam widths are different whole numbers of at least 1, not {tuple(beams)}")
+    return {
+        _beam_name(width, options.consensus): replace(options, method="beam", beam=width, n_best=1) for width in beams
+    }
+
+
+def _beam_name(width: int, consensus: int) -> str:
+    name = "greedy" if width == 1 else f"beam {width}"
+    return f"{name}, consensus of {consensus}" if consensus and width > 1 else name
