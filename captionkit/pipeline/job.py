@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -17,6 +18,7 @@ import torch
 
 from captionkit.config import to_config
 from captionkit.counting import counted
+from captionkit.inputs.ids import Ids
 from captionkit.inputs.kinds import passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
@@ -33,7 +35,7 @@ from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.pipeline.preflight import check_carry, check_options, check_same_maker
+from captionkit.pipeline.preflight import check_carry, check_options, check_recaption, check_same_maker
 from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
@@ -43,8 +45,9 @@ from captionkit.schema import schema_with
 from captionkit.storage import Storage, StorageError
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
+from captionkit.table.recaption import Chosen, RecaptionWriter, choose
 from captionkit.table.runs import RUNS
-from captionkit.table.table import CaptionTable, Footer
+from captionkit.table.table import CaptionTable, Footer, Maker
 from captionkit.table.writer import TableWriter, stored_columns
 from captionkit.table.writing import OpenTable, alone, open_for_writing
 
@@ -60,6 +63,8 @@ class _Listed:
     lease: Lease
     manifest: Manifest
     carry: dict[str, pa.DataType]
+    chosen: Chosen
+    """Captions to be made anew."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -95,12 +100,14 @@ class CaptionJob:
         self.fingerprint = captioner.fingerprint
         captioner.check(options.search, options.words.banned, options.words.prefix)
         # As JSON has it, since it is held against what the table's files say.
-        self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
+        self.maker = Maker(self.fingerprint, json.loads(json.dumps(asdict(options.search) | asdict(options.words))))
         self.table = CaptionTable(options.table.output, self.storage)
         self.until = next_time(options.table.until, datetime.now().astimezone()) if options.table.until else None
         self.inputs = inputs or Inputs(options.inputs, self.storage, output=self.table.uri)
-        check_same_maker(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
+        self._check_maker(self.table)
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        self.before: dict[str, dict[str, Any]] = {}
+        """Some captions that this run has replaced, by address."""
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
         self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
         self.record = RunRecord(
@@ -173,7 +180,10 @@ class CaptionJob:
                 raise
 
     def _check_maker(self, table: CaptionTable) -> None:
-        check_same_maker(table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+        options = self.options.table
+        if options.recaption_where is not None:
+            check_recaption(table, options.recaption_where, self.maker)
+        check_same_maker(table, self.maker, mixed=options.mixed or options.recaption_where is not None)
 
     def _list(self, opened: OpenTable) -> _Listed:
         start = time.monotonic()
@@ -184,9 +194,14 @@ class CaptionJob:
             # Taken out, they are missing, and come again like all that is.
             lease.check()
             retried = table.drop(failed_rows(table))
+        chosen = Chosen()
+        if self.options.table.recaption_where is not None:
+            lease.check()
+            chosen, failed = choose(table, self.options.table.recaption_where, self.maker)
+            retried += table.drop(failed)
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
             manifest = make_manifest(
-                inputs, table, f"{self.base}.manifest", meter.update, Share.parse(share) if share else None
+                inputs, table, f"{self.base}.manifest", meter.update, Share.parse(share) if share else None, chosen
             )
         carry = dict(inputs.carry_types)
         lease.schema = schema_with(carry)
@@ -195,7 +210,7 @@ class CaptionJob:
             self._check_maker(table)
             check_carry(table, carry)
             replace_changed(manifest, table)
-        listed = _Listed(table, lease, manifest, carry)
+        listed = _Listed(table, lease, manifest, carry, chosen)
         self.record.spend("listing", time.monotonic() - start)
         self.record.counts |= {
             "listed": manifest.listed,
@@ -254,7 +269,7 @@ class CaptionJob:
             image_column=inputs.image_column,
             decode_seconds=inputs.decode_seconds,
             carry=tuple(listed.carry.items()),
-            done=ray.put(listed.table.ids_within(manifest.partial)) if manifest.partial else None,
+            done=ray.put(_done_within(listed)) if manifest.partial else None,
         )
         actor = ActorOptions(
             search=options.search,
@@ -279,17 +294,8 @@ class CaptionJob:
         )
 
     def _consume(self, dataset: ray.data.Dataset, listed: _Listed, waiting: Waiting) -> None:
-        options, record, manifest = self.options.table, self.record, listed.manifest
-        footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in listed.carry.items()})
-        writer = TableWriter(
-            listed.table,
-            self.run_id,
-            footer,
-            stored_columns(listed.carry),
-            flush_rows=options.flush_rows,
-            flush_seconds=options.flush_minutes * 60,
-            before_write=listed.lease.check,
-        )
+        record, manifest = self.record, listed.manifest
+        writer = self._writer(listed)
         record.total = total = None if manifest.unknown else manifest.images
         metrics = RunMetrics(self.run_id)
         start = first = renewed = time.monotonic()
@@ -328,13 +334,60 @@ class CaptionJob:
             record.measure(first, first_rows)
             if guard.again:
                 record.counts["came_again"] = guard.again
-        guard.demand_all(record.rows)
+            if isinstance(writer, RecaptionWriter):
+                self.before = writer.before
+                record.counts |= {"recaptioned": writer.replaced, "kept": writer.kept}
+        if isinstance(writer, RecaptionWriter):
+            guard.demand_all(record.rows - writer.in_containers, writer.lost(manifest.containers_to_do))
+            log_line(_recaptioned(writer))
+        else:
+            guard.demand_all(record.rows)
         duplicates = record.counts["duplicates"] - manifest.duplicates
         if duplicates:
             log_line(f"{duplicates:,} members of shards have the name of one before them (one row each)")
         in_shards = Counter(record.passed_over) - manifest.passed_over
         if in_shards:
             log_line(f"passed over in shards {passed_over(in_shards)}")
+
+    def _writer(self, listed: _Listed) -> TableWriter | RecaptionWriter:
+        options, columns = self.options.table, stored_columns(listed.carry)
+        footer = Footer(*self.maker, {name: str(kind) for name, kind in listed.carry.items()})
+        writer = TableWriter(
+            listed.table,
+            self.run_id,
+            footer,
+            columns,
+            flush_rows=options.flush_rows,
+            flush_seconds=options.flush_minutes * 60,
+            before_write=listed.lease.check,
+        )
+        if options.recaption_where is None:
+            return writer
+        return RecaptionWriter(
+            writer,
+            listed.table,
+            listed.chosen,
+            self.maker,
+            columns,
+            flush_rows=options.flush_rows,
+            flush_seconds=options.flush_minutes * 60,
+            before_write=listed.lease.check,
+        )
+
+
+def _done_within(listed: _Listed) -> Ids:
+    """Ids of the rows that stand of containers to be read again, sorted."""
+    done = listed.table.ids_within(listed.manifest.partial)
+    return done[listed.chosen.find(done) < 0]
+
+
+def _recaptioned(writer: RecaptionWriter) -> str:
+    parts = [f"{counted(writer.replaced, 'caption')} replaced"]
+    if writer.kept:
+        parts.append(f"{writer.kept:,} left as they were, since the new captioner failed on their images")
+    if absent := int((~writer.came).sum()):
+        parts.append(f"{absent:,} left as they were, since their images could not be read or are not among the inputs")
+    return "; ".join(parts)
 
 
 @contextmanager
@@ -354,6 +407,8 @@ def _summary(manifest: Manifest, inputs: Inputs) -> str:
     parts = [f"{counted(manifest.images, 'image')} to caption"]
     if manifest.unknown:
         parts = [f"{counted(manifest.images, 'image')} and {counted(manifest.unknown, 'tar shard')} to caption"]
+    if manifest.anew:
+        parts[0] += f", {manifest.anew:,} of them anew"
     done = manifest.done, manifest.finished_containers
     if any(done):
         parts.append(

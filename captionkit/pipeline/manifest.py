@@ -25,6 +25,7 @@ from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
 from captionkit.storage import Storage, StorageOptions
+from captionkit.table.recaption import Chosen
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
@@ -59,6 +60,8 @@ class Manifest:
     finished_containers: int = 0
     replaced: int = 0
     """Rows of images that have changed since, taken out of the table to be captioned anew."""
+    anew: int = 0
+    """Images (not those in containers) to do whose captions stay until new ones take their places."""
     images: int = 0
     """Images to do, as far as known before shards are read."""
     single: int = 0
@@ -87,6 +90,7 @@ def make_manifest(
     prefix: str,
     progress: Callable[[int], None] = lambda _: None,
     share: Share | None = None,
+    chosen: Chosen | None = None,
 ) -> Manifest:
     """List the inputs, leave out what the table holds, write the rest.
 
@@ -94,7 +98,9 @@ def make_manifest(
         prefix: What the addresses of the manifest's files begin with.
         progress: Called with the number of inputs listed so far, every `CHUNK` of them.
         share: The share of the addresses that is this run's; the others are passed over. Of a container, its own.
+        chosen: Rows of the table to caption anew; these are not left out.
     """
+    chosen = chosen or Chosen()
     manifest = Manifest()
     done = table.ids()
     seen = IdSet()
@@ -111,7 +117,9 @@ def make_manifest(
         images = [chunk[at] for at in np.flatnonzero(fresh & single).tolist()]
         manifest.listed += len(images)
         ids = np.array([image_id(name, item.version) for item, name in images], np.int64)
-        todo = ~done.contains(ids)
+        anew = chosen.find(ids) >= 0
+        manifest.anew += int(anew.sum())
+        todo = anew | ~done.contains(ids)
         manifest.done += len(images) - int(todo.sum())
         manifest.single += int(todo.sum())
         writer.size = rows_per_unit(manifest.listed)
@@ -119,11 +127,11 @@ def make_manifest(
             item, name = images[at]
             writer.image(item, name, int(ids[at]))
         if len(table):
-            manifest.pending.add(names[fresh & single][todo])
+            manifest.pending.add(names[fresh & single][todo & ~anew])
         for at in np.flatnonzero(fresh & ~single).tolist():
             item, name = chunk[at]
             manifest.containers += 1
-            if table.finished(name, item.version):
+            if name not in chosen.containers and table.finished(name, item.version):
                 manifest.finished_containers += 1
                 continue
             manifest.containers_to_do[name] = item.version
