@@ -32,6 +32,9 @@ class InputOptions:
     stat_listed: bool = True
     """Ask for size and date of every address in a list, so that a rerun notices changed images. Off, a listed
     address counts as done once it is in the table."""
+    dedupe: bool = False
+    """Read and caption images of one content once, and give each address a row with that caption. What is of one
+    content, the listing says: S3's ETag, where it is a hash, together with the size."""
     max_megapixels: float = 250.0
     """Images of more megapixels than this become failed rows; told from the header, before any pixel is read."""
     max_megabytes: float = 256.0

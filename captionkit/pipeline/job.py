@@ -28,9 +28,10 @@ from captionkit.model.device import pick_dtype
 from captionkit.model.engines import engine_for
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
+from captionkit.pipeline.copies import copied_rows
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.finished import next_time
-from captionkit.pipeline.guard import Guard
+from captionkit.pipeline.guard import Guard, RowsMissing
 from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
@@ -146,6 +147,8 @@ class CaptionJob:
                     listed = self._list(opened)
                 if listed.manifest.units:
                     self._caption(listed)
+                if listed.manifest.copies:
+                    self._copy(listed)
         except TimeIsUp:
             record.status = "time_is_up"
         except JobStopped:
@@ -168,7 +171,7 @@ class CaptionJob:
             if listed is not None:
                 record.ended_at = now()
                 record.write(self.storage, self.record_uri, listed.schema)
-                delete_manifest(listed.manifest.units, self.storage)
+                delete_manifest([*listed.manifest.units, *listed.manifest.copy_units], self.storage)
         return record
 
     def _check_output(self) -> None:
@@ -201,7 +204,13 @@ class CaptionJob:
             retried += table.drop(failed)
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
             manifest = make_manifest(
-                inputs, table, f"{self.base}.manifest", meter.update, Share.parse(share) if share else None, chosen
+                inputs,
+                table,
+                f"{self.base}.manifest",
+                meter.update,
+                Share.parse(share) if share else None,
+                chosen,
+                of_done=not self.options.table.mixed,
             )
         carry = dict(inputs.carry_types)
         lease.schema = schema_with(carry)
@@ -222,6 +231,8 @@ class CaptionJob:
             "replaced": manifest.replaced,
             "retried": retried,
         }
+        if self.options.inputs.dedupe:
+            self.record.counts["copies"] = manifest.copies
         self.record.pass_over(manifest.passed_over)
         log_line(_summary(manifest, inputs))
         return listed
@@ -296,7 +307,8 @@ class CaptionJob:
     def _consume(self, dataset: ray.data.Dataset, listed: _Listed, waiting: Waiting) -> None:
         record, manifest = self.record, listed.manifest
         writer = self._writer(listed)
-        record.total = total = None if manifest.unknown else manifest.images
+        total = None if manifest.unknown else manifest.images
+        record.total = None if total is None else total + manifest.copies
         metrics = RunMetrics(self.run_id)
         start = first = renewed = time.monotonic()
         first_rows = 0
@@ -349,18 +361,45 @@ class CaptionJob:
         if in_shards:
             log_line(f"passed over in shards {passed_over(in_shards)}")
 
-    def _writer(self, listed: _Listed) -> TableWriter | RecaptionWriter:
-        options, columns = self.options.table, stored_columns(listed.carry)
-        footer = Footer(*self.maker, {name: str(kind) for name, kind in listed.carry.items()})
-        writer = TableWriter(
+    def _copy(self, listed: _Listed) -> None:
+        """Give images that were not read the rows of those with the same contents."""
+        manifest, record, start = listed.manifest, self.record, time.monotonic()
+        writer, copied = self._table_writer(listed, f"{self.run_id}-copies"), 0
+        before = list(record.files)
+        table = CaptionTable(listed.table.uri, self.storage)
+        try:
+            with stop_at(self.until):
+                for rows in copied_rows(manifest.copy_units, table, self.storage, self.run_id, listed.carry):
+                    record.add(rows)
+                    writer.add(rows)
+                    copied += len(rows)
+        finally:
+            writer.flush()
+            record.files = [*before, *writer.files]
+            record.counts["copied"] = copied
+            record.spend("copying", time.monotonic() - start)
+        if copied < manifest.copies:
+            raise RowsMissing(
+                f"{counted(manifest.copies - copied, 'image')} of the same contents as others lack rows, as these do. "
+                "The same command captions what is missing"
+            )
+        log_line(f"{counted(copied, 'image')} of the same contents as others: each has its row, with their captions")
+
+    def _table_writer(self, listed: _Listed, name: str) -> TableWriter:
+        """Writes files of the table that this run's captions are in; `name` is in theirs."""
+        options = self.options.table
+        return TableWriter(
             listed.table,
-            self.run_id,
-            footer,
-            columns,
+            name,
+            Footer(*self.maker, {name: str(kind) for name, kind in listed.carry.items()}),
+            stored_columns(listed.carry),
             flush_rows=options.flush_rows,
             flush_seconds=options.flush_minutes * 60,
             before_write=listed.lease.check,
         )
+
+    def _writer(self, listed: _Listed) -> TableWriter | RecaptionWriter:
+        options, writer = self.options.table, self._table_writer(listed, self.run_id)
         if options.recaption_where is None:
             return writer
         return RecaptionWriter(
@@ -368,7 +407,7 @@ class CaptionJob:
             listed.table,
             listed.chosen,
             self.maker,
-            columns,
+            stored_columns(listed.carry),
             flush_rows=options.flush_rows,
             flush_seconds=options.flush_minutes * 60,
             before_write=listed.lease.check,
@@ -421,6 +460,8 @@ def _summary(manifest: Manifest, inputs: Inputs) -> str:
         )
     if manifest.replaced:
         parts.append(f"{counted(manifest.replaced, 'row')} replaced, as the image has changed since")
+    if manifest.copies:
+        parts.append(f"{counted(manifest.copies, 'image')} of the same contents as others (not read; --dedupe)")
     if manifest.duplicates:
         parts.append(f"{counted(manifest.duplicates, 'address', 'addresses')} listed again (one row each)")
     if inputs.blank:

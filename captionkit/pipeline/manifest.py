@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from cryptography.fernet import Fernet
+from numpy.typing import NDArray
 
-from captionkit.inputs.ids import Ids, IdSet, image_id
-from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.ids import IdMap, Ids, IdSet, image_id
+from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
@@ -49,6 +50,10 @@ class Manifest:
     """What is to be done, and what was found out on the way there."""
 
     units: list[ReadUnit] = field(default_factory=list)
+    copy_units: list[ReadUnit] = field(default_factory=list)
+    """Images that are not read, for their contents are those of others; in units as well."""
+    copies: int = 0
+    """How many these are."""
     listed: int = 0
     """Images listed one by one."""
     containers: int = 0
@@ -91,6 +96,7 @@ def make_manifest(
     progress: Callable[[int], None] = lambda _: None,
     share: Share | None = None,
     chosen: Chosen | None = None,
+    of_done: bool = True,
 ) -> Manifest:
     """List the inputs, leave out what the table holds, write the rest.
 
@@ -99,12 +105,14 @@ def make_manifest(
         progress: Called with the number of inputs listed so far, every `CHUNK` of them.
         share: The share of the addresses that is this run's; the others are passed over. Of a container, its own.
         chosen: Rows of the table to caption anew; these are not left out.
+        of_done: Whether captions that the table holds will do for images of the same contents (`--dedupe`).
     """
     chosen = chosen or Chosen()
     manifest = Manifest()
     done = table.ids()
     seen = IdSet()
-    writer = _Writer(table.storage, prefix, inputs)
+    writer, copies = _Writer(table.storage, prefix, inputs), _Writer(table.storage, f"{prefix}-copies", inputs)
+    contents = IdMap()
     items = inputs.items()
     while chunk := [(item, item.name) for item in islice(items, CHUNK)]:
         names = np.array([image_id(name, "") for _, name in chunk], np.int64)
@@ -121,11 +129,19 @@ def make_manifest(
         manifest.anew += int(anew.sum())
         todo = anew | ~done.contains(ids)
         manifest.done += len(images) - int(todo.sum())
-        manifest.single += int(todo.sum())
-        writer.size = rows_per_unit(manifest.listed)
+        same_as = ids
+        if inputs.options.dedupe:
+            same_as = _first_of_contents(contents, images, ids, todo if not of_done else np.ones(len(ids), np.bool_))
+        copied = todo & (same_as != ids)
+        manifest.copies += int(copied.sum())
+        manifest.single += int(todo.sum() - copied.sum())
+        writer.size = copies.size = rows_per_unit(manifest.listed)
         for at in np.flatnonzero(todo).tolist():
             item, name = images[at]
-            writer.image(item, name, int(ids[at]))
+            if copied[at]:
+                copies.image(item, name, int(ids[at]), int(same_as[at]))
+            else:
+                writer.image(item, name, int(ids[at]))
         if len(table):
             manifest.pending.add(names[fresh & single][todo & ~anew])
         for at in np.flatnonzero(fresh & ~single).tolist():
@@ -139,9 +155,23 @@ def make_manifest(
             writer.container(item, name)
         progress(manifest.listed + manifest.containers)
     writer.close()
+    copies.close()
     manifest.units, manifest.images = writer.units, writer.rows
+    manifest.copy_units = copies.units
     manifest.passed_over = inputs.ignored
     return manifest
+
+
+def _first_of_contents(
+    contents: IdMap, images: list[tuple[InputItem, str]], ids: Ids, eligible: NDArray[np.bool_]
+) -> Ids:
+    """For each image, the id of the first one with its contents, as far as these are known; else its own: (n,)."""
+    keys = [content_key(item) if fine else None for (item, _), fine in zip(images, eligible.tolist(), strict=True)]
+    known = np.flatnonzero([key is not None for key in keys])
+    first: Ids = ids.copy()
+    hashes = np.array([image_id(key, "") for key in keys if key is not None], np.int64)
+    first[known] = contents.setdefault(hashes, ids[known])
+    return first
 
 
 def replace_changed(manifest: Manifest, table: CaptionTable) -> None:
@@ -202,9 +232,10 @@ class _Writer:
         self._files = 0
         self._key = Fernet.generate_key()
 
-    def image(self, item: InputItem, name: str, number: int) -> None:
+    def image(self, item: InputItem, name: str, number: int, same_as: int | None = None) -> None:
         address = None if name == item.uri else item.uri
-        self._images.append((name, item.version, number, address, item.size, "image", *_NO_GROUP, item.carried))
+        row = (name, item.version, number, address, item.size, "image", *_NO_GROUP, same_as, item.carried)
+        self._images.append(row)
         self.rows += 1
         if len(self._images) >= self.size:
             self._unit(self._images)
@@ -213,12 +244,12 @@ class _Writer:
     def container(self, item: InputItem, name: str) -> None:
         row = (name, item.version, None, None if name == item.uri else item.uri, None, item.kind)
         if item.kind == "tar" or item.broken:
-            self._unit([(*row, *_NO_GROUP, {})])
+            self._unit([(*row, *_NO_GROUP, None, {})])
             return
         first, total = 0, sum(item.row_groups)
         for group, rows in enumerate(item.row_groups):
             if rows:
-                self._unit([(*row, group, first, rows, total, {})])
+                self._unit([(*row, group, first, rows, total, None, {})])
             first += rows
         self.rows += first
 

@@ -59,6 +59,8 @@ def check_options(options: CaptionOptions) -> None:
             raise UsageError("--retry-failed with --share: take failed rows again with one run over the whole table")
         if options.table.recaption_where is not None:
             raise UsageError("--recaption-where with --share: caption anew with one run over the whole table")
+    if options.inputs.dedupe and options.table.recaption_where is not None:
+        raise UsageError("--dedupe with --recaption-where: caption anew without --dedupe")
     if options.table.until is not None:
         next_time(options.table.until, datetime.now().astimezone())
     if options.table.when_finished is not None:

@@ -28,6 +28,8 @@ class Plan:
     settings: Settings | None
     """None where there is no estimate to choose from."""
     advice: list[str]
+    dedupe: bool = False
+    """Whether images of the same contents as others were left out."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -46,6 +48,9 @@ class Plan:
         lines = [f"{archive.images:,} images ({kinds})"]
         if archive.shards:
             lines[0] += f", those in {archive.shards:,} shards estimated from their size"
+        if archive.copies:
+            lines[0] += f"; {archive.copies:,} of the same contents as others"
+            lines[0] += "" if self.dedupe else ", which --dedupe would not caption again"
         if sample.images:
             sides = sorted(int(pixels**0.5) for pixels in sample.pixels)
             lines.append(
@@ -87,7 +92,7 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
     sample = measure(options, storage, captioner, archive, chosen)
     estimates = estimate(options.budget, archive, sample, types)
     settings = choose(options, sample, estimates, types) if estimates else None
-    return Plan(archive, sample, estimates, settings, advise(options, sample, estimates))
+    return Plan(archive, sample, estimates, settings, advise(options, sample, estimates), options.inputs.dedupe)
 
 
 def advise(options: PlanOptions, sample: Sample, estimates: list[Estimate]) -> list[str]:
