@@ -16,8 +16,8 @@ class InputOptions:
 
     input: tuple[str, ...]
     """Addresses of images: a prefix, a glob, an image, a list (lines, CSV, TSV, JSON, JSON lines, Parquet, told
-    by content), tar shards, Parquet with image bytes; local, s3://, https:// or any scheme whose fsspec package is
-    installed."""
+    by content), tar shards, Parquet with image bytes, the manifest.json of an S3 Inventory; local, s3://, https:// or
+    any scheme whose fsspec package is installed."""
     format: Format = "auto"
     """What the inputs are, where it should not be told from names and contents."""
     uri_column: str = "uri"
