@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -30,6 +31,11 @@ from captionkit.table.recaption import Chosen
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
+COUNTS = (
+    "listed", "containers", "duplicates", "done", "finished_containers", "replaced", "anew", "images", "single",
+    "unknown", "copies",
+)  # fmt: skip
+"""Those of a manifest's fields that are numbers."""
 UNITS_PER_FILE = 32
 
 
@@ -82,6 +88,12 @@ class Manifest:
     passed_over: Counter[str] = field(default_factory=Counter)
     """Files of folders that are no inputs, by suffix."""
 
+    def count(self, other: Manifest) -> None:
+        """Add another part's numbers to this one's."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.passed_over += other.passed_over
+
 
 def rows_per_unit(listed: int) -> int:
     """Images in a unit, growing with the archive: small ones keep few cores busy, large ones keep Ray's own
@@ -90,76 +102,122 @@ def rows_per_unit(listed: int) -> int:
 
 
 def make_manifest(
-    inputs: Inputs,
-    table: CaptionTable,
-    prefix: str,
-    progress: Callable[[int], None] = lambda _: None,
-    share: Share | None = None,
-    chosen: Chosen | None = None,
-    of_done: bool = True,
+    inputs: Inputs, table: CaptionTable, prefix: str, progress: Callable[[int], None] = lambda _: None
 ) -> Manifest:
-    """List the inputs, leave out what the table holds, write the rest.
+    """List the inputs, leave out what the table holds, write the rest; `ManifestMaker` in one go.
 
     Args:
         prefix: What the addresses of the manifest's files begin with.
         progress: Called with the number of inputs listed so far, every `CHUNK` of them.
+    """
+    maker, items = ManifestMaker(inputs, table, prefix), inputs.items()
+    while chunk := list(islice(items, CHUNK)):
+        maker.add(chunk)
+        progress(maker.listed)
+    return maker.take()
+
+
+class ManifestMaker:
+    """Makes a manifest of inputs as they are listed, in one part or several.
+
+    Args:
+        table: As it stands when listing begins.
+        prefix: What the addresses of the manifest's files begin with.
         share: The share of the addresses that is this run's; the others are passed over. Of a container, its own.
         chosen: Rows of the table to caption anew; these are not left out.
         of_done: Whether captions that the table holds will do for images of the same contents (`--dedupe`).
     """
-    chosen = chosen or Chosen()
-    manifest = Manifest()
-    done = table.ids()
-    seen = IdSet()
-    writer, copies = _Writer(table.storage, prefix, inputs), _Writer(table.storage, f"{prefix}-copies", inputs)
-    contents = IdMap()
-    items = inputs.items()
-    while chunk := [(item, item.name) for item in islice(items, CHUNK)]:
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        table: CaptionTable,
+        prefix: str,
+        share: Share | None = None,
+        chosen: Chosen | None = None,
+        of_done: bool = True,
+    ) -> None:
+        self._inputs, self._share, self._chosen, self._of_done = inputs, share, chosen or Chosen(), of_done
+        self._table = copy(table)
+        self._table.files = list(table.files)  # of the table itself others may change it meanwhile
+        self._done, self._seen, self._contents = table.ids(), IdSet(), IdMap()
+        self._writer = _Writer(table.storage, prefix, inputs)
+        self._copies = _Writer(table.storage, f"{prefix}-copies", inputs)
+        self._manifest = Manifest()
+        self._passed_over = Counter[str]()
+        self.listed = 0
+        """Images and containers so far."""
+        self._images = 0
+
+    @property
+    def had_rows(self) -> bool:
+        """Whether the table held anything when listing began."""
+        return len(self._table) > 0
+
+    @property
+    def to_do(self) -> int:
+        """Images to do since the last `take`, a shard counted as one."""
+        return self._writer.rows + self._manifest.unknown
+
+    def add(self, items: list[InputItem]) -> None:
+        """Take inputs in, some thousands at a time."""
+        manifest, chosen = self._manifest, self._chosen
+        chunk = [(item, item.name) for item in items]
         names = np.array([image_id(name, "") for _, name in chunk], np.int64)
-        if share is not None:
-            own = np.flatnonzero(share.holds(names)).tolist()
+        if self._share is not None:
+            own = np.flatnonzero(self._share.holds(names)).tolist()
             chunk, names = [chunk[at] for at in own], names[own]
-        fresh = seen.add(names)
+        fresh = self._seen.add(names)
         manifest.duplicates += len(chunk) - int(fresh.sum())
-        single = np.array([item.kind == "image" for item, _ in chunk])
+        single = np.array([item.kind == "image" for item, _ in chunk], np.bool_)
         images = [chunk[at] for at in np.flatnonzero(fresh & single).tolist()]
+        self._images += len(images)
         manifest.listed += len(images)
         ids = np.array([image_id(name, item.version) for item, name in images], np.int64)
         anew = chosen.find(ids) >= 0
         manifest.anew += int(anew.sum())
-        todo = anew | ~done.contains(ids)
+        todo = anew | ~self._done.contains(ids)
         manifest.done += len(images) - int(todo.sum())
         same_as = ids
-        if inputs.options.dedupe:
-            same_as = _first_of_contents(contents, images, ids, todo if not of_done else np.ones(len(ids), np.bool_))
+        if self._inputs.options.dedupe:
+            eligible = np.ones(len(ids), np.bool_) if self._of_done else todo
+            same_as = _first_of_contents(self._contents, images, ids, eligible)
         copied = todo & (same_as != ids)
         manifest.copies += int(copied.sum())
         manifest.single += int(todo.sum() - copied.sum())
-        writer.size = copies.size = rows_per_unit(manifest.listed)
+        self._writer.size = self._copies.size = rows_per_unit(self._images)
         for at in np.flatnonzero(todo).tolist():
             item, name = images[at]
             if copied[at]:
-                copies.image(item, name, int(ids[at]), int(same_as[at]))
+                self._copies.image(item, name, int(ids[at]), int(same_as[at]))
             else:
-                writer.image(item, name, int(ids[at]))
-        if len(table):
+                self._writer.image(item, name, int(ids[at]))
+        if self.had_rows:
             manifest.pending.add(names[fresh & single][todo & ~anew])
         for at in np.flatnonzero(fresh & ~single).tolist():
             item, name = chunk[at]
             manifest.containers += 1
-            if name not in chosen.containers and table.finished(name, item.version):
+            if name not in chosen.containers and self._table.finished(name, item.version):
                 manifest.finished_containers += 1
                 continue
             manifest.containers_to_do[name] = item.version
             manifest.unknown += item.kind == "tar"
-            writer.container(item, name)
-        progress(manifest.listed + manifest.containers)
-    writer.close()
-    copies.close()
-    manifest.units, manifest.images = writer.units, writer.rows
-    manifest.copy_units = copies.units
-    manifest.passed_over = inputs.ignored
-    return manifest
+            self._writer.container(item, name)
+        self.listed += len(images) + int((fresh & ~single).sum())
+
+    @property
+    def written(self) -> list[ReadUnit]:
+        """Units that lie in storage and were not taken yet."""
+        return [*self._writer.units, *self._copies.units]
+
+    def take(self) -> Manifest:
+        """What was added since the last time."""
+        found, self._manifest = self._manifest, Manifest()
+        found.units, found.images = self._writer.take()
+        found.copy_units, _ = self._copies.take()
+        before, self._passed_over = self._passed_over, self._inputs.ignored.copy()
+        found.passed_over = self._passed_over - before
+        return found
 
 
 def _first_of_contents(
@@ -276,11 +334,15 @@ class _Writer:
         self._files += 1
         self._batches = []
 
-    def close(self) -> None:
+    def take(self) -> tuple[list[ReadUnit], int]:
+        """The units since the last time, all written, and the number of their images."""
         if self._images:
             self._unit(self._images)
             self._images = []
         self._write()
+        found = self.units, self.rows
+        self.units, self.rows = [], 0
+        return found
 
 
 @lru_cache(maxsize=2)  # the units of one file often come to one worker

@@ -14,7 +14,7 @@ from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.copies import copied_rows
-from captionkit.pipeline.manifest import Manifest, make_manifest, read_unit
+from captionkit.pipeline.manifest import Manifest, ManifestMaker, read_unit
 from captionkit.storage import Storage
 from captionkit.storage.documents import from_document
 from captionkit.table.check import check
@@ -44,10 +44,12 @@ def test_an_equal_tag_with_another_size_is_another_content() -> None:
     assert content_key(InputItem("s3://b/a.jpg", MD5, 7)) != content_key(InputItem("s3://b/a.jpg", MD5, 8))
 
 
-def plan(bucket: str, table: CaptionTable, folder: Path, **more: Any) -> Manifest:
+def plan(bucket: str, table: CaptionTable, folder: Path, of_done: bool = True) -> Manifest:
     inputs = Inputs(InputOptions((f"s3://{bucket}/in/",), dedupe=True), STORAGE)
     # A name of its own each time: what is read of a manifest is kept.
-    return make_manifest(inputs, table, f"{folder}/manifest-{uuid4()}", **more)
+    maker = ManifestMaker(inputs, table, f"{folder}/manifest-{uuid4()}", of_done=of_done)
+    maker.add(list(inputs.items()))
+    return maker.take()
 
 
 def names(manifest: Manifest, copies: bool = False) -> list[str]:
