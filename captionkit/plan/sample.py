@@ -42,6 +42,8 @@ class Archive:
     """Images whose contents are those of others, as far as the listing tells; not among `images` with `--dedupe`."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Images and containers by suffix."""
+    buckets: Counter[str] = field(default_factory=Counter)
+    """Objects to read by the S3 bucket that they lie in."""
 
 
 @dataclass
@@ -91,6 +93,8 @@ def list_archive(
             chunk = [item for item, copy in zip(chunk, copies.tolist(), strict=True) if not copy]
         for item in chunk:
             archive.kinds[_suffix(item.uri)] += 1
+            if item.uri.startswith(("s3://", "s3a://")):
+                archive.buckets[item.uri.split("/", 3)[2]] += 1
             if item.kind == "tar":
                 archive.shards += 1
                 archive.shard_bytes += item.size or 0
