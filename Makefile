@@ -1,8 +1,9 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+NEWEST := "ray[data,default,train]" torch torchvision pillow pyarrow s3fs
 
-.PHONY: help demo test test-slow lint format docs structure default-captioner benchmark clean
+.PHONY: help demo test test-slow newest lint format docs structure default-captioner benchmark clean
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
@@ -14,6 +15,13 @@ test: lint               ## set up, then lint, types, layers and every quick tes
 
 test-slow: .venv/.installed-dev   ## every test, the slow ones too
 	$(BIN)/python -m pytest
+
+newest:                  ## a second environment with the newest ray, torch, pillow, pyarrow and s3fs, whatever pyproject.toml allows, and the quick tests in it
+	@$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(NEWEST)
+	@.venv-newest/bin/python -m pip list --disable-pip-version-check | grep -iE '^(ray|torch|torchvision|pillow|pyarrow|s3fs|fsspec) '
+	.venv-newest/bin/python -m pytest -m "not slow"
 
 lint: .venv/.installed-dev   ## style, types, and the layers
 	$(BIN)/ruff check .
@@ -38,7 +46,7 @@ structure: .venv/.installed-dev   ## files, lines and imports of each package, i
 	$(BIN)/python benchmarks/structure.py
 
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv .venv-newest demo site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

@@ -53,6 +53,7 @@ MANIFEST_COLUMNS = [
     pa.field("first_row", pa.int64()),  # of the row group, in its file
     pa.field("rows", pa.int64()),  # of the row group
     pa.field("container_rows", pa.int64()),  # of the whole container, where known
+    pa.field("same_as", pa.int64()),  # image_id of the image whose caption is to be this one's as well
 ]
 """Of a manifest; `carried`, a struct of the carried columns, follows."""
 

@@ -68,8 +68,8 @@ def run_job(options: CaptionOptions) -> int:
     for kind, count in sorted(record.failures.items(), key=lambda item: -item[1]):
         log_line(f"  {count:,} × {kind}")
     if options.table.page:
-        rate = record.images_per_second
-        show_gallery(job.table.uri, options.table.page, 200, Storage(options.storage), images_per_second=rate)
+        page, rate = options.table.page, record.images_per_second
+        show_gallery(job.table.uri, page, 200, Storage(options.storage), job.before, images_per_second=rate)
     log_line(f"table:  {job.table.uri}")
     log_line(f"record: {job.record_uri}")
     if options.table.page:

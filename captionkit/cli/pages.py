@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -94,8 +95,10 @@ def gallery(args: Sequence[str]) -> int:
     return OK
 
 
-def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
-    """Make the page of a table."""
+def show_gallery(
+    uri: str, page: str, limit: int, storage: Storage, before: Mapping[str, Any] = MappingProxyType({}), **summary: Any
+) -> None:
+    """Make the page of a table. before: replaced rows by address, to be shown beside the new ones."""
     from captionkit.gallery import write_gallery
     from captionkit.table.runs import image_column_of
     from captionkit.table.table import CaptionTable
@@ -107,7 +110,8 @@ def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: A
     # Of a Parquet file with several columns of bytes, the one that was captioned.
     read = partial(storage.read, column=image_column_of(table.uri, storage))
     summary = {"table": table.uri, **summary}
-    write_gallery(table.rows(), read, page, title=title, summary=summary, limit=limit, write=storage.write)
+    rows = ({**row, "before": before.get(row["uri"])} for row in table.rows()) if before else table.rows()
+    write_gallery(rows, read, page, title=title, summary=summary, limit=limit, write=storage.write)
 
 
 def scenes(args: Sequence[str]) -> int:

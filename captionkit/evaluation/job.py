@@ -102,7 +102,7 @@ def _read_candidates(uri: str, reference_set: ReferenceSet, storage: Storage) ->
             f"--table {redact(uri)}: there is no caption table, nor a results file "
             '([{"image_id": …, "caption": …}, …])'
         )
-    models = ", ".join(sorted({file.footer.model for file in table.files}))
+    models = ", ".join(sorted({maker.model for file in table.files for maker in file.footer.makers()}))
     return read_captions(table, reference_set.references), {"table": redact(table.uri), "model": models}
 
 

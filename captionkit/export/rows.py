@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from captionkit.errors import UsageError
 from captionkit.export.options import KEEPS_FAILED, ExportOptions
-from captionkit.export.where import Condition, parse_where
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, split_member
 from captionkit.table.table import CaptionTable
+from captionkit.table.where import Condition, parse_where
 from captionkit.table.writing import unfinished_merges
 
 Row = dict[str, Any]

@@ -42,6 +42,8 @@ class Frame:
     caption: str
     score: float | None
     score_text: str
+    before: tuple[str, str] | None
+    """The caption that was replaced, and its score."""
     certainty: str | None
     """Mean probability per token, in percent."""
     alternatives: Sequence[tuple[str, str]]
@@ -77,7 +79,8 @@ def render_gallery(
     failures of each kind. The same table gives the same page, in whatever order the rows are.
 
     Args:
-        rows: of a caption table, as mappings from column to value; iterated once. Their contents are not trusted.
+        rows: of a caption table, as mappings from column to value; iterated once. Their contents are not trusted. One
+            may have a further `before`, a mapping with the `caption` and `score` that it has replaced.
         read: returns an image's bytes by its address; called from several threads. The message of whatever it
             raises is shown in place of the picture.
         title: the page's heading.
@@ -132,6 +135,7 @@ def _frame(row: Captioned, read: Read, side: int) -> Frame:
         caption=one_line(row.best.text, CAPTION_LENGTH),
         score=row.best.score,
         score_text=score(row.best.score),
+        before=(one_line(row.before.text, CAPTION_LENGTH), score(row.before.score)) if row.before else None,
         certainty=None if row.best.score is None else f"{100 * math.exp(min(row.best.score, 0.0)):.1f}",
         alternatives=[(one_line(other.text, CAPTION_LENGTH), score(other.score)) for other in row.alternatives],
         size=f"{row.width} × {row.height}" if row.width and row.height else "",
@@ -205,6 +209,11 @@ def _shown(frames: int, captioned: int) -> str:
 
 
 def _sampling(result: Survey, frames: int) -> str:
+    if replaced := sum(frame.before is not None for frame in result.frames):
+        return (
+            f"Pictures whose captions were replaced come first: {number(replaced)} are shown, each with the caption "
+            "from before. The figures above, and the scores' histogram, are of all rows as they are now."
+        )
     if frames < result.captioned:
         return (
             f"Of {number(result.captioned)} captioned images this page shows the {number(frames)} whose address and "

@@ -57,6 +57,8 @@ class Captioned:
     alternatives: tuple[Hypothesis, ...]
     width: int | None
     height: int | None
+    before: Hypothesis | None = None
+    """The caption that this one has replaced."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class _Lowest(Generic[Item]):
 
 
 def survey(rows: Iterable[Mapping[str, Any]], limit: int) -> Survey:
-    """Count all rows; sample `limit` captioned ones and `FAILURES_PER_KIND` of each kind of failure."""
+    """Count all rows; sample `limit` captioned ones, first those that have a caption `before`, and `FAILURES_PER_KIND`
+    of each kind of failure."""
     captioned = failed = 0
     frames: _Lowest[Captioned] = _Lowest(limit)
     examples: dict[str, _Lowest[Failed]] = {}
@@ -153,6 +156,8 @@ def survey(rows: Iterable[Mapping[str, Any]], limit: int) -> Survey:
             score = _score(row.get("score"))
             if score is not None:
                 scores[_bin(score)] += 1
+            if isinstance(row.get("before"), Mapping):
+                key -= 1 << 64  # below all others
             if frames.wants(key):
                 frames.offer(key, _captioned(row))
         else:
@@ -203,6 +208,7 @@ def _by_frequency(counter: Counter[str]) -> list[tuple[str, int]]:
 
 
 def _captioned(row: Mapping[str, Any]) -> Captioned:
+    before = row.get("before")
     others = row.get("alternatives")  # a list, an array, or anything else in an untrusted table
     return Captioned(
         uri=_text(row.get("uri")),
@@ -214,6 +220,9 @@ def _captioned(row: Mapping[str, Any]) -> Captioned:
         ),
         width=_integer(row.get("width")),
         height=_integer(row.get("height")),
+        before=Hypothesis(_text(before.get("caption")), _score(before.get("score")))
+        if isinstance(before, Mapping)
+        else None,
     )
 
 

@@ -63,3 +63,37 @@ class IdSet:
             merged = np.concatenate((older, newer))
             merged.sort(kind="stable")  # two sorted runs: timsort merges them in one pass
             self._runs.append(merged)
+
+
+class IdMap:
+    """A growing map from 64-bit ids to the first value each was given with, in 16 bytes each.
+
+    Kept as `IdSet` is.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[Ids, Ids]] = []
+
+    def setdefault(self, ids: Ids, values: Ids) -> Ids:
+        """Add what is new of ids (n,) with values (n,); for each id, the value it was first given with: (n,)."""
+        unique, first, back = np.unique(ids, return_index=True, return_inverse=True)
+        found, known = values[first], np.zeros(len(unique), dtype=np.bool_)
+        for keys, kept in self._runs:
+            at = np.searchsorted(keys, unique)
+            at[at == len(keys)] = 0
+            here = keys[at] == unique
+            found = np.where(here, kept[at], found)
+            known |= here
+        self._push(unique[~known], found[~known])
+        given: Ids = found[back]
+        return given
+
+    def _push(self, keys: Ids, values: Ids) -> None:
+        if not len(keys):
+            return
+        self._runs.append((keys, values))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) < 2 * len(self._runs[-1][0]):
+            (newer, new), (older, old) = self._runs.pop(), self._runs.pop()
+            merged = np.concatenate((older, newer))
+            order = np.argsort(merged, kind="stable")
+            self._runs.append((merged[order], np.concatenate((old, new))[order]))

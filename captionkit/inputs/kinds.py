@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from typing import Any, Literal, NamedTuple
 
@@ -50,6 +51,20 @@ class InputItem(NamedTuple):
         """What it is called in the table: its address without passwords and signatures, so that an address that was
         signed again is the same image."""
         return public_uri(self.uri)
+
+
+_HASH = re.compile(r"[0-9a-f]{32}(-\d{1,5})?")
+"""S3's ETags that are made of contents: MD5, or MD5 of the parts' MD5 with their number."""
+
+
+def content_key(item: InputItem) -> str | None:
+    """What images of the same bytes have in common, as far as a listing tells; None where it does not.
+
+    Other servers' ETags may be made of a file's size and time, which two files may share.
+    """
+    if item.kind != "image" or item.size is None or not item.uri.startswith(("s3://", "s3a://")):
+        return None
+    return f"{item.version} {item.size}" if _HASH.fullmatch(item.version) else None
 
 
 _BOOKKEEPING = frozenset(

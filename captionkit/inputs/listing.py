@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from captionkit.errors import UsageError
 from captionkit.inputs.address_lists import AddressList, Row, address_column_of, shown
+from captionkit.inputs.inventory import read_inventory
 from captionkit.inputs.kinds import (
     DOCUMENT_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -103,7 +104,7 @@ class Inputs:
     def _address(self, address: str) -> Iterator[InputItem]:
         found = 0
         before = self.ignored.copy()
-        for entry, named in self._entries(address):
+        for entry, named in self._with_inventories(self._entries(address)):
             if self._is_own(entry.uri):
                 continue
             for item in self._entry(entry, named):
@@ -114,6 +115,16 @@ class Inputs:
             what = f"passed over {passed_over(seen)}" if seen else "nothing"
             hint = " Use --format images to take every file for an image." if seen else ""
             raise UsageError(f"--input {public_uri(address)}: no images found there ({what}).{hint}")
+
+    def _with_inventories(self, entries: Iterable[tuple[Entry, bool]]) -> Iterator[tuple[Entry, bool]]:
+        """The same, with what an S3 Inventory lists in the place of its manifest, where the user named that."""
+        for entry, named in entries:
+            inventory = read_inventory(entry.uri, self.storage) if named else None
+            if inventory is None:
+                yield entry, named
+                continue
+            for below in inventory.entries(self.storage):
+                yield below, False
 
     def _entries(self, address: str) -> Iterator[tuple[Entry, bool]]:
         """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""

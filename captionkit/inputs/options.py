@@ -16,8 +16,8 @@ class InputOptions:
 
     input: tuple[str, ...]
     """Addresses of images: a prefix, a glob, an image, a list (lines, CSV, TSV, JSON, JSON lines, Parquet, told
-    by content), tar shards, Parquet with image bytes; local, s3://, https:// or any scheme whose fsspec package is
-    installed."""
+    by content), tar shards, Parquet with image bytes, the manifest.json of an S3 Inventory; local, s3://, https:// or
+    any scheme whose fsspec package is installed."""
     format: Format = "auto"
     """What the inputs are, where it should not be told from names and contents."""
     uri_column: str = "uri"
@@ -32,6 +32,9 @@ class InputOptions:
     stat_listed: bool = True
     """Ask for size and date of every address in a list, so that a rerun notices changed images. Off, a listed
     address counts as done once it is in the table."""
+    dedupe: bool = False
+    """Read and caption images of one content once, and give each address a row with that caption. What is of one
+    content, the listing says: S3's ETag, where it is a hash, together with the size."""
     max_megapixels: float = 250.0
     """Images of more megapixels than this become failed rows; told from the header, before any pixel is read."""
     max_megabytes: float = 256.0

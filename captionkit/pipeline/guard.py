@@ -43,11 +43,12 @@ class Guard:
         self.again += int((~new).sum())
         return rows.filter(pa.array(new))
 
-    def demand_all(self, rows: int) -> None:
+    def demand_all(self, rows: int, lost: int = 0) -> None:
         """Make sure, once all is written, that each input has its row.
 
         Args:
-            rows: How many this run has written.
+            rows: How many this run has written, without those of members that took another row's place.
+            lost: Members whose new captions have not come.
 
         Raises:
             RowsMissing: some have none. What the table says of a shard that broke on the way is taken out.
@@ -58,13 +59,14 @@ class Guard:
         missing = self._manifest.single - (rows - sum(count for _, count in parts))
         read = {uri: to_do[uri] for uri, _ in parts}
         unfinished = {uri: version for uri, version in read.items() if not self._table.finished(uri, version)}
-        if missing <= 0 and not unfinished:
+        if missing <= 0 and not unfinished and not lost:
             return
         # A shard's own row says that it broke after so many images: not so, if it could be read the other time.
         own = np.sort(np.array([image_id(*each) for each in unfinished.items()], np.int64))
         self._table.drop((file, own) for file in files)
         raise RowsMissing(
-            f"{counted(max(0, missing), 'image')} and {counted(len(unfinished), 'shard or file', 'shards or files')} "
+            f"{counted(max(0, missing) + lost, 'image')} and "
+            f"{counted(len(unfinished), 'shard or file', 'shards or files')} "
             "lack rows: machines were lost, and what was read again was not what was read first. The same command "
             "captions what is missing"
         )

@@ -6,10 +6,11 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -17,6 +18,7 @@ import torch
 
 from captionkit.config import to_config
 from captionkit.counting import counted
+from captionkit.inputs.ids import Ids
 from captionkit.inputs.kinds import passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
@@ -26,14 +28,16 @@ from captionkit.model.device import pick_dtype
 from captionkit.model.engines import engine_for
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
+from captionkit.pipeline.copies import copied_rows
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.finished import next_time
-from captionkit.pipeline.guard import Guard
+from captionkit.pipeline.guard import Guard, RowsMissing
+from captionkit.pipeline.listing import Listing
 from captionkit.pipeline.machines import Machines, Waiting, no_progress
-from captionkit.pipeline.manifest import Manifest, delete_manifest, make_manifest, replace_changed
+from captionkit.pipeline.manifest import Manifest, ManifestMaker, delete_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.pipeline.preflight import check_carry, check_options, check_same_maker
+from captionkit.pipeline.preflight import check_carry, check_options, check_recaption, check_same_maker
 from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
@@ -43,8 +47,9 @@ from captionkit.schema import schema_with
 from captionkit.storage import Storage, StorageError, redact
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
+from captionkit.table.recaption import Chosen, RecaptionWriter, choose
 from captionkit.table.runs import RUNS
-from captionkit.table.table import CaptionTable, Footer
+from captionkit.table.table import CaptionTable, Footer, Maker
 from captionkit.table.writer import TableWriter, stored_columns
 from captionkit.table.writing import OpenTable, alone, open_for_writing
 
@@ -54,12 +59,17 @@ RENEW_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class _Listed:
-    """What captioning needs to know once inputs are listed and the table is ours to write to."""
+    """What captioning needs to know once inputs are listed, or a part of them, and the table is ours to write to."""
 
     table: CaptionTable
     lease: Lease
     manifest: Manifest
+    """Of this part."""
+    last: bool
+    """Whether it is the last part."""
     carry: dict[str, pa.DataType]
+    chosen: Chosen
+    """Captions to be made anew."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -95,12 +105,16 @@ class CaptionJob:
         self.fingerprint = captioner.fingerprint
         captioner.check(options.search, options.words.banned, options.words.prefix)
         # As JSON has it, since it is held against what the table's files say.
-        self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
+        self.maker = Maker(self.fingerprint, json.loads(json.dumps(asdict(options.search) | asdict(options.words))))
         self.table = CaptionTable(options.table.output, self.storage)
         self.until = next_time(options.table.until, datetime.now().astimezone()) if options.table.until else None
         self.inputs = inputs or Inputs(options.inputs, self.storage, output=self.table.uri)
-        check_same_maker(self.table, self.fingerprint, self.search, mixed=options.table.mixed)
+        self._check_maker(self.table)
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        self._first: tuple[float, int] | None = None
+        """When the first rows came (monotonic), and how many."""
+        self.before: dict[str, dict[str, Any]] = {}
+        """Some captions that this run has replaced, by address."""
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
         self.base = f"{self.table.uri}/{RUNS}/{self.run_id}"
         self.record = RunRecord(
@@ -128,17 +142,21 @@ class CaptionJob:
             StorageError: storage fails in a way that would fail every row alike.
             JobStopped: after what was captioned by then is written.
         """
-        record, listed = self.record, None
+        record, listing, listed = self.record, None, None
         try:
             self.inputs.check()
             self._check_output()
             share = self.options.table.share or ""
             with stop_on_signals(), open_for_writing(self.table, self.run_id, share) as opened:
                 self._check_maker(opened.table)
-                with stop_at(self.until):
-                    listed = self._list(opened)
-                if listed.manifest.units:
-                    self._caption(listed)
+                chosen = self._choose(opened)
+                with self._listing(opened, chosen) as listing:
+                    with stop_at(self.until):
+                        listed = self._next(listing, opened, chosen)
+                    if listed.manifest.units:
+                        listed = self._caption(listed, listing, lambda: self._next(listing, opened, chosen))
+                if listing.total.copies:
+                    self._copy(listed, listing)
         except TimeIsUp:
             record.status = "time_is_up"
         except JobStopped:
@@ -161,7 +179,8 @@ class CaptionJob:
             if listed is not None:
                 record.ended_at = now()
                 record.write(self.storage, self.record_uri, listed.schema)
-                delete_manifest(listed.manifest.units, self.storage)
+            if listing is not None:
+                delete_manifest(listing.units, self.storage)
         return record
 
     def _check_output(self) -> None:
@@ -173,45 +192,77 @@ class CaptionJob:
                 raise
 
     def _check_maker(self, table: CaptionTable) -> None:
-        check_same_maker(table, self.fingerprint, self.search, mixed=self.options.table.mixed)
+        options = self.options.table
+        if options.recaption_where is not None:
+            check_recaption(table, options.recaption_where, self.maker)
+        check_same_maker(table, self.maker, mixed=options.mixed or options.recaption_where is not None)
 
-    def _list(self, opened: OpenTable) -> _Listed:
-        start = time.monotonic()
-        table, lease, share = opened.table, opened.lease, self.options.table.share
-        inputs = Inputs(self.options.inputs, self.storage, output=table.uri)
-        retried = 0
+    def _choose(self, opened: OpenTable) -> Chosen:
+        """The captions to make anew; rows that are to come again as if they were missing are taken out."""
+        table, chosen, retried = opened.table, Chosen(), 0
         if self.options.table.retry_failed:
-            # Taken out, they are missing, and come again like all that is.
-            lease.check()
+            opened.lease.check()
             retried = table.drop(failed_rows(table))
+        if self.options.table.recaption_where is not None:
+            opened.lease.check()
+            chosen, failed = choose(table, self.options.table.recaption_where, self.maker)
+            retried += table.drop(failed)
+        self.record.counts["retried"] = retried
+        return chosen
+
+    def _listing(self, opened: OpenTable, chosen: Chosen) -> Listing:
+        options = self.options
+        inputs = Inputs(options.inputs, self.storage, output=opened.table.uri)
+        share = Share.parse(options.table.share) if options.table.share else None
+        maker = ManifestMaker(
+            inputs, opened.table, f"{self.base}.manifest", share, chosen, of_done=not options.table.mixed
+        )
+        # Which columns there are to carry is known when all is listed, and what is chosen is told from what is not.
+        return Listing(inputs, maker, ahead=not options.inputs.carry and options.table.recaption_where is None)
+
+    def _next(self, listing: Listing, opened: OpenTable, chosen: Chosen) -> _Listed:
+        """The next part of the inputs, once it is listed, with the table in order for it."""
+        start, lease, share = time.monotonic(), opened.lease, self.options.table.share
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
-            manifest = make_manifest(
-                inputs, table, f"{self.base}.manifest", meter.update, Share.parse(share) if share else None
-            )
-        carry = dict(inputs.carry_types)
+            manifest = listing.next(self.record.rows, meter.update)
+        carry = dict(listing.inputs.carry_types)
         lease.schema = schema_with(carry)
         lease.check()
         with alone(opened, self.run_id, share or "") as table:
             self._check_maker(table)
             check_carry(table, carry)
-            replace_changed(manifest, table)
-        listed = _Listed(table, lease, manifest, carry)
+            if listing.maker.had_rows:
+                replace_changed(manifest, table)
+        listing.total.replaced += manifest.replaced
+        listed = _Listed(table, lease, manifest, listing.finished, carry, chosen)
+        self._count(manifest, listing.inputs)
         self.record.spend("listing", time.monotonic() - start)
-        self.record.counts |= {
+        if listing.finished:
+            log_line(_summary(listing.total, listing.inputs))
+        else:
+            log_line(
+                f"captioning starts with {counted(manifest.images, 'image')}; listing goes on, "
+                f"{listing.maker.listed:,} inputs so far"
+            )
+        return listed
+
+    def _count(self, manifest: Manifest, inputs: Inputs) -> None:
+        counts = self.record.counts
+        for name, number in {
             "listed": manifest.listed,
             "containers": manifest.containers,
             "duplicates": manifest.duplicates,
-            "blank": inputs.blank,
             "done_before": manifest.done,
             "containers_done_before": manifest.finished_containers,
             "replaced": manifest.replaced,
-            "retried": retried,
-        }
+            **({"copies": manifest.copies} if self.options.inputs.dedupe else {}),
+        }.items():
+            counts[name] = counts.get(name, 0) + number
+        counts["blank"] = inputs.blank
         self.record.pass_over(manifest.passed_over)
-        log_line(_summary(manifest, inputs))
-        return listed
 
-    def _caption(self, listed: _Listed) -> None:
+    def _caption(self, listed: _Listed, listing: Listing, more: Callable[[], _Listed]) -> _Listed:
+        """Caption what is listed, part by part; the last part."""
         options, record = self.options, self.record
         start = time.monotonic()
         connection = connect(options.cluster)
@@ -229,21 +280,40 @@ class CaptionJob:
                 machines, hours = Machines(pool), options.cluster.wait_for_machines
                 record.failed_machines = machines.failed
                 listen().on_failed_start = machines.failed_start
-                dataset = self._dataset(listed, pool, machines)
+                bundle = ray.put(self.files)
                 record.spend("starting", time.monotonic() - start)
-                with Waiting(pool, hours) as waiting:
-                    try:
-                        self._consume(dataset, listed, waiting)
-                    except Exception as err:
-                        found = machines.explain(no_progress(err, waiting, hours))
-                        if found is err:
-                            raise
-                        raise found from err
+                while True:
+                    dataset = self._dataset(listed, pool, machines, bundle)
+                    with Waiting(pool, hours) as waiting:
+                        try:
+                            self._consume(dataset, listed, listing, waiting)
+                        except Exception as err:
+                            found = machines.explain(no_progress(err, waiting, hours))
+                            if found is err:
+                                raise
+                            raise found from err
+                    if listed.last:
+                        break
+                    with stop_at(self.until):
+                        listed = more()
+                    if not listed.manifest.units:
+                        break
         finally:
             if connection != "found":
                 ray.shutdown()
+        self._tell_of_shards(listing.total)
+        return listed
 
-    def _dataset(self, listed: _Listed, pool: Pool, machines: Machines) -> ray.data.Dataset:
+    def _tell_of_shards(self, manifest: Manifest) -> None:
+        """Log what was met in shards, beyond what was met when inputs were listed."""
+        duplicates = self.record.counts["duplicates"] - manifest.duplicates
+        if duplicates:
+            log_line(f"{duplicates:,} members of shards have the name of one before them (one row each)")
+        in_shards = Counter(self.record.passed_over) - manifest.passed_over
+        if in_shards:
+            log_line(f"passed over in shards {passed_over(in_shards)}")
+
+    def _dataset(self, listed: _Listed, pool: Pool, machines: Machines, bundle: ray.ObjectRef) -> ray.data.Dataset:
         options, manifest = self.options, listed.manifest
         inputs = options.inputs
         fetch = FetchOptions(
@@ -254,13 +324,13 @@ class CaptionJob:
             image_column=inputs.image_column,
             decode_seconds=inputs.decode_seconds,
             carry=tuple(listed.carry.items()),
-            done=ray.put(listed.table.ids_within(manifest.partial)) if manifest.partial else None,
+            done=ray.put(_done_within(listed)) if manifest.partial else None,
         )
         actor = ActorOptions(
             search=options.search,
             words=options.words,
             dtype=options.captioner.dtype,
-            engine=engine_for(options.captioner.engine, None if manifest.unknown else manifest.images),
+            engine=engine_for(options.captioner.engine, manifest.images if _all_known(listed) else None),
             device=pool.device,
             threads=pool.threads,
             run_id=self.run_id,
@@ -272,28 +342,21 @@ class CaptionJob:
             fetch,
             pool,
             self.actor,
-            (ray.put(self.files), actor),
+            (bundle, actor),
             batch_size,
             wait_hours=options.cluster.wait_for_machines,
             machines=machines,
         )
 
-    def _consume(self, dataset: ray.data.Dataset, listed: _Listed, waiting: Waiting) -> None:
-        options, record, manifest = self.options.table, self.record, listed.manifest
-        footer = Footer(self.fingerprint, self.search, {name: str(kind) for name, kind in listed.carry.items()})
-        writer = TableWriter(
-            listed.table,
-            self.run_id,
-            footer,
-            stored_columns(listed.carry),
-            flush_rows=options.flush_rows,
-            flush_seconds=options.flush_minutes * 60,
-            before_write=listed.lease.check,
-        )
-        record.total = total = None if manifest.unknown else manifest.images
+    def _consume(self, dataset: ray.data.Dataset, listed: _Listed, listing: Listing, waiting: Waiting) -> None:
+        record, manifest = self.record, listed.manifest
+        before, files_before = record.rows, list(record.files)
+        writer = self._writer(listed)
+        total = None if manifest.unknown else manifest.images
+        known = listed.last and not listing.total.unknown
+        record.total = listing.total.images + listing.total.copies if known else None
         metrics = RunMetrics(self.run_id)
-        start = first = renewed = time.monotonic()
-        first_rows = 0
+        start = renewed = time.monotonic()
         guard = Guard(listed.table, manifest)
         try:
             with (
@@ -307,34 +370,110 @@ class CaptionJob:
                         continue
                     record.add(rows)
                     metrics.add(rows)
-                    if not first_rows:
-                        first, first_rows = time.monotonic(), len(rows)
-                        record.spend("waiting", first - start)
+                    listing.check()
+                    if self._first is None:
+                        self._first = time.monotonic(), len(rows)
+                        record.spend("waiting", self._first[0] - start)
                     written = len(writer.files)
                     with _spending(record, "writing"):
                         writer.add(rows)
-                    meter.update(record.rows, _failed_note(record))
-                    metrics.level(None if total is None else total - record.rows, writer.unwritten)
+                    meter.update(record.rows - before, _failed_note(record))
+                    metrics.level(None if total is None else total - (record.rows - before), writer.unwritten)
                     if len(writer.files) > written or time.monotonic() - renewed > RENEW_SECONDS:
-                        record.files, renewed = writer.files, time.monotonic()
-                        record.measure(first, first_rows)
+                        record.files, renewed = [*files_before, *writer.files], time.monotonic()
+                        record.measure(*self._first)
                         record.write(self.storage, self.record_uri, listed.schema)
         finally:
             # Flush on any exit, so finished captions are not lost.
             with _spending(record, "writing"):
                 writer.flush()
-            record.files = writer.files
+            record.files = [*files_before, *writer.files]
             record.spend("captioning", time.monotonic() - start)
-            record.measure(first, first_rows)
+            if self._first is not None:
+                record.measure(*self._first)
             if guard.again:
-                record.counts["came_again"] = guard.again
-        guard.demand_all(record.rows)
-        duplicates = record.counts["duplicates"] - manifest.duplicates
-        if duplicates:
-            log_line(f"{duplicates:,} members of shards have the name of one before them (one row each)")
-        in_shards = Counter(record.passed_over) - manifest.passed_over
-        if in_shards:
-            log_line(f"passed over in shards {passed_over(in_shards)}")
+                record.counts["came_again"] = record.counts.get("came_again", 0) + guard.again
+            if isinstance(writer, RecaptionWriter):
+                self.before = writer.before
+                record.counts |= {"recaptioned": writer.replaced, "kept": writer.kept}
+        if isinstance(writer, RecaptionWriter):
+            guard.demand_all(record.rows - writer.in_containers, writer.lost(manifest.containers_to_do))
+            log_line(_recaptioned(writer))
+        else:
+            guard.demand_all(record.rows - before)
+
+    def _copy(self, listed: _Listed, listing: Listing) -> None:
+        """Give images that were not read the rows of those with the same contents."""
+        copies, record, start = listing.total.copies, self.record, time.monotonic()
+        writer, copied = self._table_writer(listed), 0
+        before = list(record.files)
+        table = CaptionTable(listed.table.uri, self.storage)
+        try:
+            with stop_at(self.until):
+                for rows in copied_rows(listing.copy_units, table, self.storage, self.run_id, listed.carry):
+                    record.add(rows)
+                    writer.add(rows)
+                    copied += len(rows)
+        finally:
+            writer.flush()
+            record.files = [*before, *writer.files]
+            record.counts["copied"] = copied
+            record.spend("copying", time.monotonic() - start)
+        if copied < copies:
+            raise RowsMissing(
+                f"{counted(copies - copied, 'image')} of the same contents as others lack rows, as these do. "
+                "The same command captions what is missing"
+            )
+        log_line(f"{counted(copied, 'image')} of the same contents as others: each has its row, with their captions")
+
+    def _table_writer(self, listed: _Listed) -> TableWriter:
+        """Writes files of the table that this run's captions are in, behind those that it has written."""
+        options = self.options.table
+        return TableWriter(
+            listed.table,
+            self.run_id,
+            Footer(*self.maker, {name: str(kind) for name, kind in listed.carry.items()}),
+            stored_columns(listed.carry),
+            flush_rows=options.flush_rows,
+            flush_seconds=options.flush_minutes * 60,
+            number=len(self.record.files),
+            before_write=listed.lease.check,
+        )
+
+    def _writer(self, listed: _Listed) -> TableWriter | RecaptionWriter:
+        options, writer = self.options.table, self._table_writer(listed)
+        if options.recaption_where is None:
+            return writer
+        return RecaptionWriter(
+            writer,
+            listed.table,
+            listed.chosen,
+            self.maker,
+            stored_columns(listed.carry),
+            flush_rows=options.flush_rows,
+            flush_seconds=options.flush_minutes * 60,
+            before_write=listed.lease.check,
+        )
+
+
+def _all_known(listed: _Listed) -> bool:
+    """Whether it is known how many images there are to caption."""
+    return listed.last and not listed.manifest.unknown
+
+
+def _done_within(listed: _Listed) -> Ids:
+    """Ids of the rows that stand of containers to be read again, sorted."""
+    done = listed.table.ids_within(listed.manifest.partial)
+    return done[listed.chosen.find(done) < 0]
+
+
+def _recaptioned(writer: RecaptionWriter) -> str:
+    parts = [f"{counted(writer.replaced, 'caption')} replaced"]
+    if writer.kept:
+        parts.append(f"{writer.kept:,} left as they were, since the new captioner failed on their images")
+    if absent := int((~writer.came).sum()):
+        parts.append(f"{absent:,} left as they were, since their images could not be read or are not among the inputs")
+    return "; ".join(parts)
 
 
 @contextmanager
@@ -354,6 +493,8 @@ def _summary(manifest: Manifest, inputs: Inputs) -> str:
     parts = [f"{counted(manifest.images, 'image')} to caption"]
     if manifest.unknown:
         parts = [f"{counted(manifest.images, 'image')} and {counted(manifest.unknown, 'tar shard')} to caption"]
+    if manifest.anew:
+        parts[0] += f", {manifest.anew:,} of them anew"
     done = manifest.done, manifest.finished_containers
     if any(done):
         parts.append(
@@ -366,6 +507,8 @@ def _summary(manifest: Manifest, inputs: Inputs) -> str:
         )
     if manifest.replaced:
         parts.append(f"{counted(manifest.replaced, 'row')} replaced, as the image has changed since")
+    if manifest.copies:
+        parts.append(f"{counted(manifest.copies, 'image')} of the same contents as others (not read; --dedupe)")
     if manifest.duplicates:
         parts.append(f"{counted(manifest.duplicates, 'address', 'addresses')} listed again (one row each)")
     if inputs.blank:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -18,16 +19,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from cryptography.fernet import Fernet
+from numpy.typing import NDArray
 
-from captionkit.inputs.ids import Ids, IdSet, image_id
-from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.ids import IdMap, Ids, IdSet, image_id
+from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
 from captionkit.storage import Storage, StorageOptions
+from captionkit.table.recaption import Chosen
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
+COUNTS = (
+    "listed", "containers", "duplicates", "done", "finished_containers", "replaced", "anew", "images", "single",
+    "unknown", "copies",
+)  # fmt: skip
+"""Those of a manifest's fields that are numbers."""
 UNITS_PER_FILE = 32
 
 
@@ -48,6 +56,10 @@ class Manifest:
     """What is to be done, and what was found out on the way there."""
 
     units: list[ReadUnit] = field(default_factory=list)
+    copy_units: list[ReadUnit] = field(default_factory=list)
+    """Images that are not read, for their contents are those of others; in units as well."""
+    copies: int = 0
+    """How many these are."""
     listed: int = 0
     """Images listed one by one."""
     containers: int = 0
@@ -59,6 +71,8 @@ class Manifest:
     finished_containers: int = 0
     replaced: int = 0
     """Rows of images that have changed since, taken out of the table to be captioned anew."""
+    anew: int = 0
+    """Images (not those in containers) to do whose captions stay until new ones take their places."""
     images: int = 0
     """Images to do, as far as known before shards are read."""
     single: int = 0
@@ -74,6 +88,12 @@ class Manifest:
     passed_over: Counter[str] = field(default_factory=Counter)
     """Files of folders that are no inputs, by suffix."""
 
+    def count(self, other: Manifest) -> None:
+        """Add another part's numbers to this one's."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.passed_over += other.passed_over
+
 
 def rows_per_unit(listed: int) -> int:
     """Images in a unit, growing with the archive: small ones keep few cores busy, large ones keep Ray's own
@@ -82,58 +102,134 @@ def rows_per_unit(listed: int) -> int:
 
 
 def make_manifest(
-    inputs: Inputs,
-    table: CaptionTable,
-    prefix: str,
-    progress: Callable[[int], None] = lambda _: None,
-    share: Share | None = None,
+    inputs: Inputs, table: CaptionTable, prefix: str, progress: Callable[[int], None] = lambda _: None
 ) -> Manifest:
-    """List the inputs, leave out what the table holds, write the rest.
+    """List the inputs, leave out what the table holds, write the rest; `ManifestMaker` in one go.
 
     Args:
         prefix: What the addresses of the manifest's files begin with.
         progress: Called with the number of inputs listed so far, every `CHUNK` of them.
-        share: The share of the addresses that is this run's; the others are passed over. Of a container, its own.
     """
-    manifest = Manifest()
-    done = table.ids()
-    seen = IdSet()
-    writer = _Writer(table.storage, prefix, inputs)
-    items = inputs.items()
-    while chunk := [(item, item.name) for item in islice(items, CHUNK)]:
+    maker, items = ManifestMaker(inputs, table, prefix), inputs.items()
+    while chunk := list(islice(items, CHUNK)):
+        maker.add(chunk)
+        progress(maker.listed)
+    return maker.take()
+
+
+class ManifestMaker:
+    """Makes a manifest of inputs as they are listed, in one part or several.
+
+    Args:
+        table: As it stands when listing begins.
+        prefix: What the addresses of the manifest's files begin with.
+        share: The share of the addresses that is this run's; the others are passed over. Of a container, its own.
+        chosen: Rows of the table to caption anew; these are not left out.
+        of_done: Whether captions that the table holds will do for images of the same contents (`--dedupe`).
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        table: CaptionTable,
+        prefix: str,
+        share: Share | None = None,
+        chosen: Chosen | None = None,
+        of_done: bool = True,
+    ) -> None:
+        self._inputs, self._share, self._chosen, self._of_done = inputs, share, chosen or Chosen(), of_done
+        self._table = copy(table)
+        self._table.files = list(table.files)  # of the table itself others may change it meanwhile
+        self._done, self._seen, self._contents = table.ids(), IdSet(), IdMap()
+        self._writer = _Writer(table.storage, prefix, inputs)
+        self._copies = _Writer(table.storage, f"{prefix}-copies", inputs)
+        self._manifest = Manifest()
+        self._passed_over = Counter[str]()
+        self.listed = 0
+        """Images and containers so far."""
+        self._images = 0
+
+    @property
+    def had_rows(self) -> bool:
+        """Whether the table held anything when listing began."""
+        return len(self._table) > 0
+
+    @property
+    def to_do(self) -> int:
+        """Images to do since the last `take`, a shard counted as one."""
+        return self._writer.rows + self._manifest.unknown
+
+    def add(self, items: list[InputItem]) -> None:
+        """Take inputs in, some thousands at a time."""
+        manifest, chosen = self._manifest, self._chosen
+        chunk = [(item, item.name) for item in items]
         names = np.array([image_id(name, "") for _, name in chunk], np.int64)
-        if share is not None:
-            own = np.flatnonzero(share.holds(names)).tolist()
+        if self._share is not None:
+            own = np.flatnonzero(self._share.holds(names)).tolist()
             chunk, names = [chunk[at] for at in own], names[own]
-        fresh = seen.add(names)
+        fresh = self._seen.add(names)
         manifest.duplicates += len(chunk) - int(fresh.sum())
-        single = np.array([item.kind == "image" for item, _ in chunk])
+        single = np.array([item.kind == "image" for item, _ in chunk], np.bool_)
         images = [chunk[at] for at in np.flatnonzero(fresh & single).tolist()]
+        self._images += len(images)
         manifest.listed += len(images)
         ids = np.array([image_id(name, item.version) for item, name in images], np.int64)
-        todo = ~done.contains(ids)
+        anew = chosen.find(ids) >= 0
+        manifest.anew += int(anew.sum())
+        todo = anew | ~self._done.contains(ids)
         manifest.done += len(images) - int(todo.sum())
-        manifest.single += int(todo.sum())
-        writer.size = rows_per_unit(manifest.listed)
+        same_as = ids
+        if self._inputs.options.dedupe:
+            eligible = np.ones(len(ids), np.bool_) if self._of_done else todo
+            same_as = _first_of_contents(self._contents, images, ids, eligible)
+        copied = todo & (same_as != ids)
+        manifest.copies += int(copied.sum())
+        manifest.single += int(todo.sum() - copied.sum())
+        self._writer.size = self._copies.size = rows_per_unit(self._images)
         for at in np.flatnonzero(todo).tolist():
             item, name = images[at]
-            writer.image(item, name, int(ids[at]))
-        if len(table):
-            manifest.pending.add(names[fresh & single][todo])
+            if copied[at]:
+                self._copies.image(item, name, int(ids[at]), int(same_as[at]))
+            else:
+                self._writer.image(item, name, int(ids[at]))
+        if self.had_rows:
+            manifest.pending.add(names[fresh & single][todo & ~anew])
         for at in np.flatnonzero(fresh & ~single).tolist():
             item, name = chunk[at]
             manifest.containers += 1
-            if table.finished(name, item.version):
+            if name not in chosen.containers and self._table.finished(name, item.version):
                 manifest.finished_containers += 1
                 continue
             manifest.containers_to_do[name] = item.version
             manifest.unknown += item.kind == "tar"
-            writer.container(item, name)
-        progress(manifest.listed + manifest.containers)
-    writer.close()
-    manifest.units, manifest.images = writer.units, writer.rows
-    manifest.passed_over = inputs.ignored
-    return manifest
+            self._writer.container(item, name)
+        self.listed += len(images) + int((fresh & ~single).sum())
+
+    @property
+    def written(self) -> list[ReadUnit]:
+        """Units that lie in storage and were not taken yet."""
+        return [*self._writer.units, *self._copies.units]
+
+    def take(self) -> Manifest:
+        """What was added since the last time."""
+        found, self._manifest = self._manifest, Manifest()
+        found.units, found.images = self._writer.take()
+        found.copy_units, _ = self._copies.take()
+        before, self._passed_over = self._passed_over, self._inputs.ignored.copy()
+        found.passed_over = self._passed_over - before
+        return found
+
+
+def _first_of_contents(
+    contents: IdMap, images: list[tuple[InputItem, str]], ids: Ids, eligible: NDArray[np.bool_]
+) -> Ids:
+    """For each image, the id of the first one with its contents, as far as these are known; else its own: (n,)."""
+    keys = [content_key(item) if fine else None for (item, _), fine in zip(images, eligible.tolist(), strict=True)]
+    known = np.flatnonzero([key is not None for key in keys])
+    first: Ids = ids.copy()
+    hashes = np.array([image_id(key, "") for key in keys if key is not None], np.int64)
+    first[known] = contents.setdefault(hashes, ids[known])
+    return first
 
 
 def replace_changed(manifest: Manifest, table: CaptionTable) -> None:
@@ -194,9 +290,10 @@ class _Writer:
         self._files = 0
         self._key = Fernet.generate_key()
 
-    def image(self, item: InputItem, name: str, number: int) -> None:
+    def image(self, item: InputItem, name: str, number: int, same_as: int | None = None) -> None:
         address = None if name == item.uri else item.uri
-        self._images.append((name, item.version, number, address, item.size, "image", *_NO_GROUP, item.carried))
+        row = (name, item.version, number, address, item.size, "image", *_NO_GROUP, same_as, item.carried)
+        self._images.append(row)
         self.rows += 1
         if len(self._images) >= self.size:
             self._unit(self._images)
@@ -205,12 +302,12 @@ class _Writer:
     def container(self, item: InputItem, name: str) -> None:
         row = (name, item.version, None, None if name == item.uri else item.uri, None, item.kind)
         if item.kind == "tar" or item.broken:
-            self._unit([(*row, *_NO_GROUP, {})])
+            self._unit([(*row, *_NO_GROUP, None, {})])
             return
         first, total = 0, sum(item.row_groups)
         for group, rows in enumerate(item.row_groups):
             if rows:
-                self._unit([(*row, group, first, rows, total, {})])
+                self._unit([(*row, group, first, rows, total, None, {})])
             first += rows
         self.rows += first
 
@@ -237,11 +334,15 @@ class _Writer:
         self._files += 1
         self._batches = []
 
-    def close(self) -> None:
+    def take(self) -> tuple[list[ReadUnit], int]:
+        """The units since the last time, all written, and the number of their images."""
         if self._images:
             self._unit(self._images)
             self._images = []
         self._write()
+        found = self.units, self.rows
+        self.units, self.rows = [], 0
+        return found
 
 
 @lru_cache(maxsize=2)  # the units of one file often come to one worker

@@ -24,6 +24,10 @@ class OutputOptions:
     """The folder of the caption table. A rerun on the same folder captions what is missing or changed."""
     mixed: bool = False
     """Allow a table whose rows come from several models or search options (each row names its model)."""
+    recaption_where: str | None = None
+    """Also caption anew, by this --model and search, those rows that meet a condition and that others made: `"score <
+    -1.2"`, as in SQL's WHERE, or `all`. Each old caption stays until its new one takes its place, and for good where
+    the new captioner fails on the image."""
     retry_failed: bool = False
     """Also caption anew the images whose rows have failed."""
     max_failed: float = 0.05

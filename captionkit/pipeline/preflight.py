@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +14,9 @@ from captionkit.pipeline.finished import check_notice, next_time
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.pipeline.ray_address import check_ray
 from captionkit.schema import schema_with
-from captionkit.table.table import CaptionTable
+from captionkit.table.recaption import ALL
+from captionkit.table.table import CaptionTable, Maker
+from captionkit.table.where import parse_where
 
 
 def check_options(options: CaptionOptions) -> None:
@@ -56,6 +57,10 @@ def check_options(options: CaptionOptions) -> None:
         Share.parse(options.table.share)
         if options.table.retry_failed:
             raise UsageError("--retry-failed with --share: take failed rows again with one run over the whole table")
+        if options.table.recaption_where is not None:
+            raise UsageError("--recaption-where with --share: caption anew with one run over the whole table")
+    if options.inputs.dedupe and options.table.recaption_where is not None:
+        raise UsageError("--dedupe with --recaption-where: caption anew without --dedupe")
     if options.table.until is not None:
         next_time(options.table.until, datetime.now().astimezone())
     if options.table.when_finished is not None:
@@ -63,25 +68,38 @@ def check_options(options: CaptionOptions) -> None:
     check_ray(options.cluster.address)
 
 
-def check_same_maker(table: CaptionTable, model: str, search: dict[str, Any], *, mixed: bool) -> None:
+def check_same_maker(table: CaptionTable, maker: Maker, *, mixed: bool) -> None:
     """Refuse to mix captions of several makers in one table, unless asked to."""
     if mixed:
         return
-    for file in table.files:
-        if file.footer.model != model:
+    for before in (each for file in table.files for each in file.footer.makers()):
+        if before.model != maker.model:
             raise UsageError(
-                f"the table at {table.uri} was captioned by {file.footer.model}, and --model is {model}. Give another "
-                "--output, or --mixed to have both in one table (its rows stay, each names its model)."
+                f"the table at {table.uri} was captioned by {before.model}, and --model is {maker.model}. Give another "
+                "--output, or --mixed to have both in one table (its rows stay, each names its model), or "
+                "--recaption-where to replace captions by new ones."
             )
-        before = asdict(SearchOptions()) | file.footer.search  # an older captionkit had fewer options
-        if before != search:
-            changed = sorted(name for name in search if before.get(name) != search[name])
-            was = ", ".join(f"{name}={before.get(name)}" for name in changed)
-            asked = ", ".join(f"{name}={search[name]}" for name in changed)
+        search = asdict(SearchOptions()) | before.search  # an older captionkit had fewer options
+        if search != maker.search:
+            changed = sorted(name for name in maker.search if search.get(name) != maker.search[name])
+            was = ", ".join(f"{name}={search.get(name)}" for name in changed)
+            asked = ", ".join(f"{name}={maker.search[name]}" for name in changed)
             raise UsageError(
                 f"the table at {table.uri} was captioned with {was}, and this run asks for {asked}. Give another "
-                "--output, or --mixed to have both in one table."
+                "--output, or --mixed to have both in one table, or --recaption-where to replace captions by new ones."
             )
+
+
+def check_recaption(table: CaptionTable, where: str, maker: Maker) -> None:
+    """Refuse a `--recaption-where` that is no condition, or of no table.
+
+    Raises:
+        UsageError: as said.
+    """
+    if not table.files:
+        raise UsageError(f"--recaption-where: {table.uri} holds no caption table, whose captions could be made anew")
+    if where != ALL:
+        parse_where(where, table.schema, "--recaption-where")
 
 
 def check_carry(table: CaptionTable, carry: dict[str, pa.DataType]) -> None:

@@ -34,6 +34,14 @@ class BudgetOptions:
     """Images a second that one GPU captions, where plan runs on a machine without that GPU."""
     hours: float = 8.0
     """When it should be done. Settings are those of the cheapest machines that make it."""
+    machines_region: str | None = None
+    """Region of the machines, to be held against the buckets'. Default: AWS_REGION, else AWS_DEFAULT_REGION."""
+    egress_rate: float = 0.02
+    """Dollars for a gigabyte that leaves a bucket's region for the machines'."""
+    get_rate: float = 0.40
+    """Dollars for a million requests that read or ask about an object."""
+    list_rate: float = 5.0
+    """Dollars for a million requests that list a thousand objects each."""
     json: bool = False
     """JSON, for programs."""
 

@@ -15,6 +15,7 @@ from captionkit.plan.estimate import Estimate, estimate
 from captionkit.plan.options import PlanOptions, node_types
 from captionkit.plan.sample import Archive, Sample, list_archive, measure
 from captionkit.plan.settings import Settings, choose, preferred
+from captionkit.plan.traffic import Traffic, traffic
 from captionkit.storage import Storage
 
 
@@ -28,10 +29,19 @@ class Plan:
     settings: Settings | None
     """None where there is no estimate to choose from."""
     advice: list[str]
+    dedupe: bool = False
+    """Whether images of the same contents as others were left out."""
+    traffic: Traffic | None = None
+    """None where no input lies in a bucket."""
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "archive": {**vars(self.archive), "kinds": dict(self.archive.kinds)},
+            "archive": {
+                **vars(self.archive),
+                "kinds": dict(self.archive.kinds),
+                "buckets": dict(self.archive.buckets),
+            },
+            "traffic": None if self.traffic is None else asdict(self.traffic),
             "sample": {**vars(self.sample), "failed": dict(self.sample.failed)},
             "decode_per_core_second": round(self.sample.decode_rate, 2),
             "captions_per_second": round(self.sample.caption_rate, 2),
@@ -46,6 +56,9 @@ class Plan:
         lines = [f"{archive.images:,} images ({kinds})"]
         if archive.shards:
             lines[0] += f", those in {archive.shards:,} shards estimated from their size"
+        if archive.copies:
+            lines[0] += f"; {archive.copies:,} of the same contents as others"
+            lines[0] += "" if self.dedupe else ", which --dedupe would not caption again"
         if sample.images:
             sides = sorted(int(pixels**0.5) for pixels in sample.pixels)
             lines.append(
@@ -68,7 +81,11 @@ class Plan:
                 f"{row.machines:<{width}}{row.images_per_second:>10,.0f}{row.hours:>9,.2f}"
                 f"{row.dollars:>10,.2f}{spot:>10}  {row.bound}"
             )
-        for part in (self.advice, [] if self.settings is None else self.settings.lines()):
+        for part in (
+            self.traffic.lines() if self.traffic else [],
+            self.advice,
+            [] if self.settings is None else self.settings.lines(),
+        ):
             lines += ["", *part] if part else []
         return "\n".join(lines)
 
@@ -87,7 +104,9 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
     sample = measure(options, storage, captioner, archive, chosen)
     estimates = estimate(options.budget, archive, sample, types)
     settings = choose(options, sample, estimates, types) if estimates else None
-    return Plan(archive, sample, estimates, settings, advise(options, sample, estimates))
+    advice = advise(options, sample, estimates)
+    found = traffic(options.budget, archive, sample, storage)
+    return Plan(archive, sample, estimates, settings, advice, options.inputs.dedupe, found)
 
 
 def advise(options: PlanOptions, sample: Sample, estimates: list[Estimate]) -> list[str]:

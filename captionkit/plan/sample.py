@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from captionkit.errors import UsageError
 from captionkit.images import ImageError, Sandbox
 from captionkit.inputs.containers import ContainerOptions, encoded_images
-from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.ids import IdSet, image_id
+from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.model.captioner import Captioner
 from captionkit.plan.options import PlanOptions
 from captionkit.storage import AddressError, Storage, StorageError, split_member
+
+CHUNK = 8192
+"""Inputs looked at together."""
 
 
 @dataclass
@@ -34,8 +38,12 @@ class Archive:
     """Of those images whose size the listing gives."""
     sized: int = 0
     """Number of those."""
+    copies: int = 0
+    """Images whose contents are those of others, as far as the listing tells; not among `images` with `--dedupe`."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Images and containers by suffix."""
+    buckets: Counter[str] = field(default_factory=Counter)
+    """Objects to read by the S3 bucket that they lie in."""
 
 
 @dataclass
@@ -76,25 +84,41 @@ def list_archive(
 ) -> tuple[Archive, list[InputItem]]:
     """Count everything; keep an even sample of it (Vitter's algorithm R)."""
     archive, chosen, random = Archive(), list[InputItem](), Random(0)
-    inputs = Inputs(options.inputs, storage)
-    for number, item in enumerate(inputs.items()):
-        archive.kinds[_suffix(item.uri)] += 1
-        if item.kind == "tar":
-            archive.shards += 1
-            archive.shard_bytes += item.size or 0
-        else:
-            archive.images += sum(item.row_groups) if item.kind == "parquet" else 1
-        if item.kind == "image" and item.size is not None:
-            archive.listed_bytes += item.size
-            archive.sized += 1
-        if len(chosen) < options.budget.sample:
-            chosen.append(item)
-        elif (place := int(random.random() * (number + 1))) < len(chosen):
-            chosen[place] = item
-        if number % 8192 == 0:
-            progress(number)
+    items, contents, number = Inputs(options.inputs, storage).items(), IdSet(), 0
+    while chunk := list(islice(items, CHUNK)):
+        progress(number)
+        copies = _copies(chunk, contents)
+        archive.copies += int(copies.sum())
+        if options.inputs.dedupe:
+            chunk = [item for item, copy in zip(chunk, copies.tolist(), strict=True) if not copy]
+        for item in chunk:
+            archive.kinds[_suffix(item.uri)] += 1
+            if item.uri.startswith(("s3://", "s3a://")):
+                archive.buckets[item.uri.split("/", 3)[2]] += 1
+            if item.kind == "tar":
+                archive.shards += 1
+                archive.shard_bytes += item.size or 0
+            else:
+                archive.images += sum(item.row_groups) if item.kind == "parquet" else 1
+            if item.kind == "image" and item.size is not None:
+                archive.listed_bytes += item.size
+                archive.sized += 1
+            if len(chosen) < options.budget.sample:
+                chosen.append(item)
+            elif (place := int(random.random() * (number + 1))) < len(chosen):
+                chosen[place] = item
+            number += 1
     random.shuffle(chosen)
     return archive, chosen
+
+
+def _copies(items: list[InputItem], contents: IdSet) -> NDArray[np.bool_]:
+    """Of each item, whether it has the contents of one before, as far as the listing tells: (n,)."""
+    keys = [content_key(item) for item in items]
+    copies = np.zeros(len(items), np.bool_)
+    known = [number for number, key in enumerate(keys) if key is not None]
+    copies[known] = ~contents.add(np.array([image_id(key, "") for key in keys if key is not None], np.int64))
+    return copies
 
 
 def measure(

@@ -47,6 +47,9 @@ class Backend(Protocol):
     def glob(self, pattern: Pattern) -> Iterator[Entry]:
         """Candidates for the pattern, at least all that match. Streams."""
 
+    def region(self, address: str) -> str | None:
+        """Where a bucket is; None where storage does not say."""
+
 
 @contextmanager
 def spooled(publish: Callable[[BinaryIO, int], None]) -> Iterator[BinaryIO]:

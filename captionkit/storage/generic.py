@@ -175,6 +175,9 @@ class GenericBackend:
         if self.is_folder(start):
             yield from self._walk(start)
 
+    def region(self, address: str) -> str | None:
+        return None
+
     def _walk(self, start: str) -> Iterator[Entry]:
         """Everything below a folder (with its slash), folder by folder, spelled as the folder is."""
         fs, root = self._place(start)

@@ -197,6 +197,9 @@ class HTTPBackend:
     def glob(self, pattern: Pattern) -> Iterator[Entry]:
         return self.list(pattern.literal)
 
+    def region(self, address: str) -> str | None:
+        return None
+
 
 def _entry(address: str, headers: Mapping[str, str]) -> Entry:
     # "bytes 0-0/1234" where one byte of 1234 came, else the length of all that would

@@ -113,6 +113,9 @@ class LocalBackend:
         if os.path.isdir(start):
             yield from _walk(start, pattern.may_hold, hidden=True)
 
+    def region(self, address: str) -> str | None:
+        return None
+
 
 def _now(folder: str) -> float:
     """What time it is by the clock that stamps files in a folder: a file server's perhaps."""

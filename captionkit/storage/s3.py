@@ -237,6 +237,14 @@ class S3Backend:
             raise UsageError(f"the bucket's name must not hold wildcards: {redact(pattern.literal)}*")
         yield from self._scan(pattern.literal, bucket, key)
 
+    def region(self, address: str) -> str | None:
+        try:
+            answer = self.call(address, "head_bucket")
+        except StorageError:
+            return None  # nothing depends on it
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        return answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or None
+
     def _scan(self, address: str, bucket: str, prefix: str) -> Iterator[Entry]:
         """All objects whose key begins with `prefix`, page by page of a thousand; the listing is never held."""
         more: dict[str, str] = {}

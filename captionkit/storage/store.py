@@ -139,6 +139,11 @@ class Storage:
         address, backend = self._object(uri)
         return backend.is_folder(address)
 
+    def region(self, uri: str) -> str | None:
+        """The region that an address's bucket lies in; None where there is no bucket, or storage does not say."""
+        address, backend = self._object(uri)
+        return backend.region(address)
+
     def expand(self, address: str) -> Iterator[str]:
         """What the braces in an address stand for (see `expand_braces`); itself where something has that very name."""
         if next(expand_braces(address)) == address or self.exists(address) or self.is_folder(address):

@@ -73,7 +73,8 @@ def check(
         report.note("writing", f"{writer.run_id} on host {writer.host} since {writer.started_at}")
     runs = read_run_records(table.uri, storage)
     rows = TableIndex(table, report, every_column, progress)
-    _check_models(table, report, rows.models, mixed=any(run["options"].get("mixed") for run in runs))
+    several = any(run["options"].get("mixed") or run["options"].get("recaption_where") for run in runs)
+    _check_models(table, report, rows.models, mixed=several)
     rows.index()
     if coverage:
         if inputs:
@@ -89,8 +90,9 @@ def _naming(inputs: Sequence[str], runs: list[dict[str, Any]], storage: Storage)
 
 
 def _check_models(table: CaptionTable, report: CheckReport, found: Counter[str], *, mixed: bool) -> None:
-    report.models = sorted(set(found) | {file.footer.model for file in table.files})
-    makers = {json.dumps([file.footer.model, file.footer.search], sort_keys=True) for file in table.files}
+    every = [maker for file in table.files for maker in file.footer.makers()]
+    report.models = sorted(set(found) | {maker.model for maker in every})
+    makers = {json.dumps(maker, sort_keys=True) for maker in every}
     kinds = report.models if len(report.models) > 1 else sorted(makers)
     if len(kinds) > 1 and not mixed:
         report.problem("models", *kinds, count=len(kinds))

@@ -125,7 +125,7 @@ class _MergedFooter(Footer):
     replaces: tuple[str, ...] = ()
 
     def to_metadata(self) -> dict[bytes, bytes]:
-        plain = Footer(self.model, self.search, self.carry, self.containers)
+        plain = Footer(self.model, self.search, self.carry, self.containers, self.runs)
         return plain.to_metadata() | {REPLACES: json.dumps(self.replaces).encode()}
 
 
@@ -139,12 +139,17 @@ def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFi
             whole.rows += part.rows
             whole.total = max((total for total in (whole.total, part.total) if total is not None), default=None)
     first = group[0].footer
-    names = tuple(file_name(file.uri) for file in group)
-    table.storage.write(uri, to_parquet(rows, _MergedFooter(first.model, first.search, first.carry, containers, names)))
+    runs = {run: maker for file in group for run, maker in file.footer.runs.items()}
+    footer = _MergedFooter(first.model, first.search, first.carry, containers, runs, _names(group))
+    table.storage.write(uri, to_parquet(rows, footer))
     written = np.sort(ids_in(table, uri))
     if not np.array_equal(written, np.sort(rows.column("image_id").to_numpy())):
         raise StorageError("write_error", f"{uri}: what was written reads back as something else; nothing was deleted")
     return table.read_footer(uri)
+
+
+def _names(group: Sequence[TableFile]) -> tuple[str, ...]:
+    return tuple(file_name(file.uri) for file in group)
 
 
 class _Row(NamedTuple):

@@ -10,7 +10,8 @@ Only the driver writes, one whole file at a time (`Storage.write` leaves a whole
 never appended to. So whatever dies, a row is in the table once or not at all, and a reader never meets half a file.
 
 Each file's footer says what wrote it, under the key `FOOTER`: model, search options, carried columns, and which
-containers (tar shards, Parquet files of images) it holds how many rows of. A rerun learns from the footers alone what
+containers (tar shards, Parquet files of images) it holds how many rows of; where rows were captioned anew, also which
+runs of which other model and options have rows there. A rerun learns from the footers alone what
 is finished; no other record has a say.
 """
 
@@ -18,10 +19,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,14 @@ class Container:
     """Rows of it in all, in whichever files; known once it was read to its end."""
 
 
+class Maker(NamedTuple):
+    """What makes captions: a captioner, and how it searches."""
+
+    model: str
+    """Fingerprint of the bundle."""
+    search: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Footer:
     """What a table file says about itself."""
@@ -55,9 +64,30 @@ class Footer:
     carry: dict[str, str]
     """Carried columns and their Arrow types."""
     containers: dict[str, Container] = field(default_factory=dict)
+    runs: dict[str, Maker] = field(default_factory=dict)
+    """Runs of another maker than the above that have rows in the file: they captioned these anew."""
+
+    @property
+    def maker(self) -> Maker:
+        """What made the rows of all runs but those in `runs`."""
+        return Maker(self.model, self.search)
+
+    def makers(self) -> list[Maker]:
+        """All that made rows of the file."""
+        return [self.maker, *self.runs.values()]
+
+    def with_runs(self, there: Collection[str], more: Mapping[str, Maker]) -> Footer:
+        """The same of a file that has rows of the runs `there` and of no other; `more` tells who made those of some."""
+        makers = {run: more.get(run, self.runs.get(run, self.maker)) for run in sorted(there)}
+        main = self.maker if self.maker in makers.values() else next(iter(makers.values()), self.maker)
+        runs = {run: maker for run, maker in makers.items() if maker != main}
+        return Footer(main.model, main.search, self.carry, self.containers, runs)
 
     def to_metadata(self) -> dict[bytes, bytes]:
-        return {FOOTER: json.dumps(asdict(self)).encode()}
+        said = asdict(self)
+        if not self.runs:
+            del said["runs"]  # which an older captionkit would not understand
+        return {FOOTER: json.dumps(said).encode()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None, uri: str) -> Footer:
@@ -68,6 +98,7 @@ class Footer:
             )
         raw = json.loads(metadata[FOOTER])
         raw["containers"] = {key: Container(**value) for key, value in raw["containers"].items()}
+        raw["runs"] = {run: Maker(*maker) for run, maker in raw.get("runs", {}).items()}
         return cls(**raw)
 
 
@@ -182,6 +213,35 @@ class CaptionTable:
 
         return self._drop(file, chosen)
 
+    def replace(self, uri: str, rows: pa.Table, maker: Maker) -> pa.Table:
+        """Put rows in the places of those with their ids, in one atomic write of the file: readers meet the one or the
+        other.
+
+        Args:
+            rows: Made by `maker` in one run, with the columns of the table and `container_rows`; all ids are in the
+                file.
+
+        Returns:
+            The rows that were there before, in the order of the file.
+        """
+        file = next(file for file in self.files if file.uri == uri)
+        with self.storage.open(uri) as stream:
+            old = pq.read_table(stream)
+        new, run = rows.select(old.column_names).cast(old.schema), rows["run_id"][0].as_py()
+        order = np.arange(len(old))
+        ids = old["image_id"].to_numpy()
+        by_id = np.argsort(ids, kind="stable")
+        places = by_id[np.searchsorted(ids, new["image_id"].to_numpy(), sorter=by_id)]
+        order[places] = len(old) + np.arange(len(new))
+        made = pa.concat_tables([old, new]).take(pa.array(order))
+        known = rows.filter(rows["container_rows"].is_valid()).select(["uri", "container_rows"]).to_pylist()
+        for row in known:
+            file.footer.containers[container_of(row["uri"])].total = row["container_rows"]
+        footer = file.footer.with_runs(set(made["run_id"].unique().to_pylist()), {run: maker})
+        self.storage.write(uri, to_parquet(made, footer))
+        self.files[self.files.index(file)] = TableFile(uri, len(made), footer)
+        return old.take(pa.array(np.sort(places)))
+
     def _drop(self, file: TableFile, choose: Callable[[pa.Table], NDArray[np.bool_]]) -> int:
         with self.storage.open(file.uri) as stream:
             rows = pq.read_table(stream)
@@ -199,8 +259,11 @@ class CaptionTable:
             container.rows -= lost[key]
             if key in whole:  # the row of a shard that broke: how many images it has was a guess
                 container.total = None
-        self.storage.write(file.uri, to_parquet(kept, file.footer))
-        self.files[self.files.index(file)] = TableFile(file.uri, len(kept), file.footer)
+        footer = file.footer
+        if footer.runs:
+            footer = footer.with_runs(set(kept["run_id"].unique().to_pylist()), {})
+        self.storage.write(file.uri, to_parquet(kept, footer))
+        self.files[self.files.index(file)] = TableFile(file.uri, len(kept), footer)
         return int(gone.sum())
 
 

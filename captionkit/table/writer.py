@@ -22,6 +22,7 @@ class TableWriter:
         footer: What every file of this run says of itself.
         columns: The stored columns; others of the added rows are dropped.
         name: What the files' names begin with.
+        number: Of the first file, in its name.
         before_write: Called before each file; raises where this run may not write any more.
     """
 
@@ -35,11 +36,12 @@ class TableWriter:
         flush_rows: int,
         flush_seconds: float,
         name: str = "captions",
+        number: int = 0,
         before_write: Callable[[], None] = lambda: None,
     ) -> None:
         self._table, self._run_id, self._footer, self._columns = table, run_id, footer, columns
         self._flush_rows, self._flush_seconds, self._name = flush_rows, flush_seconds, name
-        self._before_write = before_write
+        self._before_write, self._number = before_write, number
         self._fresh: list[pa.Table] = []
         self._buffer: list[pa.Table] = []
         self._buffered = 0
@@ -81,7 +83,7 @@ class TableWriter:
         """Write what is there, if anything, as one file."""
         if not self._buffered:
             return
-        uri = f"{self._table.uri}/{self._name}-{self._run_id}-{len(self.files):05d}.parquet"
+        uri = f"{self._table.uri}/{self._name}-{self._run_id}-{self._number + len(self.files):05d}.parquet"
         self._gather()
         rows = pa.concat_tables(self._buffer)
         footer = Footer(self._footer.model, self._footer.search, self._footer.carry, self._containers)

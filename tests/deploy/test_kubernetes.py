@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tyro
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
+from captionkit.cli.exit_codes import BROKEN, OK, TIME_IS_UP, TOO_MANY_FAILED
 from captionkit.pipeline.options import CaptionOptions
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -20,7 +22,8 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate")
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
 SCHEMA = json.loads(Path(__file__).with_name("kuberay.schema.json").read_text())
-FILES = ["raycluster.yaml", "rayjob.yaml"]
+JOBS = ["rayjob.yaml", "raycronjob.yaml"]
+FILES = ["raycluster.yaml", *JOBS]
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -32,8 +35,13 @@ def resource(name: str) -> dict[str, Any]:
     return found
 
 
-def cluster_spec(name: str) -> dict[str, Any]:
+def job_spec(name: str) -> dict[str, Any]:
     spec: dict[str, Any] = resource(name)["spec"]
+    return spec.get("jobTemplate", spec)
+
+
+def cluster_spec(name: str) -> dict[str, Any]:
+    spec = job_spec(name)
     return spec.get("rayClusterSpec", spec)
 
 
@@ -108,17 +116,39 @@ def test_the_object_store_fits_dev_shm_and_that_the_memory(name: str) -> None:
         assert store < gibibytes(shm["sizeLimit"]) < limit / 2
 
 
-def test_the_job_s_cluster_is_the_standing_one_s() -> None:
-    assert cluster_spec("rayjob.yaml") == cluster_spec("raycluster.yaml")
+@pytest.mark.parametrize("name", JOBS)
+def test_the_job_s_cluster_is_the_standing_one_s(name: str) -> None:
+    assert cluster_spec(name) == cluster_spec("raycluster.yaml")
+    assert cluster_spec(name)["authOptions"] == {"mode": "token"}
 
 
-def test_the_job_s_command_is_one_that_captionkit_takes() -> None:
-    spec = resource("rayjob.yaml")["spec"]
-    program, command, *words = spec["entrypoint"].split()
+@pytest.mark.parametrize("name", JOBS)
+def test_the_job_s_command_is_one_that_captionkit_takes(name: str) -> None:
+    spec = job_spec(name)
+    program, command, *words = spec["entrypoint"].partition(" || ")[0].split()
     assert (program, command) == ("captionkit", "caption")
     options = tyro.cli(CaptionOptions, args=words)
     assert options.cluster.gpus_per_actor == 0.5
     assert "RAY_JOB_STOP_WAIT_TIME_S" in yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
+
+
+def test_the_night_s_end_is_no_failure_that_would_be_tried_again() -> None:
+    entrypoint = job_spec("raycronjob.yaml")["entrypoint"]
+    assert "--until" in entrypoint
+    for code in (OK, BROKEN, TOO_MANY_FAILED, TIME_IS_UP):
+        ended = subprocess.run(["bash", "-c", f"(exit {code}) || {entrypoint.partition(' || ')[2]}"], check=False)
+        assert ended.returncode == (0 if code in (OK, TIME_IS_UP) else 1)
+
+
+def test_rules_of_deletion_that_stand_as_a_comment_hold_too() -> None:
+    text = (DEPLOY / "rayjob.yaml").read_text()
+    rules = text[text.index("  # deletionStrategy:") : text.index("  activeDeadlineSeconds")]
+    document = yaml.safe_load(text.replace(rules, rules.replace("  # ", "  ")))
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(document)
+    del document["spec"]["shutdownAfterJobFinishes"], document["spec"]["ttlSecondsAfterFinished"]
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    document["spec"]["deletionStrategy"]["deletionRules"][0]["condition"]["jobDeploymentStatus"] = "Failed"
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(document)
 
 
 def test_the_image_copies_what_is_there() -> None:

@@ -57,9 +57,21 @@ def test_its_commands_are_shell_and_its_mounts_are_there(name: str) -> None:
     assert f"~/deploy/{Path('requirements.txt')}" in " ".join(config["setup_commands"])
 
 
-@pytest.mark.parametrize("name", [*FILES, "deploy/raycluster.yaml", "deploy/rayjob.yaml", "deploy/Dockerfile"])
+@pytest.mark.parametrize(
+    "name", [*FILES, "deploy/raycluster.yaml", "deploy/rayjob.yaml", "deploy/raycronjob.yaml", "deploy/Dockerfile"]
+)
 def test_it_holds_no_secret(name: str) -> None:
     assert not re.search(r"AKIA[0-9A-Z]{16}|aws_secret|BEGIN [A-Z ]*PRIVATE KEY", (ROOT / name).read_text(), re.I)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_token_is_one_line_away(name: str) -> None:
+    text = (ROOT / name).read_text()
+    line = "  # ~/.ray/auth_token: ~/.ray/auth_token\n"
+    assert line in text
+    mounts = yaml.safe_load(text.replace(line, line.replace("# ", "")))["file_mounts"]
+    assert mounts["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert text.count("test ! -s ~/.ray/auth_token || export RAY_AUTH_MODE=token;") == 2
 
 
 def test_five_lines_are_yours() -> None:
@@ -132,10 +144,11 @@ def test_requirements_are_pyproject_s() -> None:
 
 
 def test_one_version_of_ray_everywhere() -> None:
-    names = [*FILES, "deploy/Dockerfile", "deploy/raycluster.yaml", "deploy/rayjob.yaml", "deploy/requirements.txt"]
+    kubernetes = ["deploy/raycluster.yaml", "deploy/rayjob.yaml", "deploy/raycronjob.yaml"]
+    names = [*FILES, *kubernetes, "deploy/Dockerfile", "deploy/requirements.txt"]
     text = "\n".join((ROOT / name).read_text() for name in names)
     found = re.findall(r'(?:ray\[[\w,]+\]==|ARG RAY=|rayVersion: ")(\d[\d.]*)', text)
-    assert len(found) == 6
+    assert len(found) == 7
     assert len(set(found)) == 1
 
 

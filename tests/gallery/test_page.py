@@ -373,6 +373,16 @@ def test_alternatives_and_scores_stand_with_their_caption() -> None:
     assert page.attributes("li", "data-score") == ["-0.5"]
 
 
+def test_captions_that_were_replaced_come_first_with_what_they_were() -> None:
+    rows = [captioned(index) for index in range(20)]
+    rows[7]["before"] = {"caption": "<b>what it was</b>", "score": -2.5}
+    html = render(rows, limit=3)
+    assert_harmless(html)
+    assert html.count('class="before"') == 1
+    assert "&lt;b&gt;what it was&lt;/b&gt;" in html
+    assert "1 are shown" in html
+
+
 @pytest.mark.parametrize("options", [{"limit": -1}, {"thumb": 15}])
 def test_impossible_sizes_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least"):

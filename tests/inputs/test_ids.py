@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captionkit.inputs.ids import IdSet, image_id
+from captionkit.inputs.ids import IdMap, IdSet, image_id
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -43,3 +43,14 @@ def test_id_set_keeps_few_arrays() -> None:
         ours.add(np.arange(start, start + 1000))
     assert len(ours) == 100_000
     assert len(ours._runs) <= 8  # else every look-up would search a hundred arrays
+
+
+def test_a_map_keeps_the_first_value_of_each_id() -> None:
+    random = np.random.default_rng(3)
+    kept: dict[int, int] = {}
+    found = IdMap()
+    for _ in range(40):
+        ids, values = random.integers(-300, 300, 50), random.integers(0, 10**9, 50)
+        wanted = [kept.setdefault(key, value) for key, value in zip(ids.tolist(), values.tolist(), strict=True)]
+        assert found.setdefault(ids, values).tolist() == wanted
+    assert found.setdefault(np.empty(0, np.int64), np.empty(0, np.int64)).tolist() == []

@@ -20,7 +20,7 @@ from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.options import CaptionOptions
 from captionkit.plan.estimate import estimate
 from captionkit.plan.options import BudgetOptions, NodeType, PlanOptions, node_types
-from captionkit.plan.sample import Archive, Sample
+from captionkit.plan.sample import Archive, Sample, list_archive
 from captionkit.plan.settings import Settings, choose
 from captionkit.storage import Storage
 from tests.support.archive import Folder, tar_bytes
@@ -173,3 +173,13 @@ def test_prices_that_are_none(tmp_path: Path) -> None:
     bad = tmp_path / "prices.yaml"
     bad.write_text("mine: {cpus: many}\n")
     assert main(["plan", "--input", str(tmp_path), "--prices", str(bad)]) == USAGE
+
+
+def test_copies_are_counted_and_left_out_where_they_would_be(bucket: str) -> None:
+    storage = Storage()
+    for name, data in {"a": b"one", "b": b"two", "c": b"one"}.items():
+        storage.write(f"s3://{bucket}/{name}.jpg", data)
+    for dedupe, images in ((False, 3), (True, 2)):
+        options = PlanOptions(InputOptions((f"s3://{bucket}/",), dedupe=dedupe))
+        archive, chosen = list_archive(options, storage, lambda _: None)
+        assert (archive.images, archive.copies, len(chosen)) == (images, 1, images)

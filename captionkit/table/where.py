@@ -1,4 +1,4 @@
-"""`--where`: which rows of a table, in the words of SQL's WHERE.
+"""`--where` and `--recaption-where`: which rows of a table, in the words of SQL's WHERE.
 
 Read by a parser of its own into an Arrow expression. Nothing is handed to a database, so that no condition, whoever
 wrote it, can read a file or call a function that is not listed here.
@@ -50,20 +50,23 @@ class Condition(NamedTuple):
         return rows.filter(self.expression)
 
 
-def parse_where(text: str, schema: pa.Schema) -> Condition:
+def parse_where(text: str, schema: pa.Schema, option: str = "--where") -> Condition:
     """Read a condition on rows of this schema.
+
+    Args:
+        option: Where the user wrote it, for what is said of mistakes.
 
     Raises:
         UsageError: it is none, names a column that there is not, or compares what cannot be compared.
     """
-    parser = _Parser(text, schema)
+    parser = _Parser(text, schema, option)
     condition = Condition(parser.condition(), tuple(dict.fromkeys(parser.columns)))
     if parser.token.kind != "end":
         raise parser.wrong("and, or, or the end")
     try:
         condition.filter(schema.empty_table())
     except pa.ArrowException as err:
-        raise UsageError(f"--where {text}: {' '.join(str(err).split())}") from err
+        raise UsageError(f"{option} {text}: {' '.join(str(err).split())}") from err
     return condition
 
 
@@ -82,8 +85,8 @@ class _Value(NamedTuple):
 
 
 class _Parser:
-    def __init__(self, text: str, schema: pa.Schema) -> None:
-        self.text, self.schema = text, schema
+    def __init__(self, text: str, schema: pa.Schema, option: str) -> None:
+        self.text, self.schema, self.option = text, schema, option
         self.columns: list[str] = []
         self._at = 0
         self._depth = 0
@@ -95,14 +98,16 @@ class _Parser:
             return _Token("end", "", len(self.text))
         match = _TOKEN.match(self.text, self._at)
         if match is None:
-            raise UsageError(f"--where {self.text}: not understood from here on: {rest.strip()[:40]}")
+            raise UsageError(f"{self.option} {self.text}: not understood from here on: {rest.strip()[:40]}")
         self._at = match.end()
         kind = str(match.lastgroup)
         return _Token(kind, match[kind], match.start(kind))
 
     def wrong(self, expected: str) -> UsageError:
         found = self.token.text or "the end"
-        return UsageError(f"--where {self.text}: {expected} is expected at position {self.token.at + 1}, not {found}")
+        return UsageError(
+            f"{self.option} {self.text}: {expected} is expected at position {self.token.at + 1}, not {found}"
+        )
 
     def _take(self, *texts: str) -> str | None:
         """The token, if it is one of these words or signs; then the next one is looked at."""
@@ -131,7 +136,7 @@ class _Parser:
     def _one(self) -> Any:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise UsageError(f"--where: more than {MAX_DEPTH} parentheses within each other")
+            raise UsageError(f"{self.option}: more than {MAX_DEPTH} parentheses within each other")
         try:
             if self._take("not"):
                 return ~self._one()
@@ -148,8 +153,8 @@ class _Parser:
         if sign is not None:
             right = self._value()
             if left.kind is None and right.kind is None:
-                raise UsageError(f"--where {self.text}: two constants are compared, and no column")
-            return _COMPARISONS[sign](_as(left, right.kind), _as(right, left.kind))
+                raise UsageError(f"{self.option} {self.text}: two constants are compared, and no column")
+            return _COMPARISONS[sign](self._as(left, right.kind), self._as(right, left.kind))
         if left.kind is None:
             raise self.wrong("a comparison")
         if self._take("is"):
@@ -159,14 +164,14 @@ class _Parser:
         negated = self._take("not")
         if self._take("in"):
             self._need("(")
-            found = left.expression == _as(self._constant(), left.kind)
+            found = left.expression == self._as(self._constant(), left.kind)
             while self._take(","):
-                found = found | (left.expression == _as(self._constant(), left.kind))
+                found = found | (left.expression == self._as(self._constant(), left.kind))
             self._need(")")
         elif self._take("like"):
             pattern = self._constant().constant
             if not isinstance(pattern, str):
-                raise UsageError(f"--where {self.text}: like needs a pattern in single quotes")
+                raise UsageError(f"{self.option} {self.text}: like needs a pattern in single quotes")
             found = pc.match_like(left.expression, pattern)
         else:
             raise self.wrong("a comparison, is null, in or like")
@@ -185,7 +190,7 @@ class _Parser:
             inner = self._value()
             self._need(")")
             if inner.kind is None or not (pa.types.is_string(inner.kind) or pa.types.is_large_string(inner.kind)):
-                raise UsageError(f"--where {self.text}: {name} is of a column of text")
+                raise UsageError(f"{self.option} {self.text}: {name} is of a column of text")
             kind = pa.int32() if name.lower() == "length" else inner.kind
             return _Value(getattr(pc, _FUNCTIONS[name.lower()])(inner.expression), kind)
         return self._column(name)
@@ -193,7 +198,7 @@ class _Parser:
     def _column(self, name: str) -> _Value:
         if name not in self.schema.names:
             raise UsageError(
-                f"--where {self.text}: there is no column {name}; there are: {', '.join(self.schema.names)}. "
+                f"{self.option} {self.text}: there is no column {name}; there are: {', '.join(self.schema.names)}. "
                 "Text stands in single quotes"
             )
         self.columns.append(name)
@@ -213,26 +218,27 @@ class _Parser:
         self.token = self._next()
         return _Value(None, None, value)
 
+    def _as(self, value: _Value, kind: pa.DataType | None) -> Any:
+        """One side of a comparison with a value of this type: a constant becomes a moment where a moment is wanted.
 
-def _as(value: _Value, kind: pa.DataType | None) -> Any:
-    """One side of a comparison with a value of this type: a constant becomes a moment where a moment is wanted.
-
-    Raises:
-        UsageError: a constant that cannot be one.
-    """
-    if value.kind is not None:
-        return value.expression
-    constant = value.constant
-    if kind is not None and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        try:
-            moment = datetime.fromisoformat(str(constant).replace("Z", "+00:00"))
-        except ValueError as err:
-            raise UsageError(f"--where: {constant!r} is no moment; write '2026-01-31' or '2026-01-31T12:00'") from err
-        if pa.types.is_date(kind):
-            return pc.scalar(pa.scalar(date(moment.year, moment.month, moment.day), kind))
-        if moment.tzinfo is None and kind.tz is not None:
-            moment = moment.replace(tzinfo=timezone.utc)
-        return pc.scalar(pa.scalar(moment, kind))
-    if isinstance(constant, int) and abs(constant) >= 2**63:
-        raise UsageError(f"--where: {constant} is too large")
-    return pc.scalar(constant)
+        Raises:
+            UsageError: a constant that cannot be one.
+        """
+        if value.kind is not None:
+            return value.expression
+        constant = value.constant
+        if kind is not None and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+            try:
+                moment = datetime.fromisoformat(str(constant).replace("Z", "+00:00"))
+            except ValueError as err:
+                raise UsageError(
+                    f"{self.option}: {constant!r} is no moment; write '2026-01-31' or '2026-01-31T12:00'"
+                ) from err
+            if pa.types.is_date(kind):
+                return pc.scalar(pa.scalar(date(moment.year, moment.month, moment.day), kind))
+            if moment.tzinfo is None and kind.tz is not None:
+                moment = moment.replace(tzinfo=timezone.utc)
+            return pc.scalar(pa.scalar(moment, kind))
+        if isinstance(constant, int) and abs(constant) >= 2**63:
+            raise UsageError(f"{self.option}: {constant} is too large")
+        return pc.scalar(constant)

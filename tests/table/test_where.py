@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from captionkit.errors import UsageError
-from captionkit.export.where import parse_where
+from captionkit.table.where import parse_where
 
 ROWS = pa.table(
     {

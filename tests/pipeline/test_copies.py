@@ -1,0 +1,141 @@
+"""Images of one content are captioned once, and each address has its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
+from captionkit.inputs.ids import image_id
+from captionkit.inputs.kinds import InputItem, content_key
+from captionkit.inputs.listing import Inputs
+from captionkit.inputs.options import InputOptions
+from captionkit.pipeline.copies import copied_rows
+from captionkit.pipeline.manifest import Manifest, ManifestMaker, read_unit
+from captionkit.storage import Storage
+from captionkit.storage.documents import from_document
+from captionkit.table.check import check
+from captionkit.table.table import CaptionTable
+from tests.support.table_rows import rows, write
+
+STORAGE = Storage()
+MD5 = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "version", "size", "known"),
+    [
+        ("s3://b/a.jpg", MD5, 7, True),
+        ("s3://b/a.jpg", f"{MD5}-3", 7, True),
+        ("s3://b/a.jpg", MD5, None, False),
+        ("s3://b/a.jpg", "0x8D4BCC2E4835CD0", 7, False),
+        ("https://example.org/a.jpg", MD5, 7, False),
+        ("/a.jpg", "7-1700000000", 7, False),
+    ],
+)
+def test_only_what_is_made_of_contents_tells_them(uri: str, version: str, size: int | None, known: bool) -> None:
+    assert (content_key(InputItem(uri, version, size)) is not None) == known
+
+
+def test_an_equal_tag_with_another_size_is_another_content() -> None:
+    assert content_key(InputItem("s3://b/a.jpg", MD5, 7)) != content_key(InputItem("s3://b/a.jpg", MD5, 8))
+
+
+def plan(bucket: str, table: CaptionTable, folder: Path, of_done: bool = True) -> Manifest:
+    inputs = Inputs(InputOptions((f"s3://{bucket}/in/",), dedupe=True), STORAGE)
+    # A name of its own each time: what is read of a manifest is kept.
+    maker = ManifestMaker(inputs, table, f"{folder}/manifest-{uuid4()}", of_done=of_done)
+    maker.add(list(inputs.items()))
+    return maker.take()
+
+
+def names(manifest: Manifest, copies: bool = False) -> list[str]:
+    units = manifest.copy_units if copies else manifest.units
+    return [row["uri"].rpartition("/")[2] for unit in units for row in read_unit(unit, STORAGE).to_pylist()]
+
+
+def put(bucket: str, **files: bytes) -> dict[str, str]:
+    """Objects by their names without suffix; their versions by address."""
+    for name, data in files.items():
+        STORAGE.write(f"s3://{bucket}/in/{name}.jpg", data)
+    return {entry.uri: entry.version for entry in STORAGE.list(f"s3://{bucket}/in/")}
+
+
+def test_of_one_content_the_first_is_read_and_the_others_are_its_copies(bucket: str, tmp_path: Path) -> None:
+    versions = put(bucket, a=b"one", b=b"two", c=b"one", d=b"one")
+    table = CaptionTable(str(tmp_path / "t"), STORAGE)
+    manifest = plan(bucket, table, tmp_path)
+    assert (names(manifest), names(manifest, copies=True)) == (["a.jpg", "b.jpg"], ["c.jpg", "d.jpg"])
+    assert (manifest.images, manifest.single, manifest.copies) == (2, 2, 2)
+    first = f"s3://{bucket}/in/a.jpg"
+    [*_, last] = read_unit(manifest.copy_units[0], STORAGE).to_pylist()
+    assert last["same_as"] == image_id(first, versions[first])
+    # Once the first has its row, that will do; but not where others' captions are in the table.
+    table = write(tmp_path / "t", rows([first], versions[first], caption="seen before", model="ck-7"))
+    again = plan(bucket, table, tmp_path)
+    assert (names(again), names(again, copies=True)) == (["b.jpg"], ["c.jpg", "d.jpg"])
+    mixed = plan(bucket, table, tmp_path, of_done=False)
+    assert (names(mixed), names(mixed, copies=True)) == (["b.jpg", "c.jpg"], ["d.jpg"])
+    [made] = copied_rows(again.copy_units, table, STORAGE, "r2", {})
+    assert [(row["uri"][-5:], row["caption"], row["model"], row["run_id"]) for row in made.to_pylist()] == [
+        ("c.jpg", "seen before", "ck-7", "r2"),
+        ("d.jpg", "seen before", "ck-7", "r2"),
+    ]
+
+
+def test_what_is_wrong_with_an_image_is_wrong_with_its_copies_and_what_storage_said_is_not(
+    bucket: str, tmp_path: Path
+) -> None:
+    versions = put(bucket, a=b"one", b=b"one", c=b"two", d=b"two")
+    table = CaptionTable(str(tmp_path / "t"), STORAGE)
+    manifest = plan(bucket, table, tmp_path)
+    made = {"status": "failed", "caption": None, "score": None, "alternatives": None}
+    a, c = (f"s3://{bucket}/in/{name}.jpg" for name in "ac")
+    broken = rows([a], versions[a], error_kind="truncated", error="it ends early", **made)
+    late = rows([c], versions[c], error_kind="timeout", error="no answer", **made)
+    [copies] = copied_rows(manifest.copy_units, write(tmp_path / "t", broken, late), STORAGE, "r", {})
+    assert copies["error"].to_pylist() == [
+        "it ends early",
+        f"not read itself, since it is listed with the contents of {c} no answer",
+    ]
+    # An original without a row, as after a lost machine, leaves its copies without one.
+    [copies] = copied_rows(manifest.copy_units, write(tmp_path / "other", broken), STORAGE, "r", {})
+    assert len(copies) == 1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+def test_a_whole_run_captions_each_content_once(bucket: str, pictures: list[bytes], tmp_path: Path) -> None:
+    put(bucket, a=pictures[0], b=pictures[1], c=pictures[0], d=pictures[1], e=b"broken", f=b"broken")
+    output, listing = tmp_path / "out", tmp_path / "list.csv"
+    uris = [f"s3://{bucket}/in/{name}.jpg" for name in "abcdef"]
+    listing.write_text("uri,label\n" + "".join(f"{uri},{uri[-5]}\n" for uri in uris))
+
+    def run(*more: str) -> int:
+        args = ["--input", str(listing), "--carry", "label", "--output", str(output), "--beam", "1", *more]
+        return main(["caption", *args])
+
+    def record() -> dict[str, Any]:
+        found: dict[str, Any] = from_document(sorted((output / "_runs").glob("*.parquet"))[-1].read_bytes())
+        return found
+
+    assert run("--dedupe", "--recaption-where", "all") == USAGE
+    assert run("--dedupe", "--max-failed", "0.2") == TOO_MANY_FAILED
+    found = sorted(CaptionTable(str(output), STORAGE).rows(), key=lambda row: row["uri"])
+    assert [row["uri"] for row in found] == uris
+    assert [row["label"] for row in found] == list("abcdef")
+    assert [row["caption"] for row in found[:2]] == [row["caption"] for row in found[2:4]]
+    assert [row["error_kind"] for row in found[4:]] == ["not_an_image"] * 2
+    counts = record()["counts"]
+    assert (counts["captioned"], counts["failed"], counts["copies"], counts["copied"]) == (4, 2, 3, 3)
+    assert sum(record()["batch_sizes"].values()) == 2
+    assert check(str(output), STORAGE).ok
+    # A new address of a known content needs no Ray at all.
+    put(bucket, g=pictures[1])
+    listing.write_text(listing.read_text() + f"s3://{bucket}/in/g.jpg,g\n")
+    assert run("--dedupe") == OK
+    assert "starting" not in record()["seconds"]
+    assert len(CaptionTable(str(output), STORAGE)) == 7
