@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from captionkit.corpus.record import EXAMPLES, CaptionFragment, CorpusError, Fit, Report
+from captionkit.inputs.kinds import IMAGE_SUFFIXES, suffix_of
 
 CACHE_KIB = 8 * 1024
 """Memory for SQLite's cache."""
@@ -36,7 +37,7 @@ IMAGE_EXTENSIONS = (
     ".avif",
     ".heic",
 )
-"""Extensions that are tried for names without one; files with other extensions (captions, say) are not images."""
+"""Extensions that are tried for names of lists without one."""
 
 _BATCH = 1000
 
@@ -156,7 +157,7 @@ class Spool:
         if not matches:
             query = "SELECT relative, address FROM listing WHERE stem = ? ORDER BY rowid LIMIT 1000"
             matches = self._database.execute(query, (posixpath.basename(name),)).fetchall()
-            matches = [pair for pair in matches if pair[0].lower().endswith(IMAGE_EXTENSIONS)]
+            matches = [pair for pair in matches if suffix_of(pair[0]) in IMAGE_SUFFIXES]
         best = (
             [pair for pair in matches if pair[0] == name]
             or [pair for pair in matches if pair[0].endswith(f"/{name}")]
@@ -192,7 +193,7 @@ class Spool:
         base = posixpath.basename(name)
         last = base.rpartition("\\")[2]  # of a Windows path
         spellings = [name, base, last, posixpath.splitext(last)[0]]
-        if not last.lower().endswith(IMAGE_EXTENSIONS):  # the list may have the extension
+        if suffix_of(last) not in IMAGE_SUFFIXES:  # the list may have the extension
             spellings += [last + ending for ending in IMAGE_EXTENSIONS]
         for spelling in spellings:
             row = self._database.execute("SELECT split FROM split_list WHERE name = ?", (spelling,)).fetchone()

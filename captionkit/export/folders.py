@@ -22,7 +22,8 @@ from captionkit.storage import AddressError, Storage, StorageError, split_member
 
 SUFFIXES = {
     "JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "JPEG 2000": ".jp2",
-    "AVIF": ".avif",
+    "AVIF": ".avif", "HEIF": ".heic", "JPEG XL": ".jxl", "Photoshop": ".psd", "SVG": ".svg", "DICOM": ".dcm",
+    "PDF": ".pdf",
 }  # fmt: skip
 """What an image is called that has no name of its own: a row of a Parquet file."""
 

@@ -278,6 +278,9 @@ class Inputs:
             ask = self.options.stat_listed and not any(split_member(uri)[1] for uri in uris)
             entries = self.storage.stat_many(uris) if ask else (Entry(uri, None, "") for uri in uris)
             for entry, (spelling, carried) in zip(entries, named, strict=True):
+                if (entry.version or not ask) and suffix_of(entry.uri) in IMAGE_SUFFIXES:  # as of nearly all
+                    yield InputItem(entry.uri, entry.version, entry.size, carried=carried)
+                    continue
                 yield from self._listed_entry(entry, spelling, carried, folder, ask)
 
     def _listed_entry(

@@ -168,12 +168,20 @@ class ManifestMaker:
             own = np.flatnonzero(self._share.holds(names)).tolist()
             chunk, names = [chunk[at] for at in own], names[own]
         fresh = self._seen.add(names)
+        hashes = names.tolist()
         manifest.duplicates += len(chunk) - int(fresh.sum())
         single = np.array([item.kind == "image" for item, _ in chunk], np.bool_)
-        images = [chunk[at] for at in np.flatnonzero(fresh & single).tolist()]
+        singles = np.flatnonzero(fresh & single).tolist()
+        images = [chunk[at] for at in singles]
         self._images += len(images)
         manifest.listed += len(images)
-        ids = np.array([image_id(name, item.version) for item, name in images], np.int64)
+        ids = np.array(
+            [
+                image_id(name, item.version) if item.version else hashes[at]  # which is the same
+                for (item, name), at in zip(images, singles, strict=True)
+            ],
+            np.int64,
+        )
         anew = chosen.find(ids) >= 0
         manifest.anew += int(anew.sum())
         todo = anew | ~self._done.contains(ids)

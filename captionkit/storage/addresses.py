@@ -29,6 +29,8 @@ _FILE_URL = re.compile(r"(?:file|local):(?://(?:localhost)?(?=/)|(?=/(?!/)))", r
 _BRACES = re.compile(r"\{(?:(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?|([^{}]*,[^{}]*))\}")
 MAX_EXPANDED = 10_000_000
 """Addresses that one pair of braces may stand for."""
+_NORMAL = re.compile(r"(?!(?:file|local):)[a-z][a-z0-9+.\-]*://[^#\ud800-\udfff]*(?<!/)")
+"""Addresses, most of those in object storage, that are spelled as `normalize` spells them."""
 _HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")  # `.` and `..` can be names in object storage: odd, not hidden
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -71,6 +73,8 @@ def normalize(address: str) -> str:
 
     On the web a slash at the end is part of the address and stays. Raises UsageError for what cannot be an address.
     """
+    if _NORMAL.fullmatch(address):
+        return address
     base, member = split_member(_without_file_url(spelled(address)))
     scheme, rest = split_scheme(base)
     if scheme in ("http", "https"):

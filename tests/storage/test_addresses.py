@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from captionkit.errors import UsageError
-from captionkit.storage import SHARD_SUFFIXES, Storage, expand_braces, is_pattern, join_member, split_member
+from captionkit.storage import SHARD_SUFFIXES, Storage, addresses, expand_braces, is_pattern, join_member, split_member
 from captionkit.storage.addresses import Pattern, join, normalize
 
 
@@ -70,6 +71,18 @@ def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_normalizing_twice_changes_nothing(name: str) -> None:
     for address in (f"s3://bucket/{name}", f"/data/{name}", f"https://host/{name}"):
         assert normalize(normalize(address)) == normalize(address)
+
+
+_PIECES = ["s3://", "S3://", "https://", "file:///", "local://", "::", "/", "..", "#", "?x", "%20", "a.tar", ".jpg"]
+
+
+@given(st.lists(st.sampled_from(_PIECES) | st.text(max_size=3), min_size=1, max_size=6).map("".join))
+def test_the_short_way_is_the_long_one(address: str) -> None:
+    """What is taken for normal at a look comes out unchanged without that look, too."""
+    if addresses._NORMAL.fullmatch(address):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(addresses, "_NORMAL", re.compile("(?!)"))
+            assert normalize(address) == address
 
 
 def test_join() -> None:
