@@ -1,7 +1,8 @@
 """How fast a bucket of a million keys becomes a manifest, and how much memory the driver takes for it.
 
 The bucket is a stand-in that answers ListObjectsV2 in a process of its own, as quickly as Python can: a real one
-takes longer over each page and shows less of what the driver does.
+takes longer over each page and shows less of what the driver does. With `--source inventory` the keys come from an S3
+Inventory in the place of the listing: one Parquet file on disk.
 
     python benchmarks/listing.py --keys 1000000
 """
@@ -13,11 +14,15 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tyro
 from _report import report
 
@@ -29,6 +34,7 @@ class Options:
     """Seconds and peak memory of listing a bucket."""
 
     keys: int = 1_000_000
+    source: Literal["prefix", "inventory"] = "prefix"
     json: str | None = None
     """Also write the table, with the machine's facts, to this file."""
 
@@ -76,6 +82,18 @@ def serve(keys: int, ready: Connection) -> None:
         server.serve_forever()
 
 
+def write_inventory(keys: int, file: str) -> str:
+    """An inventory's file of as many keys; its address."""
+    schema = pa.schema([("bucket", pa.string()), ("key", pa.string()), ("size", pa.int64()), ("e_tag", pa.string())])
+    with pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, keys, 100_000):
+            numbers = range(start, min(start + 100_000, keys))
+            names = [f"in/{n // 10_000:05d}/{n:09d}.jpg" for n in numbers]
+            columns = [["b"] * len(numbers), names, list(numbers), [f"{n:032x}" for n in numbers]]
+            writer.write_table(pa.table(columns, schema=schema))
+    return file
+
+
 def main(options: Options) -> None:
     """Print one row: keys, seconds, keys a second, peak memory."""
     ours, theirs = multiprocessing.Pipe()
@@ -83,6 +101,8 @@ def main(options: Options) -> None:
     server.start()
     os.environ |= {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
 
+    from captionkit.inputs.inventory import Inventory
+    from captionkit.inputs.kinds import InputItem
     from captionkit.inputs.listing import Inputs
     from captionkit.inputs.options import InputOptions
     from captionkit.pipeline.manifest import make_manifest
@@ -92,14 +112,33 @@ def main(options: Options) -> None:
 
     storage = Storage(StorageOptions(endpoint_url=f"http://127.0.0.1:{ours.recv()}"))
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        inventory = write_inventory(options.keys, f"{folder}/_inventory")
+
+        class Listed(Inputs):
+            """What the inventory says, by the way of the manifest that S3 would write."""
+
+            def items(self) -> Iterator[InputItem]:
+                for entry in Inventory("manifest.json", "Parquet", (inventory,), ()).entries(self.storage):
+                    yield from self._entry(entry, False)
+
+        start, before = time.perf_counter(), time.process_time()
         with Meter("listing", "inputs", seconds=5) as meter:
-            inputs = Inputs(InputOptions(("s3://b/in/",)), storage)
-            manifest = make_manifest(inputs, CaptionTable(folder, Storage()), f"{folder}/_runs/m", meter.update)
-        took = time.perf_counter() - start
+            kind = Inputs if options.source == "prefix" else Listed
+            inputs = kind(InputOptions(("s3://b/in/",)), storage if options.source == "prefix" else Storage())
+            manifest = make_manifest(
+                inputs, CaptionTable(f"{folder}/out", Storage()), f"{folder}/out/_runs/m", meter.update
+            )
+        took, processor = time.perf_counter() - start, time.process_time() - before
     assert manifest.images == options.keys
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    row = {"keys": options.keys, "seconds": took, "keys/s": options.keys / took, "peak memory, MiB": peak}
+    row = {
+        "keys": options.keys,
+        "source": options.source,
+        "seconds": took,
+        "processor seconds": processor,
+        "µs of processor a key": 1e6 * processor / options.keys,
+        "peak memory, MiB": peak,
+    }
     report([row], options.json)
 
 

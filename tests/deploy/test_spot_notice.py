@@ -114,6 +114,6 @@ def test_a_service_that_does_not_answer_is_asked_again(
 def test_ray_drains_the_node_and_gives_it_no_more_tasks(metadata: tuple[type[Metadata], str]) -> None:
     handler, address = metadata
     handler.notice_after = 3
-    seen = json.loads(nodes.run("tests.deploy.draining", address, timeout=240).splitlines()[-1])
-    assert 0 < seen.pop("seconds") <= 120
-    assert seen == {"code": 0, "before": True, "draining": True, "after": True}
+    seen = json.loads(nodes.run("tests.deploy.draining", address, timeout=300).splitlines()[-1])
+    # What ran on it is done to the end.
+    assert seen == {"code": 0, "draining": True, "finished": True, "after": True}
