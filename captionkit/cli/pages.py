@@ -99,6 +99,7 @@ def gallery(args: Sequence[str]) -> int:
 def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: Any) -> None:
     """Make the page of a table."""
     from captionkit.gallery import write_gallery
+    from captionkit.table.reviews import open_reviews, reviewed_rows
     from captionkit.table.runs import image_column_of
     from captionkit.table.table import CaptionTable
 
@@ -109,7 +110,8 @@ def show_gallery(uri: str, page: str, limit: int, storage: Storage, **summary: A
     # Of a Parquet file with several columns of bytes, the one that was captioned.
     read = partial(storage.read, column=image_column_of(table.uri, storage))
     summary = {"table": table.uri, **summary}
-    write_gallery(table.rows(), read, page, title=title, summary=summary, limit=limit, write=storage.write)
+    rows = reviewed_rows(table, open_reviews("", table.uri, storage))
+    write_gallery(rows, read, page, title=title, summary=summary, limit=limit, write=storage.write)
 
 
 def scenes(args: Sequence[str]) -> int:

@@ -48,6 +48,7 @@ class Frame:
     """Mean probability per token, in percent."""
     alternatives: Sequence[tuple[str, str]]
     size: str
+    review: str
     folder: str
     name: str
 
@@ -124,13 +125,16 @@ def render_gallery(
 
 def _policy(style: str, script: str) -> str:
     """A Content-Security-Policy that allows this style, this script and embedded pictures, and nothing else."""
-    style_hash, script_hash = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
-    )
+    style_hash, script_hash = hashes(style, script)
     return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; "
+        f"default-src 'none'; img-src data:; style-src {style_hash}; script-src {script_hash}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
+
+
+def hashes(*texts: str) -> list[str]:
+    """What a Content-Security-Policy allows these inline texts by."""
+    return [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts]
 
 
 def _frame(row: Captioned, read: Read, side: int) -> Frame:
@@ -150,6 +154,7 @@ def _frame(row: Captioned, read: Read, side: int) -> Frame:
         certainty=None if row.best.score is None else f"{100 * math.exp(min(row.best.score, 0.0)):.1f}",
         alternatives=[(one_line(other.text, CAPTION_LENGTH), score(other.score)) for other in row.alternatives],
         size=f"{row.width} × {row.height}" if row.width and row.height else "",
+        review=row.review,
         folder=folder,
         name=name,
     )

@@ -17,7 +17,7 @@ left out there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from captionkit.errors import UsageError
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, StorageError, public_uri
+from captionkit.table.table import CaptionTable
 
 APPROVED, EDITED, REJECTED = "approved", "edited", "rejected"
 DECISIONS = (APPROVED, EDITED, REJECTED)
@@ -177,3 +178,10 @@ def open_reviews(address: str, table_uri: str, storage: Storage) -> Reviews | No
     """
     address = address or reviews_of(storage.normalize(table_uri)) or "none"
     return None if address == "none" else Reviews(address, storage)
+
+
+def reviewed_rows(table: CaptionTable, reviews: Reviews | None) -> Iterator[dict[str, Any]]:
+    """All rows of a table as people decided, with the decision in `review` where there are any."""
+    for _, batch in table.batches():
+        rows = pa.Table.from_batches([batch])
+        yield from (reviews.overlay(rows) if reviews else rows).to_pylist()
