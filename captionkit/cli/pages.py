@@ -36,7 +36,8 @@ class AttentionOptions:
 
 @dataclass(frozen=True)
 class GalleryOptions:
-    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+    """Show a caption table as a page: one HTML file with pictures, captions and failures; or, of any size, as a local
+    server shows it."""
 
     table: tyro.conf.Positional[str]
     """Address of the caption table."""
@@ -44,6 +45,12 @@ class GalleryOptions:
     """Address of the page to write."""
     limit: int = 200
     """Pictures on the page; of a larger table a spread sample, the same every time."""
+    serve: bool = False
+    """Write no page: serve one of the whole table on this machine, to search, filter and sort."""
+    against: str = ""
+    """Another table of the same images, whose captions stand beside these, differences marked (with --serve)."""
+    port: int = 0
+    """Port of that server. Default: one that is free."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
 
 
@@ -88,6 +95,16 @@ def attention(args: Sequence[str]) -> int:
 def gallery(args: Sequence[str]) -> int:
     """`captionkit gallery`; the exit code."""
     options = parse(GalleryOptions, "gallery", args)
+    if options.against and not options.serve:
+        raise UsageError("--against goes with --serve")
+    if options.serve:
+        from captionkit.cli.reviewing import serve
+        from captionkit.review.options import ReviewOptions
+
+        chosen = ReviewOptions(
+            options.table, order="table", against=options.against, port=options.port, storage=options.storage
+        )
+        return serve(chosen, editing=False)
     from captionkit.progress import log_line
     from captionkit.storage import Storage
 

@@ -24,8 +24,9 @@ class Desk:
     """One table on the desk. Safe to use from many threads.
 
     Args:
-        reviews: where decisions go; None to look only.
+        reviews: what was decided; None for nothing.
         reviewer: who decides.
+        editing: decisions can be made; else the page is for looking only.
         before_save: called before each save; raises where this process may not write any more.
     """
 
@@ -34,10 +35,12 @@ class Desk:
         index: Index,
         reviews: Reviews | None,
         reviewer: str = "",
+        editing: bool = True,
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
         self.index, self.reviews = index, reviews
         self._reviewer, self._before_save = reviewer, before_save
+        self.editing = editing and reviews is not None
         self._lock = threading.Lock()
         self._saving = threading.Lock()
         self._changes = self._saved = 0
@@ -51,7 +54,7 @@ class Desk:
             "kinds": [[name, count] for name, count in index.kinds.most_common()],
             "models": [[name, count] for name, count in index.models.most_common()],
             "against": index.has_other,
-            "editing": self.reviews is not None,
+            "editing": self.editing,
             "counts": index.counts(),
         }
 
@@ -110,8 +113,8 @@ class Desk:
             UsageError: nothing can be decided here, or not so.
             StorageError: it could not be saved, and does not hold.
         """
-        if self.reviews is None:
-            raise UsageError("this page is for looking only: --reviews none")
+        if self.reviews is None or not self.editing:
+            raise UsageError("this page is for looking only")
         row = self.index.row(number)
         review = None if decision is None else self._review(row, decision, caption)
         before = self.reviews.get(row["uri"])

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from captionkit.counting import counted
+from captionkit.errors import UsageError
 from captionkit.gallery import write_gallery
 from captionkit.review.desk import Desk
 from captionkit.review.index import Query, open_index
@@ -20,30 +21,41 @@ from captionkit.storage import Storage, public_uri
 from captionkit.table.lease import Lease
 from captionkit.table.reviews import SCHEMA, Reviews, open_reviews
 from captionkit.table.runs import image_column_of
+from captionkit.table.table import CaptionTable
 
 
 @contextmanager
 def serving(
-    options: ReviewOptions, storage: Storage, log: Callable[[str], None] = lambda _: None
+    options: ReviewOptions, storage: Storage, log: Callable[[str], None] = lambda _: None, *, editing: bool = True
 ) -> Iterator[ReviewServer]:
-    """A server of the table; whoever has it calls `serve_forever`. With reviews it holds their lease.
+    """A server of the table; whoever has it calls `serve_forever`.
+
+    Args:
+        editing: Decisions can be made, unless the options want no reviews; their lease is held meanwhile.
 
     Raises:
         UsageError: no table, a condition that cannot be used, or (`LeaseError`) somebody else is reviewing.
         StorageError: the table cannot be read, or reviews cannot be written.
     """
     reviews = open_reviews(options.reviews, options.table, storage)
+    editing = editing and options.reviews != "none"
+    if editing and reviews is None:
+        raise UsageError(
+            f"{public_uri(options.table)} is a whole bucket; say with --reviews where its reviews shall lie"
+        )
     lease = None
-    if reviews is not None:
+    if editing and reviews is not None:
+        _check_table(options.table, storage)
         lease = Lease(reviews.uri, storage, f"review-{secrets.token_hex(3)}", schema=SCHEMA)
         lease.acquire()
-        reviews = Reviews(reviews.uri, storage)  # as they stand now that nobody else writes
     try:
+        if lease is not None and reviews is not None:
+            reviews = Reviews(reviews.uri, storage)  # as they stand now that nobody else writes
         with _index(options, storage, reviews) as index:
             log(f"{counted(len(index), 'row')} of {public_uri(options.table)}")
             if reviews is not None:
                 log(f"{counted(len(reviews), 'decision')} so far in {public_uri(reviews.file)}")
-            desk = Desk(index, reviews, options.reviewer, lease.check if lease else lambda: None)
+            desk = Desk(index, reviews, options.reviewer, editing, lease.check if lease else lambda: None)
             title = storage.normalize(options.table).rstrip("/").rpartition("/")[2]
             page = make_page(title, public_uri(storage.normalize(options.table)), options.order)
             with ReviewServer(desk, Pictures(_reader(options, storage)), page, options.port) as server:
@@ -51,6 +63,12 @@ def serving(
     finally:
         if lease is not None:
             lease.release()
+
+
+def _check_table(uri: str, storage: Storage) -> None:
+    """Raises UsageError where there is no table: a lease would be left beside nothing."""
+    if not CaptionTable(uri, storage).files:
+        raise UsageError(f"{storage.normalize(uri)} holds no caption table")
 
 
 def write_page(options: ReviewOptions, storage: Storage) -> int:

@@ -200,7 +200,7 @@ def test_one_reviews_at_a_time(table: str, serve: Serve) -> None:
     with pytest.raises(UsageError, match="review-"):
         serve(table)
     looking = serve(table, reviews="none")
-    assert decide(looking, 0, "approved") == (400, "this page is for looking only: --reviews none")
+    assert decide(looking, 0, "approved") == (400, "this page is for looking only")
 
 
 def test_a_port_that_is_taken_is_wrong_usage(table: str, serve: Serve) -> None:

@@ -31,7 +31,7 @@ class Browser:
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the protocol, and its result."""
-        return self._loop.run_until_complete(asyncio.wait_for(self._send(method, params), 30))
+        return self._loop.run_until_complete(asyncio.wait_for(self._send(method, params), 120))
 
     async def _send(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
