@@ -43,7 +43,7 @@ SEARCH = """new Promise((done) => {{
     seen.disconnect();
     requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - begun)));
   }});
-  seen.observe(document.getElementById('frames'), {{ childList: true }});
+  seen.observe(count, {{ childList: true }});
   field.value = {value!r};
   field.dispatchEvent(new Event('input', {{ bubbles: true }}));
 }})"""

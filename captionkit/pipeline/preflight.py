@@ -73,7 +73,8 @@ def check_same_maker(table: CaptionTable, model: str, search: dict[str, Any], *,
                 f"the table at {table.uri} was captioned by {file.footer.model}, and --model is {model}. Give another "
                 "--output, or --mixed to have both in one table (its rows stay, each names its model)."
             )
-        before = asdict(SearchOptions()) | file.footer.search  # an older captionkit had fewer options
+        # An older captionkit had fewer options.
+        before = asdict(SearchOptions()) | {"say_before": ""} | file.footer.search
         if before != search:
             changed = sorted(name for name in search if before.get(name) != search[name])
             was = ", ".join(f"{name}={before.get(name)}" for name in changed)
