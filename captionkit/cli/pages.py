@@ -37,7 +37,8 @@ class AttentionOptions:
 
 @dataclass(frozen=True)
 class GalleryOptions:
-    """Show a caption table as a page: one HTML file with pictures, captions and failures."""
+    """Show a caption table as a page: one HTML file with pictures, captions and failures; or, of any size, as a local
+    server shows it."""
 
     table: tyro.conf.Positional[str]
     """Address of the caption table."""
@@ -45,6 +46,12 @@ class GalleryOptions:
     """Address of the page to write."""
     limit: int = 200
     """Pictures on the page; of a larger table a spread sample, the same every time."""
+    serve: bool = False
+    """Write no page: serve one of the whole table on this machine, to search, filter and sort."""
+    against: str = ""
+    """Another table of the same images, whose captions stand beside these, differences marked (with --serve)."""
+    port: int = 0
+    """Port of that server. Default: one that is free."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
 
 
@@ -87,6 +94,16 @@ def attention(args: Sequence[str]) -> int:
 def gallery(args: Sequence[str]) -> int:
     """`captionkit gallery`; the exit code."""
     options = parse(GalleryOptions, "gallery", args)
+    if options.against and not options.serve:
+        raise UsageError("--against goes with --serve")
+    if options.serve:
+        from captionkit.cli.reviewing import serve
+        from captionkit.review.options import ReviewOptions
+
+        chosen = ReviewOptions(
+            options.table, order="table", against=options.against, port=options.port, storage=options.storage
+        )
+        return serve(chosen, editing=False)
     from captionkit.progress import log_line
     from captionkit.storage import Storage
 
@@ -100,6 +117,7 @@ def show_gallery(
 ) -> None:
     """Make the page of a table. before: replaced rows by address, to be shown beside the new ones."""
     from captionkit.gallery import write_gallery
+    from captionkit.table.reviews import open_reviews, reviewed_rows
     from captionkit.table.runs import image_column_of
     from captionkit.table.table import CaptionTable
 
@@ -110,7 +128,9 @@ def show_gallery(
     # Of a Parquet file with several columns of bytes, the one that was captioned.
     read = partial(storage.read, column=image_column_of(table.uri, storage))
     summary = {"table": table.uri, **summary}
-    rows = ({**row, "before": before.get(row["uri"])} for row in table.rows()) if before else table.rows()
+    rows = reviewed_rows(table, open_reviews("", table.uri, storage))
+    if before:
+        rows = ({**row, "before": before.get(row["uri"])} for row in rows)
     write_gallery(rows, read, page, title=title, summary=summary, limit=limit, write=storage.write)
 
 

@@ -16,14 +16,15 @@ def environment(*packages: str) -> Environment:
 
 def policy(style: str, script: str = "") -> str:
     """A Content-Security-Policy that allows this style, this script and embedded pictures, and nothing else."""
-    allowed = f"style-src {_hash(style)}"
+    allowed = f"style-src {allow(style)}"
     if script:
-        allowed += f"; script-src {_hash(script)}"
+        allowed += f"; script-src {allow(script)}"
     forbidden = "base-uri 'none'; form-action 'none'"
     if script:
         forbidden += "; require-trusted-types-for 'script'; trusted-types 'none'"
     return f"default-src 'none'; img-src data:; {allowed}; {forbidden}"
 
 
-def _hash(text: str) -> str:
+def allow(text: str) -> str:
+    """What a Content-Security-Policy names an inline text by."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -29,6 +29,12 @@ def thumbnail(data: bytes, side: int, limits: Limits) -> Thumbnail:
     Raises:
         ImageError: the bytes are not an image within the limits.
     """
+    webp, width, height = small_webp(data, side, limits)
+    return Thumbnail("data:image/webp;base64," + base64.b64encode(webp).decode(), width, height)
+
+
+def small_webp(data: bytes, side: int, limits: Limits) -> tuple[bytes, int, int]:
+    """The same as a WebP file, with its width and height."""
     # Decoded to a square, as for the captioner, so that all limits and policies of captionkit.images apply. Then it is
     # resized to the image's proportions. The longer side is resampled once, the shorter one twice.
     square = decode(data, Preprocessing(side, side, "lanczos", "squash"), limits)
@@ -38,4 +44,4 @@ def thumbnail(data: bytes, side: int, limits: Limits) -> Thumbnail:
     # Encoded from pixels alone, so it contains no metadata of the camera (place, name, date).
     file = io.BytesIO()
     small.save(file, "WEBP", quality=WEBP_QUALITY, method=4)
-    return Thumbnail("data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(), width, height)
+    return file.getvalue(), width, height

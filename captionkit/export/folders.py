@@ -19,6 +19,7 @@ from captionkit.images.formats import identify
 from captionkit.images.types import ImageError
 from captionkit.inputs.kinds import IMAGE_SUFFIXES
 from captionkit.storage import AddressError, Storage, StorageError, split_member
+from captionkit.table.reviews import COLUMN
 
 SUFFIXES = {
     "JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "JPEG 2000": ".jp2",
@@ -101,6 +102,11 @@ def guarded(act: Callable[[Row], Outcome]) -> Callable[[Row], Outcome]:
     return guard
 
 
+def maker_of(row: Row) -> str:
+    """Who a caption is by, for the mark that a machine wrote it: the model, and what a reviewer did then."""
+    return f"{row['model']}, {row[COLUMN]}" if row.get(COLUMN) else str(row["model"])
+
+
 def write_texts(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
     """A `.txt` of each image's name with its caption: kohya's and many trainers' form."""
 
@@ -128,7 +134,7 @@ def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
             if err.kind != "not_found" or err.fatal:
                 raise
             there = None
-        fields = xmp.fields_of(row["caption"], row["model"])
+        fields = xmp.fields_of(row["caption"], maker_of(row))
         try:
             merged = xmp.merge(there, fields, target.options.overwrite)
         except xmp.XmpError as err:
@@ -153,7 +159,7 @@ def write_embedded(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
         if not data.startswith(b"\xff\xd8\xff"):
             return Outcome(reason="no JPEG file, in which alone captions are embedded (without --embed: sidecars)")
         try:
-            found = embed(data, xmp.fields_of(row["caption"], row["model"]), target.options.overwrite)
+            found = embed(data, xmp.fields_of(row["caption"], maker_of(row)), target.options.overwrite)
         except (EmbedError, xmp.XmpError) as err:
             return Outcome(kind="cannot be embedded", message=f"{row['uri']}: {err}")
         if not found.written:

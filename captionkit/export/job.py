@@ -57,6 +57,10 @@ def export(
     if options.failed == "refuse" and survey.failed:
         raise UsageError(f"{counted(survey.failed, 'chosen image')} without a caption; nothing was written")
     report = Report(options.format, public_uri(options.output), options.dry_run)
+    if selection.reviews:
+        log(
+            f"{counted(len(selection.reviews), 'review')} in {public_uri(selection.reviews.uri)} laid over the captions"
+        )
     cost = cost_of(options, survey)
     if cost:
         log(cost)

@@ -39,6 +39,11 @@ class ExportOptions:
     """What to write."""
     where: str = ""
     """Rows wanted, as in SQL: "score > -1.2 and caption like '%dog%'"."""
+    only: Literal["all", "reviewed"] = "all"
+    """`reviewed`: captions alone that a person has approved or edited."""
+    reviews: str = ""
+    """Folder of the reviews that `captionkit review` made, which are laid over the captions; `none` for no reviews.
+    Default: beside the table, its name with `-reviews`."""
     columns: tuple[str, ...] = ()
     """Columns to write, as NAME=COLUMN or COLUMN, with commas between: id=image_id,alt=caption. COLUMN is one of the
     table's, or file_name, stem or path, which are parts of the image's address."""

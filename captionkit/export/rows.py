@@ -20,6 +20,7 @@ from captionkit.errors import UsageError
 from captionkit.export.options import KEEPS_FAILED, ExportOptions
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, split_member
+from captionkit.table.reviews import APPROVED, COLUMN, EDITED, NEEDED, REJECTED, Reviews, open_reviews
 from captionkit.table.table import CaptionTable
 from captionkit.table.where import Condition, parse_where
 from captionkit.table.writing import unfinished_merges
@@ -46,10 +47,10 @@ class Survey:
 
 @dataclass
 class Selection:
-    """Rows of a table that `--where` chooses, with the columns asked for.
+    """Rows of a table that `--where` and `--only` choose, as people reviewed them, with the columns asked for.
 
     Raises (from the constructor):
-        UsageError: there is no table, or `--where` cannot be used.
+        UsageError: there is no table, no reviews where they were named, or `--where` cannot be used.
     """
 
     table: CaptionTable
@@ -57,7 +58,9 @@ class Selection:
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows that were chosen and not handed out, by reason."""
     schema: pa.Schema = field(init=False)
+    """Columns that rows can be asked for; `review` is one."""
     condition: Condition | None = field(init=False)
+    reviews: Reviews | None = field(init=False)
 
     def __post_init__(self) -> None:
         merged = {uri for replaced in unfinished_merges(self.table).values() for uri in replaced}
@@ -65,6 +68,13 @@ class Selection:
         if not self._files:
             raise UsageError(f"{self.table.uri} holds no caption table")
         self.schema = _schema(self.table)
+        self.reviews = open_reviews(self.options.reviews, self.table.uri, self.table.storage)
+        if not self.reviews and COLUMN in self.schema.names:
+            self.reviews = None  # the table carries a column of that name
+        if self.reviews is not None and COLUMN not in self.schema.names:
+            self.schema = self.schema.append(pa.field(COLUMN, pa.string()))
+        if self.options.only == "reviewed" and not self.reviews:
+            raise UsageError(f"--only reviewed: {self.table.uri} has no reviews; `captionkit review` makes them")
         self.condition = parse_where(self.options.where, self.schema) if self.options.where else None
 
     def check(self, columns: Iterable[str]) -> None:
@@ -78,7 +88,7 @@ class Selection:
         """Count the wanted rows, and see where they lie."""
         found = Survey()
         low = high = None
-        for rows in self._chosen(["uri", "status"]):
+        for rows in self.chosen(["uri", "status"]):
             captioned = pc.sum(pc.equal(rows["status"], CAPTIONED)).as_py() or 0
             found.captioned += captioned
             found.failed += len(rows) - captioned
@@ -91,16 +101,20 @@ class Selection:
         return found
 
     def rows(self, columns: Iterable[str], root: str = "") -> Iterator[Row]:
-        """The wanted rows with these columns, and always uri, status, caption and model."""
-        wanted = dict.fromkeys(("uri", "status", "caption", "model", *columns))
+        """The wanted rows with these columns, and always uri, status, caption, model and, if there are any, review."""
+        always = ("uri", "status", "caption", "model", *((COLUMN,) if self.reviews else ()))
+        wanted = dict.fromkeys((*always, *columns))
         names = [name for name in wanted if name in self.schema.names]
         derived = [name for name in wanted if name not in self.schema.names]
-        for table in self._chosen(names):
+        for table in self.chosen(names):
             for start in range(0, len(table), AT_ONCE):
                 part = table.slice(start, AT_ONCE).select(names)
                 lists = [_plain_list(part[name]) for name in names]
                 for values in zip(*lists, strict=True):
                     row: Row = dict(zip(names, values, strict=True))
+                    if row.get(COLUMN) == REJECTED and self.options.failed != "keep":
+                        self.left_out["rejected by a reviewer"] += 1
+                        continue
                     if row["status"] != CAPTIONED and self.options.failed != "keep":
                         self.left_out["without a caption"] += 1
                         continue
@@ -113,13 +127,22 @@ class Selection:
                         row[name] = from_address(name, row["uri"], root)
                     yield row
 
-    def _chosen(self, columns: Iterable[str]) -> Iterator[pa.Table]:
+    def chosen(self, columns: Iterable[str]) -> Iterator[pa.Table]:
+        """The wanted rows in batches, with these columns and those that were needed to choose them."""
         needed = dict.fromkeys((*columns, *(self.condition.columns if self.condition else ())))
+        reviews = self.reviews if self.reviews or COLUMN in needed else None
+        if reviews is not None:
+            needed = dict.fromkeys((*needed, *NEEDED))
+            needed.pop(COLUMN, None)
         for _, batch in self.table.batches(list(needed), self._files):
             rows = pa.Table.from_batches([batch])
             for name in needed:
                 if name not in rows.column_names:  # a file of a run that did not carry it
                     rows = rows.append_column(name, pa.nulls(len(rows), self.schema.field(name).type))
+            if reviews is not None:
+                rows = reviews.overlay(rows)
+            if self.options.only == "reviewed":
+                rows = rows.filter(pc.field(COLUMN).isin([APPROVED, EDITED]))
             yield self.condition.filter(rows) if self.condition else rows
 
 

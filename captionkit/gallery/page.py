@@ -48,6 +48,7 @@ class Frame:
     """Mean probability per token, in percent."""
     alternatives: Sequence[tuple[str, str]]
     size: str
+    review: str
     folder: str
     name: str
 
@@ -139,6 +140,7 @@ def _frame(row: Captioned, read: Read, side: int) -> Frame:
         certainty=None if row.best.score is None else f"{100 * math.exp(min(row.best.score, 0.0)):.1f}",
         alternatives=[(one_line(other.text, CAPTION_LENGTH), score(other.score)) for other in row.alternatives],
         size=f"{row.width} × {row.height}" if row.width and row.height else "",
+        review=row.review,
         folder=folder,
         name=name,
     )

@@ -18,6 +18,8 @@ from itertools import islice
 from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
 
+from captionkit.table.reviews import DECISIONS
+
 FAILURES_PER_KIND = 12
 """Examples shown of each kind of failure."""
 
@@ -57,6 +59,8 @@ class Captioned:
     alternatives: tuple[Hypothesis, ...]
     width: int | None
     height: int | None
+    review: str
+    """What a person decided; "" for nothing."""
     before: Hypothesis | None = None
     """The caption that this one has replaced."""
 
@@ -223,6 +227,7 @@ def _captioned(row: Mapping[str, Any]) -> Captioned:
         before=Hypothesis(_text(before.get("caption")), _score(before.get("score")))
         if isinstance(before, Mapping)
         else None,
+        review=review if (review := row.get("review")) in DECISIONS else "",
     )
 
 

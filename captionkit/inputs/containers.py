@@ -18,7 +18,7 @@ from captionkit.errors import UsageError
 from captionkit.images.formats import identify
 from captionkit.images.types import ERROR_KINDS, ImageError, Limits
 from captionkit.inputs.ids import Ids, image_id
-from captionkit.inputs.kinds import IMAGE_SUFFIXES, KEY_COLUMN, InputItem, passed_over
+from captionkit.inputs.kinds import IMAGE_SUFFIXES, KEY_COLUMN, TEXT_COLUMNS, InputItem, passed_over
 from captionkit.schema import source_name, stored_name
 from captionkit.storage import AddressError, Storage, StorageError, join_member, redact
 from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable
@@ -34,6 +34,8 @@ CONTAINER_ERRORS = (
 """What reading a container from a stranger may raise."""
 BATCH = 64
 """Rows of a Parquet file held at once."""
+TEXT_BYTES = 2**20
+"""A text that a shard holds for an image is not carried if it is longer."""
 HEAD = 4096
 """Bytes by which a member is told whose name is no image's."""
 
@@ -94,14 +96,16 @@ def read_tar(
     """
     shard, version = row["uri"], row["version"]
     keyed = any(name == KEY_COLUMN for name, _ in options.carry)
+    texts = _Texts(name for name, _ in options.carry)
     count = duplicates = 0
     last: EncodedImage | None = None
     seen: set[str] = set()
     others: Counter[str] = Counter()
     try:
         with storage.open(row["read_uri"] or shard) as stream:
-            for member, file, head in image_members(members(stream), others):
+            for member, file, head in image_members(texts.taken_from(members(stream)), others):
                 name = member.name
+                last = texts.beside(last, shard)  # they lie beside their image, so they have come by now
                 if name in seen:
                     duplicates += 1
                     continue
@@ -122,13 +126,47 @@ def read_tar(
             return
     except CONTAINER_ERRORS as err:
         kind = _kind(err)
+        last = texts.beside(last, shard)
         if last is not None:
             yield last
         reason = f"the shard broke after {counted(count, 'image')}: {_message(err)}"
         yield BrokenContainer(shard, image_id(shard, version), version, kind, reason, count + 1, duplicates, others)
     else:
+        last = texts.beside(last, shard)
         if last is not None:
             yield last._replace(container_rows=count, duplicate_members=duplicates, passed_over=others)
+
+
+class _Texts:
+    """Members of samples that are carried as text, those of the latest two keys: they lie before or behind their image.
+
+    Args:
+        carried: The carried columns, as the table calls them.
+    """
+
+    def __init__(self, carried: Iterable[str]) -> None:
+        wanted = set(carried)
+        self._columns = {f".{name}": column for name in TEXT_COLUMNS if (column := stored_name(name)) in wanted}
+        self._known: dict[str, dict[str, str]] = {}
+
+    def taken_from(self, found: Iterable[Member]) -> Iterator[Member]:
+        """The other members; these are read, as far as they are no longer than TEXT_BYTES."""
+        for member in found:
+            column = self._columns.get(posixpath.splitext(member.name)[1].lower())
+            if column is None or is_hidden_name(member.name):
+                yield member
+                continue
+            key = sample_key(member.name)
+            texts = self._known.setdefault(key, {})
+            if member.size <= TEXT_BYTES:
+                texts[column] = member.open().read().decode("utf-8", "replace").strip()
+            while len(self._known) > 2:
+                del self._known[next(iter(self._known))]
+
+    def beside(self, image: EncodedImage | None, shard: str) -> EncodedImage | None:
+        """The image with the texts of its sample."""
+        texts = self._known.get(sample_key(image.uri[len(shard) + 1 :])) if image is not None else None
+        return image._replace(carried={**image.carried, **texts}) if image is not None and texts else image
 
 
 def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:

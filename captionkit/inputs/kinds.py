@@ -30,6 +30,8 @@ REFUSED_SUFFIXES = {
 """What holds images and is not read; named as an input it is refused."""
 KEY_COLUMN = "__key__"
 """WebDataset's name for what the members of one sample share; can be carried."""
+TEXT_COLUMNS = ("txt", "json", "caption")
+"""Members of a sample that can be carried, as text, by their suffixes: what a shard says of its images already."""
 
 
 class InputItem(NamedTuple):

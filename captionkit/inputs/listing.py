@@ -21,6 +21,7 @@ from captionkit.inputs.kinds import (
     IMAGE_SUFFIXES,
     KEY_COLUMN,
     REFUSED_SUFFIXES,
+    TEXT_COLUMNS,
     InputItem,
     is_bookkeeping,
     passed_over,
@@ -206,8 +207,9 @@ class Inputs:
                 raise
             yield InputItem(uri, version, size)  # an archive may hold what it likes: one row, which will say why
             return
-        if KEY_COLUMN in self.options.carry:
-            self._carry(KEY_COLUMN, pa.string(), uri)
+        for name in (KEY_COLUMN, *TEXT_COLUMNS):
+            if name in self.options.carry:
+                self._carry(name, pa.string(), uri)
         yield InputItem(uri, version, size, "tar")
 
     def _asked_for(self, uri: str) -> bool:

@@ -27,8 +27,9 @@ class InputOptions:
     """The column of Parquet inputs that holds image bytes, or Hugging Face's struct of bytes and path. Default:
     `image`, or the only such column."""
     carry: tuple[str, ...] = ()
-    """Columns of lists and Parquet inputs to carry into the caption table. One whose name the table has itself is
-    stored with `input_` before it: input_caption."""
+    """Columns of lists and Parquet inputs to carry into the caption table, captions that exist among them; of shards
+    `__key__`, `txt`, `json` and `caption`: the text of a sample's member with that suffix. One whose name the table has
+    itself is stored with `input_` before it: input_caption."""
     stat_listed: bool = True
     """Ask for size and date of every address in a list, so that a rerun notices changed images. Off, a listed
     address counts as done once it is in the table."""

@@ -91,8 +91,10 @@ class CaptionActor:
             if not hypotheses:
                 kinds[at], errors[at] = MODEL_ERROR, "out of memory over this one image"
             elif (best := hypotheses[0]).text:
-                made["caption"][at], made["score"][at] = best.text, best.score
-                made["alternatives"][at] = [{"caption": other.text, "score": other.score} for other in hypotheses[1:]]
+                made["caption"][at], made["score"][at] = words.say_before + best.text, best.score
+                made["alternatives"][at] = [
+                    {"caption": words.say_before + other.text, "score": other.score} for other in hypotheses[1:]
+                ]
             else:
                 kinds[at], errors[at] = MODEL_ERROR, "the captioner gave an empty caption"
         made |= {"error_kind": kinds, "error": errors}

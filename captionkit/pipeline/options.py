@@ -84,6 +84,9 @@ class WordOptions:
     where this list leaves it out."""
     prefix: str = ""
     """Words with which each caption begins."""
+    say_before: str = ""
+    """A text to stand before every caption, as in "Archive photo: ". The captioner does not see it, so any words will
+    do."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def check_same_maker(table: CaptionTable, maker: Maker, *, mixed: bool) -> None:
                 "--output, or --mixed to have both in one table (its rows stay, each names its model), or "
                 "--recaption-where to replace captions by new ones."
             )
-        search = asdict(SearchOptions()) | before.search  # an older captionkit had fewer options
+        search = asdict(SearchOptions()) | {"say_before": ""} | before.search  # an older captionkit had fewer options
         if search != maker.search:
             changed = sorted(name for name in maker.search if search.get(name) != maker.search[name])
             was = ", ".join(f"{name}={search.get(name)}" for name in changed)

@@ -1,9 +1,30 @@
-"""The captioner actors' way with memory."""
+"""The captioner actors: their way with memory, and what they say."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pytest
+
+from captionkit.errors import UsageError
+from captionkit.images import Preprocessing
+from captionkit.model.captioner import Hypothesis
+from captionkit.model.search.options import SearchOptions
+from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
+from captionkit.pipeline.options import WordOptions
+from captionkit.pipeline.preflight import check_same_maker
+from captionkit.schema import PIXELS, SCHEMA
+from captionkit.storage import Storage
+from captionkit.table.table import CaptionTable, Footer, to_parquet
+from tests.support import table_rows
+
+STORAGE = Storage()
 
 LITTLE_MEMORY = """
 import resource
@@ -35,3 +56,45 @@ def test_a_batch_too_large_for_memory_is_halved() -> None:
     done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("held")
+
+
+class _Says:
+    """A captioner that says the same of every image."""
+
+    preprocessing = Preprocessing(2, 2)
+    fingerprint = "ck-0"
+
+    def caption_pixels(self, pixels: Any, *_: Any, **__: Any) -> list[list[Hypothesis]]:
+        return [[Hypothesis("a dog", -0.5), Hypothesis("a cat", -1.0)] for _ in pixels]
+
+
+class _SayingActor(CaptionActor):
+    def build(self, bundle: Any, options: ActorOptions) -> Any:
+        return _Says()
+
+
+def test_a_text_stands_before_every_caption_and_changes_no_score() -> None:
+    words = WordOptions(say_before="Archive photo: ")
+    actor = _SayingActor(
+        cast(Any, None), ActorOptions(SearchOptions(), words, "float32", "torch", "cpu", 1, "r", carry=())
+    )
+    row = {"uri": "/a.jpg", "image_id": 1, "pixels": bytes(12), "width": 2, "height": 2, "version": "v"}
+    batch = pa.Table.from_pylist(
+        [row, {**row, "pixels": None, "error_kind": "truncated", "error": "short"}], pa.schema(PIXELS)
+    )
+    good, bad = actor(batch).to_pylist()
+    assert (good["caption"], good["score"]) == ("Archive photo: a dog", -0.5)
+    assert good["alternatives"] == [{"caption": "Archive photo: a cat", "score": -1.0}]
+    assert bad["caption"] is None
+
+
+def test_a_table_without_that_text_is_of_another_maker(tmp_path: Path) -> None:
+    search = asdict(SearchOptions()) | asdict(WordOptions())
+    search = json.loads(json.dumps(search))
+    older = {name: value for name, value in search.items() if name != "say_before"}
+    uri = str(tmp_path / "captions-r-0.parquet")
+    STORAGE.write(uri, to_parquet(table_rows.rows(["/a"]).select(SCHEMA.names), Footer("ck-0", older, {})))
+    table = CaptionTable(str(tmp_path), STORAGE)
+    check_same_maker(table, "ck-0", search, mixed=False)
+    with pytest.raises(UsageError, match="say_before=Archive"):
+        check_same_maker(table, "ck-0", search | {"say_before": "Archive photo: "}, mixed=False)

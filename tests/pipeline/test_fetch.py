@@ -78,6 +78,36 @@ def test_a_shard_is_read_front_to_back(folder: Folder, tmp_path: Path, pictures:
     assert {row["error_kind"] for row in rows} == {None}
 
 
+def test_texts_of_a_shards_samples_are_carried_whether_before_or_behind_their_image(
+    folder: Folder, tmp_path: Path, pictures: list[bytes]
+) -> None:
+    jpeg = pictures[0]
+    members = [
+        ("d/a.jpg", jpeg),
+        ("d/a.txt", b"a dog\n"),
+        ("d/a.json", b'{"n": 1}'),
+        ("d/b.txt", b"caf\xe9"),
+        ("d/b.jpg", jpeg),
+    ]
+    members += [
+        ("d/c.jpg", jpeg),
+        ("d/d.jpg", jpeg),
+        ("d/d.caption", b"a cat"),
+        ("d/e.jpg", jpeg),
+        ("d/e.txt", b"x" * 2**21),
+    ]
+    shard = folder.add("s.tar", tar_bytes(members))
+    rows = fetch(tmp_path, shard, carry=("txt", "json", "caption"))
+    assert [(row["txt"], row["json"], row["input_caption"]) for row in rows] == [
+        ("a dog", '{"n": 1}', None),
+        ("caf\ufffd", None, None),
+        (None, None, None),
+        (None, None, "a cat"),
+        (None, None, None),
+    ]
+    assert rows[-1]["passed_over"] is None
+
+
 @pytest.mark.parametrize("kept", [0.5, 0.97])
 def test_a_shard_cut_off_gives_what_came_before(
     folder: Folder, tmp_path: Path, pictures: list[bytes], kept: float
