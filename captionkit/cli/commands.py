@@ -32,6 +32,7 @@ COMMANDS = {
     "failures": Command("tables", "Group what failed, with reasons, places and examples."),
     "gallery": Command("pages", "Show a caption table as a page: one HTML file with images, captions and failures."),
     "plan": Command("tables", "Say how long an archive will take and what it will cost, before anything is spent."),
+    "recipe": Command("recipes", "List the recipes of `captionkit train --recipe`, or print one, to copy and edit."),
     "scenes": Command("pages", "Draw scenes into a folder, as many as you like."),
     "status": Command("tables", "Say how far a caption job is, from anywhere: what its run record tells."),
     "train": Command("jobs", "Train a captioner on a corpus of captioned images."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from captionkit.evaluation.page import render_page
 from captionkit.evaluation.preflight import make_searches
 from captionkit.evaluation.references import ReferenceSet, read_references
 from captionkit.metrics import Scorer, measure_usage
+from captionkit.model.bundle_files import fingerprint, read_files
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
 from captionkit.progress import log_line
@@ -63,6 +65,24 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             candidates, source = _make_candidates(options, list(reference_set.references), searches, storage)
         card = make_card(reference_set, candidates, scorer, {**_corpus_facts(options, reference_set), **source})
     return _write(card, options, storage)
+
+
+def is_judged(options: EvaluateOptions) -> bool:
+    """Whether the output folder has a score card of this very captioner, with these searches.
+
+    Raises:
+        BundleError: there is no such bundle.
+        StorageError: storage cannot be read.
+    """
+    storage = Storage(options.storage)
+    card = storage.join(storage.normalize(options.result.output), CARD_JSON)
+    if not storage.exists(card):
+        return False
+    found = json.loads(storage.read(card))
+    known = fingerprint(read_files(options.candidates.model, storage))
+    searches = make_searches(options.candidates, options.search)
+    same_split = found["facts"]["split"] == options.corpus.split
+    return known in found["facts"].get("model", "") and list(found["scores"]) == list(searches) and same_split
 
 
 def _corpus_facts(options: EvaluateOptions, reference_set: ReferenceSet) -> dict[str, str]:

@@ -22,7 +22,7 @@ from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.run_record import now, versions
 from captionkit.progress import log_line
-from captionkit.storage import Storage, StorageError, public_uri
+from captionkit.storage import Storage, StorageError, public_uri, split_member
 from captionkit.table.lease import Lease
 from captionkit.training.batches import Examples
 from captionkit.training.corpus import Captions, TrainingCorpus, make_examples, read_training_corpus
@@ -32,6 +32,7 @@ from captionkit.training.model_card import model_card
 from captionkit.training.networks import Networks, make_networks
 from captionkit.training.options import TrainOptions
 from captionkit.training.preflight import check_options, check_resumable, fixed_options
+from captionkit.training.recipes import DEV_IMAGES
 from captionkit.training.stages import DecoderSpec, Stage, WorkerTask, make_stages
 from captionkit.training.teacher import TeacherCaptions, read_teacher_captions
 from captionkit.training.trainer import train_stage
@@ -78,6 +79,8 @@ class TrainJob:
         corpus = read_training_corpus(options.corpus, storage)
         log_line(corpus.report)
         storage.write(storage.join(output, "corpus.txt"), (corpus.report + "\n").encode())
+        dev = "".join(f"{split_member(image)[1] or image}".rpartition("/")[2] + "\n" for image, _ in corpus.dev)
+        storage.write(storage.join(output, DEV_IMAGES), dev.encode("utf-8", "surrogatepass"))
         teacher = _teacher_captions(options, corpus, storage)
         networks = make_networks(options, corpus, storage)
         log_line(_summary(options, corpus, networks))

@@ -211,3 +211,8 @@ class TrainOptions:
     cluster: tyro.conf.OmitArgPrefixes[WorkerOptions] = field(default_factory=WorkerOptions)
     config: str | None = None
     """Address of a YAML or JSON file of options, named as here. The command line takes precedence."""
+    recipe: str | None = None
+    """Name of a recipe (`captionkit recipe` lists them), or address of your own file: all options at once, the
+    data set's layout and how to evaluate. The command line takes precedence."""
+    data: str | None = None
+    """Folder of the recipe's data set, as it is downloaded: its zip files, or what was in them."""

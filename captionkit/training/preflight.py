@@ -10,7 +10,7 @@ from captionkit.model.bundle_files import check_bundle
 from captionkit.storage import Storage
 from captionkit.training.options import NAMED_WEIGHTS, NetworkOptions, TrainOptions
 
-CHANGEABLE_GROUPS = ("cluster", "result", "config", "storage")
+CHANGEABLE_GROUPS = ("cluster", "result", "config", "recipe", "data", "storage")
 """Groups of options that may change when a training is resumed."""
 
 ONE_STEP_DECODERS = ("one_shot",)
