@@ -159,13 +159,13 @@ def _judgements(evaluations: Mapping[str, Mapping[str, Any]], named: str) -> lis
     """The evaluations of a recipe, checked before the training; none where their measures are not installed."""
     from captionkit.config import from_values
     from captionkit.evaluation.options import EvaluateOptions
-    from captionkit.evaluation.preflight import make_searches
+    from captionkit.evaluation.preflight import check_searches
     from captionkit.progress import log_line
 
     judged = []
     for name, values in evaluations.items():
         options = from_values(EvaluateOptions, values, f"{named}, evaluate: {name}")
-        make_searches(options.candidates, options.search)
+        check_searches(options)
         judged.append(options)
     if judged and importlib.util.find_spec("pycocoevalcap") is None:
         log_line("there will be no score card: its measures are not installed (pip install captionkit[evaluate])")
@@ -175,11 +175,12 @@ def _judgements(evaluations: Mapping[str, Mapping[str, Any]], named: str) -> lis
 
 def _judge_again(options: EvaluateOptions) -> None:
     """Evaluate, unless the same bundle was evaluated so before."""
+    from captionkit.evaluation.job import calibrate_again, is_judged
     from captionkit.evaluation.job import evaluate as judge
-    from captionkit.evaluation.job import is_judged
     from captionkit.progress import log_line
 
     if is_judged(options):
+        calibrate_again(options)
         log_line(f"score card: {options.result.output}, of this captioner, made before")
         return
     judged = judge(options)

@@ -39,7 +39,7 @@ from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
-from captionkit.schema import schema_with
+from captionkit.schema import CONFIDENCE, schema_with
 from captionkit.storage import Storage, StorageError
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
@@ -60,6 +60,7 @@ class _Listed:
     lease: Lease
     manifest: Manifest
     carry: dict[str, pa.DataType]
+    """Columns behind the table's own: the carried ones, behind `CONFIDENCE` where the captioner has a calibration."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -93,6 +94,7 @@ class CaptionJob:
             raise BundleError(f"--model {options.captioner.model}: {err}") from err
         self.preprocessing = captioner.preprocessing
         self.fingerprint = captioner.fingerprint
+        self.added = {CONFIDENCE.name: CONFIDENCE.type} if captioner.calibration else {}
         captioner.check(options.search, options.words.banned, options.words.prefix)
         # As JSON has it, since it is held against what the table's files say.
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
@@ -188,7 +190,7 @@ class CaptionJob:
             manifest = make_manifest(
                 inputs, table, f"{self.base}.manifest", meter.update, Share.parse(share) if share else None
             )
-        carry = dict(inputs.carry_types)
+        carry = self.added | dict(inputs.carry_types)
         lease.schema = schema_with(carry)
         lease.check()
         with alone(opened, self.run_id, share or "") as table:
@@ -253,7 +255,7 @@ class CaptionJob:
             threads=options.cluster.fetch_threads,
             image_column=inputs.image_column,
             decode_seconds=inputs.decode_seconds,
-            carry=tuple(listed.carry.items()),
+            carry=tuple((name, kind) for name, kind in listed.carry.items() if name not in self.added),
             done=ray.put(listed.table.ids_within(manifest.partial)) if manifest.partial else None,
         )
         actor = ActorOptions(

@@ -1,7 +1,7 @@
 """Recipes: a training with its options, its data set and its evaluations, as a file that can be copied and edited.
 
-A recipe is a config file of `captionkit train` with up to five names more: `about`, `measured`, `dataset`, `needs`,
-`evaluate`. Imports no torch.
+A recipe is a config file of `captionkit train` with up to six names more: `about`, `measured`, `dataset`, `needs`,
+`calibrate`, `evaluate`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from captionkit.training.options import TrainOptions
 SUFFIX: Final = ".yaml"
 DEV_IMAGES: Final = "dev_images.txt"
 """List of the dev images of a training, in its output folder."""
-_OWN: Final = ("about", "measured", "dataset", "needs", "evaluate")
+_OWN: Final = ("about", "measured", "dataset", "needs", "calibrate", "evaluate")
 _EVALUATION: Final = "evaluation"
 _FOLDER: Final = Path(__file__).parents[1] / "assets" / "recipes"
 
@@ -42,6 +42,8 @@ class Recipe:
     """Options that the user adds, such as `init`."""
     train: Mapping[str, Any]
     """Names and values of options of `captionkit train`."""
+    calibrate: Mapping[str, Any] | None
+    """Names and values of options of `captionkit evaluate`, by which the captioner is given a calibration."""
     evaluate: Mapping[str, Mapping[str, Any]]
     """Names and values of options of `captionkit evaluate`, by the name of the evaluation's folder."""
 
@@ -85,13 +87,16 @@ def read_recipe(name: str) -> Recipe:
     evaluate, needs, dataset = values.get("evaluate") or {}, values.get("needs") or [], values.get("dataset") or ""
     if not isinstance(evaluate, dict) or not all(isinstance(options, dict) for options in evaluate.values()):
         raise UsageError(f"{named}: evaluate: expected options by name, as in `plain: {{beams: [5]}}`")
+    calibrate = values.get("calibrate")
+    if not isinstance(calibrate, dict | None):
+        raise UsageError(f"{named}: calibrate: expected options, as in `{{beams: [5]}}`")
     if not isinstance(needs, list):
         raise UsageError(f"{named}: needs: expected a list of options, as in `[init]`")
     if dataset and dataset not in DATA_SETS:
         raise UsageError(f"{named}: dataset {dataset!r} is unknown; known are: {', '.join(DATA_SETS)}")
     train = {option: value for option, value in values.items() if option not in _OWN}
     about, measured = (" ".join(str(values.get(name) or "").split()) for name in ("about", "measured"))
-    return Recipe(named, about, measured, dataset, tuple(map(str, needs)), train, evaluate)
+    return Recipe(named, about, measured, dataset, tuple(map(str, needs)), train, calibrate, evaluate)
 
 
 def with_data(recipe: Recipe, options: TrainOptions, storage: Storage) -> tuple[TrainOptions, DataSet]:
@@ -122,23 +127,28 @@ def with_data(recipe: Recipe, options: TrainOptions, storage: Storage) -> tuple[
 
 
 def evaluations(recipe: Recipe, options: TrainOptions, data: DataSet) -> dict[str, dict[str, Any]]:
-    """Options of `captionkit evaluate` for each evaluation, by its name, as names and values.
+    """Options of `captionkit evaluate` for each evaluation, by its name, as names and values, in order.
 
-    Test images are judged where the data set has a list of them; else the dev images, which have chosen the checkpoint.
+    The one that calibrates comes first, on the dev images. The others judge test images where the data set has a list
+    of them; else the dev images, which have chosen the checkpoint.
     """
     storage = Storage()
     output = options.result.output
-    split = {"split": "test"} if data.has_test else {"split": "val", "split_list": storage.join(output, DEV_IMAGES)}
+    dev = {"split": "val", "split_list": storage.join(output, DEV_IMAGES)}
+    split = {"split": "test"} if data.has_test else dev
+    wanted: dict[str, dict[str, Any]] = {}
+    if recipe.calibrate is not None:
+        wanted["calibration"] = dev | dict(recipe.calibrate) | {"calibrate": storage.join(output, "bundle")}
+    wanted |= {name: split | dict(values) for name, values in recipe.evaluate.items()}
     return {
         name: {
-            **split,
             **values,
             "corpus": list(options.corpus.corpus),
             "images": list(options.corpus.images),
             "model": storage.join(output, "bundle"),
             "output": storage.join(output, _EVALUATION, name),
         }
-        for name, values in recipe.evaluate.items()
+        for name, values in wanted.items()
     }
 
 
@@ -151,6 +161,7 @@ def summary(recipe: Recipe, options: TrainOptions, data: DataSet) -> str:
     stages += [f"fine-tuning, {finetune:g} epochs"] if finetune else []
     stages += [f"self-critical training, {scst:g} epochs"] if scst else []
     stages += ["neighbours"] if options.result.neighbours else []
+    stages += ["calibration on the dev images"] if recipe.calibrate is not None else []
     split = "test" if data.has_test else "dev"
     stages += [f"{counted(len(recipe.evaluate), 'evaluation')} on the {split} images"] if recipe.evaluate else []
     made = f"from {public_uri(network.init)}" if network.init else f"{network.decoder} on {network.encoder}"

@@ -16,6 +16,7 @@ from captionkit.config import from_values
 from captionkit.corpus.flickr import LISTS
 from captionkit.errors import UsageError
 from captionkit.evaluation.options import EvaluateOptions
+from captionkit.evaluation.preflight import check_searches
 from captionkit.scenes import draw_folder
 from captionkit.storage import Storage
 from captionkit.training.datasets import DataSet
@@ -60,9 +61,12 @@ def test_every_recipe_is_a_training_that_can_start(name: str) -> None:
         network=replace(options.network, init="bundle" if "init" in recipe.needs else None),
     )
     check_options(options)
-    for values in evaluations(recipe, options, DataSet(("captions.txt",), ("photos",), True)).values():
+    for folder, values in evaluations(recipe, options, DataSet(("captions.txt",), ("photos",), True)).items():
         judged = from_values(EvaluateOptions, values, name)
-        assert (judged.corpus.split, judged.corpus.split_list) == ("test", None)
+        check_searches(judged)
+        # What people set a threshold by is never fitted on test images.
+        assert judged.corpus.split == ("val" if folder == "calibration" else "test")
+        assert (folder == "calibration") is (judged.result.calibrate is not None)
     assert options.result.neighbours or not any(each.get("consensus") for each in recipe.evaluate.values())
     assert recipe.about
     assert f"captionkit recipe {name} >" in recipe_text(name)
@@ -84,6 +88,7 @@ def test_a_recipe_is_printed_and_listed(capsys: pytest.CaptureFixture[str]) -> N
         ({"epoch": 3}, "my.yaml: no option is called `epoch`; `epochs`?"),
         ({"evaluate": {"plain": 5}}, "expected options by name"),
         ({"needs": "init"}, "expected a list"),
+        ({"calibrate": 5}, "calibrate: expected options"),
         ({"dataset": "flickr31k"}, "dataset 'flickr31k' is unknown; known are: flickr8k, coco"),
     ],
 )
