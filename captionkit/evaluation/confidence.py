@@ -238,9 +238,15 @@ def read_judgements(uri: str, storage: Storage) -> list[Judgement]:
                 ) from err
     # Experts give whole numbers from 1 to 4; of a crowd's file some line has a 0 or a share.
     experts = all(figure in (1, 2, 3, 4) for *_, figures in rows for figure in figures)
-    if experts:
-        return [Judgement(*pair, sorted(figures)[1] >= EXPERT_ACCEPTS) for *pair, figures in rows]  # type: ignore[arg-type]
-    return [Judgement(*pair, figures[1] > figures[2]) for *pair, figures in rows]  # type: ignore[arg-type]
+    return [
+        Judgement(
+            image,
+            owner,
+            number,
+            sorted(figures)[1] >= EXPERT_ACCEPTS if experts else figures[1] > figures[2],
+        )
+        for image, owner, number, figures in rows
+    ]
 
 
 def judged_bound(judgements: Sequence[Judgement], references: Mapping[str, Sequence[str]], source: str) -> Bound:

