@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from captionkit.model.calibration import Calibration
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.machines import CaptionerNotBuilt
 from captionkit.pipeline.options import WordOptions
@@ -40,6 +41,7 @@ class ActorOptions:
     threads: int
     run_id: str
     carry: tuple[tuple[str, pa.DataType], ...]
+    calibration: Calibration | None = None
 
 
 class CaptionActor:
@@ -57,7 +59,7 @@ class CaptionActor:
             raise CaptionerNotBuilt.here(err) from None  # its words are in it, and Ray prints each link
         self.options = options
         self.part: int | None = None  # images at once, where memory held no whole batch
-        added = {CONFIDENCE.name: CONFIDENCE.type} if self.captioner.calibration else {}
+        added = {CONFIDENCE.name: CONFIDENCE.type} if options.calibration else {}
         self.schema = pa.schema([*schema_with(added | dict(options.carry)), *TRANSIENT])
 
     def build(self, bundle: ray.ObjectRef, options: ActorOptions) -> Captioner:
@@ -96,7 +98,7 @@ class CaptionActor:
                 made["alternatives"][at] = [{"caption": other.text, "score": other.score} for other in hypotheses[1:]]
             else:
                 kinds[at], errors[at] = MODEL_ERROR, "the captioner gave an empty caption"
-        if calibration := self.captioner.calibration:
+        if calibration := self.options.calibration:
             made[CONFIDENCE.name] = [
                 None if score is None else calibration.chance([score])[0] for score in made["score"]
             ]

@@ -94,7 +94,8 @@ class CaptionJob:
             raise BundleError(f"--model {options.captioner.model}: {err}") from err
         self.preprocessing = captioner.preprocessing
         self.fingerprint = captioner.fingerprint
-        self.added = {CONFIDENCE.name: CONFIDENCE.type} if captioner.calibration else {}
+        self.calibration = captioner.calibration
+        self.added = {CONFIDENCE.name: CONFIDENCE.type} if self.calibration else {}
         captioner.check(options.search, options.words.banned, options.words.prefix)
         # As JSON has it, since it is held against what the table's files say.
         self.search = json.loads(json.dumps(asdict(options.search) | asdict(options.words)))
@@ -267,6 +268,7 @@ class CaptionJob:
             threads=pool.threads,
             run_id=self.run_id,
             carry=fetch.carry,
+            calibration=self.calibration,
         )
         batch_size = options.captioner.images_at_once(pool.gpus > 0)
         return caption_stream(
