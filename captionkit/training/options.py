@@ -31,6 +31,9 @@ class CorpusOptions(CorpusFiles):
     format: CorpusFormat = "auto"
     min_count: int = 5
     """Words that occur less often become `<unk>`."""
+    new_words: bool = False
+    """With --init: add the words of this corpus that the captioner does not know and that occur at least --min-count
+    times, instead of reading them as `<unk>`."""
     max_words: int = 20
     """Longer captions are truncated to this number of words."""
     teacher: tuple[str, ...] = ()
