@@ -22,36 +22,58 @@ def read_config(kind: type[T], uri: str) -> T:
     Raises:
         UsageError: the file is missing, is no YAML or JSON, names an unknown option or gives one a wrong value.
     """
+    values, named = read_values(uri, "--config")
+    return from_values(kind, values, named)
+
+
+def read_values(uri: str, option: str) -> tuple[dict[str, Any], str]:
+    """Names and values in a YAML or JSON file, and what to call the file in messages.
+
+    Args:
+        option: the option that named the file, for messages.
+
+    Raises:
+        UsageError: the file is missing, or is no mapping in YAML or JSON.
+    """
     # Late, as all below: every command's `--help` imports this module.
     import yaml
-    from pydantic import ValidationError
 
     from captionkit.lfs import LFS_POINTER, is_lfs_pointer
     from captionkit.storage import Storage, StorageError, public_uri
     from captionkit.storage.documents import from_document
 
-    shown = public_uri(uri)
+    named = f"{option} {public_uri(uri)}"
     try:
         data = Storage().read(Storage().normalize(uri))
         if is_lfs_pointer(data):
-            raise UsageError(f"--config {shown} is {LFS_POINTER}")
+            raise UsageError(f"{named} is {LFS_POINTER}")
         values = from_document(data) if data[:4] == b"PAR1" else yaml.safe_load(data)
     except (StorageError, yaml.YAMLError, ValueError) as err:
-        raise UsageError(f"--config {shown}: {err}") from err
+        raise UsageError(f"{named}: {err}") from err
     if isinstance(values, dict) and isinstance(values.get("options"), dict):
         values = values["options"]
     if not isinstance(values, dict):
-        raise UsageError(f"--config {shown}: expected names and values of options, as in `beam: 5`")
-    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+        raise UsageError(f"{named}: expected names and values of options, as in `beam: 5`")
+    return {str(name).replace("-", "_"): value for name, value in values.items()}, named
+
+
+def from_values(kind: type[T], values: Mapping[str, Any], named: str) -> T:
+    """Options from names and values; as `read_config`.
+
+    Raises:
+        UsageError: an unknown option or a wrong value.
+    """
+    from pydantic import ValidationError
+
     known = [field.name for group in _groups(kind).values() for field in fields(group)]
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            raise UsageError(f"--config {shown}: no option is called `{name}`" + (f"; `{close[0]}`?" if close else ""))
+            raise UsageError(f"{named}: no option is called `{name}`" + (f"; `{close[0]}`?" if close else ""))
     try:
         return kind(**{name: _group(group, values) for name, group in _groups(kind).items()})
     except (ValidationError, ValueError) as err:
-        raise UsageError(f"--config {shown}: {err}") from err
+        raise UsageError(f"{named}: {err}") from err
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

@@ -42,6 +42,10 @@ SCHEMA = pa.schema(
 )
 """The caption table's own columns."""
 
+CONFIDENCE = pa.field("confidence", pa.float32())
+"""The chance that people would accept the caption, from 0 to 1; null without one. It stands behind `SCHEMA`, before the
+carried columns, and only in tables of captioners with a calibration."""
+
 MANIFEST_COLUMNS = [
     pa.field("uri", pa.string()),
     pa.field("version", pa.string()),
@@ -86,7 +90,7 @@ PIXELS = [
 TRANSIENT = [*_FETCHED, pa.field("caption_s", pa.float32()), pa.field("batch", pa.int32()), RETRIES]
 """From captioner to driver behind a row's own columns, for the run record; never stored."""
 
-_RESERVED = frozenset(SCHEMA.names) | {column.name for column in (*PIXELS, *TRANSIENT)}
+_RESERVED = frozenset((*SCHEMA.names, CONFIDENCE.name)) | {column.name for column in (*PIXELS, *TRANSIENT)}
 _PREFIX = "input_"
 
 

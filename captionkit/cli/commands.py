@@ -34,6 +34,7 @@ COMMANDS = {
     "gallery": Command("pages", "Show a caption table as a page: one HTML file with images, captions and failures."),
     "plan": Command("tables", "Say how long an archive will take and what it will cost, before anything is spent."),
     "review": Command("reviewing", "Look through captions on a local page; approve, edit or reject them by keyboard."),
+    "recipe": Command("recipes", "List the recipes of `captionkit train --recipe`, or print one, to copy and edit."),
     "scenes": Command("pages", "Draw scenes into a folder, as many as you like."),
     "show": Command("show", "Print and draw images with the captions of greedy search and of beams beside each other."),
     "status": Command("tables", "Say how far a caption job is, from anywhere: what its run record tells."),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captionkit.cli.exit_codes import BROKEN, OK, TIME_IS_UP, TOO_MANY_FAILED
-from captionkit.cli.options import parse
+from captionkit.cli.options import argument, parse
 from captionkit.cli.pages import draw_scenes, show_gallery
 from captionkit.cli.tables import show_plan
 from captionkit.counting import counted
+from captionkit.errors import UsageError
 from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.options import CaptionOptions, OutputOptions
 
 if TYPE_CHECKING:
+    from captionkit.evaluation.options import EvaluateOptions
     from captionkit.pipeline.job import CaptionJob
+    from captionkit.training.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,30 @@ def train(args: Sequence[str]) -> int:
     """`captionkit train`; the exit code."""
     from captionkit.training.options import TrainOptions
 
-    options = parse(TrainOptions, "train", args)
+    name = argument(args, "recipe")
+    if name is None:
+        options = parse(TrainOptions, "train", args)
+        if options.data is not None:
+            raise UsageError("--data is the folder of a recipe's data set: name the recipe too (--recipe flickr8k)")
+        return _train(options)
+    from captionkit.progress import log_line
+    from captionkit.storage import Storage
+    from captionkit.training.recipes import evaluations, read_recipe, summary, with_data
+
+    recipe = read_recipe(name)
+    options = parse(TrainOptions, "train", args, recipe.options())
+    options, data = with_data(recipe, options, Storage(options.storage))
+    judged = _judgements(evaluations(recipe, options, data), recipe.named)
+    log_line(summary(recipe, options, data))
+    code = _train(options)
+    if code == OK:
+        for judgement in judged:
+            _judge_again(judgement)
+    return code
+
+
+def _train(options: TrainOptions) -> int:
+    """Run a training and say how it went; the exit code."""
     from captionkit.pipeline.ray_address import check_ray
     from captionkit.progress import log_line
     from captionkit.storage import Storage
@@ -126,6 +153,39 @@ def train(args: Sequence[str]) -> int:
     log_line(f"bundle: {bundle}")
     log_line(f"curve:  {Storage().join(options.result.output, 'curve.png')}")
     return OK
+
+
+def _judgements(evaluations: Mapping[str, Mapping[str, Any]], named: str) -> list[EvaluateOptions]:
+    """The evaluations of a recipe, checked before the training; none where their measures are not installed."""
+    from captionkit.config import from_values
+    from captionkit.evaluation.options import EvaluateOptions
+    from captionkit.evaluation.preflight import check_searches
+    from captionkit.progress import log_line
+
+    judged = []
+    for name, values in evaluations.items():
+        options = from_values(EvaluateOptions, values, f"{named}, evaluate: {name}")
+        check_searches(options)
+        judged.append(options)
+    if judged and importlib.util.find_spec("pycocoevalcap") is None:
+        log_line("there will be no score card: its measures are not installed (pip install captionkit[evaluate])")
+        return []
+    return judged
+
+
+def _judge_again(options: EvaluateOptions) -> None:
+    """Evaluate, unless the same bundle was evaluated so before."""
+    from captionkit.evaluation.job import calibrate_again, is_judged
+    from captionkit.evaluation.job import evaluate as judge
+    from captionkit.progress import log_line
+
+    if is_judged(options):
+        calibrate_again(options)
+        log_line(f"score card: {options.result.output}, of this captioner, made before")
+        return
+    judged = judge(options)
+    log_line(f"score card: {judged.markdown_uri}")
+    log_line(f"page:       {judged.page_uri}")
 
 
 def evaluate(args: Sequence[str]) -> int:

@@ -16,16 +16,23 @@ T = TypeVar("T")
 (_APPENDED,) = get_args(tyro.conf.UseAppendAction[int])[1:]
 
 
-def parse(kind: type[T], command: str, args: Sequence[str]) -> T:
+def parse(kind: type[T], command: str, args: Sequence[str], base: T | None = None) -> T:
     """Options from the command line, over those of `--config` where the command knows it, over the defaults.
+
+    Args:
+        base: options in place of the defaults and of `--config`, which must not be given then.
 
     Raises:
         UsageError: an option out of range, or a config file that cannot be used. What is wrong in form ends the
             program with exit code 2, as command lines do.
     """
     default: dict[str, Any] = {}
-    config = _config_argument(args)
-    if config is not None and "config" in getattr(kind, "__dataclass_fields__", {}):
+    config = argument(args, "config")
+    if base is not None:
+        default["default"] = base
+        if config is not None:
+            raise UsageError("--config and --recipe exclude each other: a recipe is a config file itself; copy it")
+    elif config is not None and "config" in getattr(kind, "__dataclass_fields__", {}):
         default["default"] = read_config(kind, config)
     try:
         parsed: T = tyro.cli(
@@ -83,10 +90,11 @@ def _gathered(args: Sequence[str], several: set[str]) -> list[str]:
     return [one for part in order for one in ([part] if isinstance(part, str) else part)]
 
 
-def _config_argument(args: Sequence[str]) -> str | None:
+def argument(args: Sequence[str], name: str) -> str | None:
+    """The value of an option that must be known before the others are read; None where it is not given."""
     for index, arg in enumerate(args):
-        if arg == "--config" and index + 1 < len(args):
+        if arg == f"--{name}" and index + 1 < len(args):
             return args[index + 1]
-        if arg.startswith("--config="):
+        if arg.startswith(f"--{name}="):
             return arg.partition("=")[2]
     return None

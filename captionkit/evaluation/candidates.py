@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from captionkit.corpus.record import id_text
 from captionkit.errors import UsageError
@@ -16,7 +16,7 @@ from captionkit.model.captioner import Captioner
 from captionkit.model.image_reader import ReadResult, read_batches
 from captionkit.model.search.options import SearchOptions
 from captionkit.progress import Meter
-from captionkit.schema import CAPTIONED
+from captionkit.schema import CAPTIONED, CONFIDENCE
 from captionkit.storage import Storage, redact
 from captionkit.table.table import CaptionTable
 
@@ -27,10 +27,23 @@ class Candidates:
 
     captions: dict[str, dict[str, str]]
     """[name of the search][address of the image]."""
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """[name of the search][address of the image]: mean log-probability per token, of images with a caption."""
+    confidences: dict[str, dict[str, float]] = field(default_factory=dict)
+    """As `scores`: the chance that people would accept the caption; empty without a calibration."""
     missing: dict[str, str] = field(default_factory=dict)
     """Reasons why images have no caption, by address."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Total seconds of each search, without reading and encoding the images, which all searches share."""
+
+
+class _Row(NamedTuple):
+    """A row of a caption table; `reason` says why there is no caption, and is empty where there is one."""
+
+    caption: str
+    reason: str
+    score: float | None = None
+    confidence: float | None = None
 
 
 def make_captions(
@@ -71,16 +84,17 @@ def _caption_batch(
         return
     features = captioner.encode(np.stack(list(pixels.values())))
     # A GPU computes the features asynchronously, and its first search is slow: this search is not measured.
-    search_captions(captioner, features[:1], SearchOptions(beam=1))
+    captioner.caption_features(features[:1], SearchOptions(beam=1))
     for name, options in searches.items():
         start = time.perf_counter()
-        candidates.captions[name] |= dict(zip(pixels, search_captions(captioner, features, options), strict=True))
+        best = [first for first, *_ in captioner.caption_features(features, options)]
+        candidates.captions[name] |= {image: one.text for image, one in zip(pixels, best, strict=True)}
         candidates.seconds[name] += time.perf_counter() - start
-
-
-def search_captions(captioner: Captioner, features: torch.Tensor, options: SearchOptions) -> list[str]:
-    """The best caption of each of N images, by features (N, D) or (N, P, D)."""
-    return [best.text for best, *_ in captioner.caption_features(features, options)]
+        scores = {image: one.score for image, one in zip(pixels, best, strict=True) if one.text}
+        candidates.scores.setdefault(name, {}).update(scores)
+        if captioner.calibration:
+            chances = captioner.calibration.chance(list(scores.values())).tolist()
+            candidates.confidences.setdefault(name, {}).update(zip(scores, chances, strict=True))
 
 
 def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table") -> Candidates:
@@ -93,15 +107,17 @@ def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table
     by_name: dict[str, list[str]] = {}
     for image in wanted:
         by_name.setdefault(_file_name(image), []).append(image)
-    exact: dict[str, tuple[str, str]] = {}
-    similar: dict[str, dict[str, tuple[str, str]]] = {}
-    for row in table.rows(["uri", "status", "caption", "error_kind", "error"]):
+    exact: dict[str, _Row] = {}
+    similar: dict[str, dict[str, _Row]] = {}
+    sure = [CONFIDENCE.name] if CONFIDENCE.name in table.schema.names else []
+    for row in table.rows(["uri", "status", "caption", "score", "error_kind", "error", *sure]):
         caption = row["caption"] or "" if row["status"] == CAPTIONED else ""
         reason = "" if caption else f"{row['error_kind']}: {row['error']}" if row["error_kind"] else "an empty caption"
         if row["uri"] in wanted:
-            exact[row["uri"]] = (caption, reason)
+            exact[row["uri"]] = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name))
         elif _file_name(row["uri"]) in by_name:
-            similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = (caption, reason)
+            found = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name))
+            similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = found
     candidates = Candidates({name: dict.fromkeys(wanted, "")})
     for image in wanted:
         matches = {} if image in exact else similar.get(_file_name(image), {})
@@ -110,10 +126,14 @@ def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table
                 f"{table.uri}: the file name {_file_name(image)!r} is ambiguous: {', '.join(matches)} "
                 f"in the table, {', '.join(by_name[_file_name(image)])} in the corpus"
             )
-        caption, reason = exact.get(image) or next(iter(matches.values()), ("", "not in the table"))
-        candidates.captions[name][image] = caption
-        if reason:
-            candidates.missing[image] = reason
+        one = exact.get(image) or next(iter(matches.values()), _Row("", "not in the table"))
+        candidates.captions[name][image] = one.caption
+        if one.reason:
+            candidates.missing[image] = one.reason
+        if one.score is not None:
+            candidates.scores.setdefault(name, {})[image] = one.score
+        if one.confidence is not None:
+            candidates.confidences.setdefault(name, {})[image] = one.confidence
     if len(candidates.missing) == len(wanted):
         raise UsageError(f"{table.uri} has no caption for any image of the corpus, such as {next(iter(wanted))}")
     return candidates

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from captionkit.drawing.formatting import one_line
+from captionkit.evaluation.confidence import Reliability
 from captionkit.evaluation.published import FLICKR8K
 from captionkit.metrics import METRICS, Scores, Usage
+from captionkit.model.calibration import Calibration
 
 JSON_FORMAT = 1
 """The version of the layout that `to_json` writes."""
@@ -46,6 +48,10 @@ class ScoreCard:
     """Length and vocabulary of the references."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Reasons why images have no caption, by address. They count as empty captions."""
+    reliability: Mapping[str, Reliability] = field(default_factory=dict)
+    """How well scores tell which captions are acceptable, by the decoding's name."""
+    calibration: Calibration | None = None
+    """What was fitted on these images."""
 
     @property
     def metrics(self) -> list[str]:
@@ -98,6 +104,8 @@ class ScoreCard:
         rows = [[decoding.name, *_usage(decoding.usage), _seconds(decoding.seconds)] for decoding in self.decodings]
         lines += _table(header, [*rows, ["references", *_usage(self.reference_usage), _DASH]])
         lines += ["", "Distinct: different captions. Novel: none of the training captions."]
+        for name, reliability in self.reliability.items():
+            lines += _reliability(name, reliability)
         lines += ["", "## Published, on the 1,000 test images of Flickr8k", ""]
         lines += _table(
             ["", *self.metrics, "source"],
@@ -120,6 +128,8 @@ class ScoreCard:
                 "people": asdict(self.reference_usage),
             },
             "seconds_per_image": {decoding.name: decoding.seconds for decoding in self.decodings},
+            "reliability": {name: one.to_json() for name, one in self.reliability.items()},
+            "calibration": self.calibration.to_json() if self.calibration else None,
             "published": [asdict(paper) for paper in FLICKR8K],
             "missing": dict(self.missing),
             "images": {
@@ -134,6 +144,35 @@ class ScoreCard:
             },
         }
         return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def _reliability(name: str, found: Reliability) -> list[str]:
+    """Whether a caption is right: risk by coverage, and what a confidence is worth."""
+    lines = ["", f"## Is a caption right? ({_cell(name)})", ""]
+    lines += [
+        f"Acceptable: {_cell(found.bound.meaning)}. So are {100 * found.acceptable:.1f} % of the captions. Of an "
+        f"acceptable caption and another the first has the higher score in {100 * found.ranking:.0f} % of pairs (50 is "
+        "chance).",
+        "",
+    ]
+    rows = [
+        [f"{100 * one.share:.0f} %", f"{one.score:.2f}", _share(one.confidence), _share(one.risk)]
+        for one in found.coverage
+    ]
+    lines += _table(["captions kept", "score from", "confidence from", "not acceptable"], rows)
+    if found.bins:
+        lines += [
+            "",
+            f"Confidence, {_cell(found.fitted)}; it is wrong by {100 * (found.error or 0):.1f} points on average:",
+            "",
+        ]
+        dots = [[_share(one.expected), _share(one.found), f"{one.captions:,}"] for one in found.bins]
+        lines += _table(["confidence", "acceptable", "captions"], dots)
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return _DASH if value is None else f"{100 * value:.1f} %"
 
 
 def _percent(figures: Mapping[str, float]) -> dict[str, Any]:

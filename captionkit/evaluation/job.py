@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 import captionkit
 from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.evaluation.candidates import Candidates, make_captions, read_captions, read_results
 from captionkit.evaluation.card import Decoding, ScoreCard
+from captionkit.evaluation.confidence import (
+    Reliability,
+    calibrate,
+    crossed_chances,
+    judged_bound,
+    measure,
+    people_bound,
+    read_judgements,
+)
 from captionkit.evaluation.options import EvaluateOptions
 from captionkit.evaluation.page import render_page
 from captionkit.evaluation.preflight import make_searches
 from captionkit.evaluation.references import ReferenceSet, read_references
 from captionkit.metrics import Scorer, measure_usage
+from captionkit.model.bundle_files import CALIBRATION, DESCRIPTION, fingerprint, read_files, write_files
+from captionkit.model.calibration import Calibration
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
 from captionkit.progress import log_line
@@ -62,7 +76,100 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         else:
             candidates, source = _make_candidates(options, list(reference_set.references), searches, storage)
         card = make_card(reference_set, candidates, scorer, {**_corpus_facts(options, reference_set), **source})
+        if "CIDEr-D" in options.result.metrics and candidates.scores:
+            card = _with_reliability(card, candidates, scorer, options, reference_set, storage)
+    if card.calibration and options.result.calibrate:
+        name = write_calibrated(_bundle(options), card.calibration, options.result.calibrate, storage)
+        log_line(f"captioner with a calibration: {redact(options.result.calibrate)} ({name})")
     return _write(card, options, storage)
+
+
+def _with_reliability(
+    card: ScoreCard,
+    candidates: Candidates,
+    scorer: Scorer,
+    options: EvaluateOptions,
+    reference_set: ReferenceSet,
+    storage: Storage,
+) -> ScoreCard:
+    """The card with what scores tell. With --calibrate also a calibration; the captions are then judged by tables that
+    were fitted without them."""
+    tokens = scorer.tokenized_references
+    result = options.result
+    if result.judgements:
+        judgements = [one for uri in result.judgements for one in read_judgements(uri, storage)]
+        keyed = {reference_set.keys.get(image, image): texts for image, texts in tokens.items()}
+        source = " and ".join(redact(uri).rpartition("/")[2] for uri in result.judgements)
+        bound = judged_bound(judgements, keyed, source)
+    else:
+        bound = people_bound(list(tokens.values()), 1 - result.acceptable)
+    found: dict[str, Reliability] = {}
+    calibration = None
+    for decoding in card.decodings:
+        of_captions = candidates.scores.get(decoding.name, {})
+        if not of_captions:
+            continue
+        scores = np.array(list(of_captions.values()), np.float64)
+        acceptable = np.array([decoding.scores.images[image]["CIDEr-D"] >= bound.cider for image in of_captions])
+        chances, fitted = None, ""
+        if result.calibrate:
+            calibration = calibrate(scores, acceptable, bound, decoding.name)
+            chances, fitted = crossed_chances(scores, acceptable), "each by a table fitted on the other images of these"
+        elif known := candidates.confidences.get(decoding.name):
+            chances, fitted = np.array([known[image] for image in of_captions]), "by the captioner's own table"
+        found[decoding.name] = measure(scores, acceptable, bound, chances, fitted)
+    return replace(card, reliability=found, calibration=calibration)
+
+
+def write_calibrated(model: str | None, calibration: Calibration, uri: str, storage: Storage) -> str:
+    """Write a bundle with a calibration to an address, weights and words unchanged; its fingerprint.
+
+    Raises:
+        BundleError: there is no such bundle.
+        StorageError: storage cannot be read or written.
+    """
+    files = read_files(model, storage)
+    description = json.loads(files[DESCRIPTION]) | {CALIBRATION: calibration.to_json()}
+    files[DESCRIPTION] = (json.dumps(description, indent=2, sort_keys=True) + "\n").encode()
+    write_files(files, storage.normalize(uri), storage)
+    return fingerprint(files)
+
+
+def is_judged(options: EvaluateOptions) -> bool:
+    """Whether the output folder has a score card of this very captioner, with these searches.
+
+    Raises:
+        BundleError: there is no such bundle.
+        StorageError: storage cannot be read.
+    """
+    storage = Storage(options.storage)
+    card = storage.join(storage.normalize(options.result.output), CARD_JSON)
+    if not storage.exists(card):
+        return False
+    found = json.loads(storage.read(card))
+    known = fingerprint(read_files(_bundle(options), storage))
+    searches = make_searches(options.candidates, options.search)
+    same_split = found["facts"]["split"] == options.corpus.split
+    return known in found["facts"].get("model", "") and list(found["scores"]) == list(searches) and same_split
+
+
+def calibrate_again(options: EvaluateOptions) -> None:
+    """Give the captioner the calibration that the score card in the output folder has, where one was asked for.
+
+    Raises:
+        BundleError, StorageError: as `write_calibrated`.
+    """
+    if not options.result.calibrate:
+        return
+    storage = Storage(options.storage)
+    card = json.loads(storage.read(storage.join(storage.normalize(options.result.output), CARD_JSON)))
+    calibration = Calibration.from_json(card["calibration"])
+    write_calibrated(_bundle(options), calibration, options.result.calibrate, storage)
+
+
+def _bundle(options: EvaluateOptions) -> str | None:
+    """The one bundle that is judged; None for the embedded one. A calibration and a recipe are of one."""
+    return options.candidates.model[0] if options.candidates.model else None
 
 
 def _corpus_facts(options: EvaluateOptions, reference_set: ReferenceSet) -> dict[str, str]:

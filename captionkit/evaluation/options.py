@@ -66,6 +66,15 @@ class ResultOptions:
     """Folder for score_card.md, score_card.json and page.html."""
     metrics: tuple[str, ...] = METRICS
     """Measures to compute."""
+    acceptable: float = 0.75
+    """A caption counts as acceptable whose CIDEr-D this share of people's captions reach, each measured against the
+    others of its image."""
+    judgements: tuple[str, ...] = ()
+    """Flickr8k's ExpertAnnotations.txt or CrowdFlowerAnnotations.txt: a caption counts as acceptable by the CIDEr-D
+    that agrees best with these judgements."""
+    calibrate: str | None = None
+    """Address of a folder for the captioner with a calibration by these images: its captions then have a confidence.
+    The captioner's own folder will do. Give one beam width; dev images, not those of the test."""
     pictures: int = 24
     """Images of each kind on the page: best, worst and random."""
 
@@ -73,6 +82,8 @@ class ResultOptions:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise UsageError(f"--metrics: {', '.join(unknown) or 'none given'}; choose from {', '.join(METRICS)}")
+        if not 0 < self.acceptable < 1:
+            raise UsageError(f"--acceptable {self.acceptable}: a share between 0 and 1")
         if self.pictures < 0:
             raise UsageError(f"--pictures must be at least 0, not {self.pictures}")
 

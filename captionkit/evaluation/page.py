@@ -77,6 +77,7 @@ def render_page(card: ScoreCard, read: Read, count: int, thumb: int = THUMB) -> 
         absent=[(name, one_line(reason, REASON_LENGTH)) for name, reason in card.absent.items()],
         warning=one_line(card.warning, REASON_LENGTH),
         facts=[(name, one_line(value, REASON_LENGTH)) for name, value in card.facts.items()],
+        reliability=card.reliability,
         captionless=number(len(card.missing)) if card.missing else "",
         sections=[(kind, [frames[image] for image in images]) for kind, images in chosen.items() if images],
     )

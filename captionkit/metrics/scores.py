@@ -79,6 +79,11 @@ class Scorer:
             raise ValueError("the references have no word in them")
         self._meteor: MeteorProcess | None = None
 
+    @property
+    def tokenized_references(self) -> dict[str, list[str]]:
+        """The references of each image as they are compared: words joined by blanks."""
+        return {name: list(texts) for name, texts in self._references.items()}
+
     def score(self, candidates: Mapping[str, str]) -> Scores:
         """Score one caption per image. An empty caption scores 0 and counts.
 

@@ -1,6 +1,7 @@
 """Bundles: a captioner as a folder of three files, and no pickle among them.
 
-    captioner.json        encoder, decoder, preprocessing, and where it came from
+    captioner.json        encoder, decoder, preprocessing, where it came from; with a calibration, how sure its
+                          captions are
     vocabulary.json       the words
     weights.safetensors   tensors named `encoder.…` and `decoder.…`; where the training images' captions
                           travel with it, also `consensus.features`, `consensus.captions`, `consensus.counts`
@@ -25,7 +26,8 @@ from torch.overrides import TorchFunctionMode
 
 from captionkit.images import Preprocessing
 from captionkit.lfs import LFS_POINTER, is_lfs_pointer
-from captionkit.model.bundle_files import DESCRIPTION, VOCABULARY, WEIGHTS, BundleError, Files
+from captionkit.model.bundle_files import CALIBRATION, DESCRIPTION, VOCABULARY, WEIGHTS, BundleError, Files
+from captionkit.model.calibration import Calibration
 from captionkit.model.consensus import Consensus
 from captionkit.model.decoders import Decoder, build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
@@ -82,6 +84,7 @@ def pack(
     about: Mapping[str, Any],
     *,
     half: bool,
+    calibration: Calibration | None = None,
 ) -> dict[str, bytes]:
     """A captioner's bundle, as files; the same captioner gives the same bytes.
 
@@ -98,6 +101,7 @@ def pack(
         "preprocessing": encoder.preprocessing.to_json(),
         "decoder": {"name": decoder.name, "config": asdict(decoder.config)},
         **about,
+        **({CALIBRATION: calibration.to_json()} if calibration else {}),
     }
     # The encoder's under torchvision's own names.
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.network.state_dict().items()}
@@ -176,6 +180,20 @@ def _description(data: bytes) -> dict[str, Any]:
         if not isinstance(description.get(name), kind):
             raise BundleError(f'{DESCRIPTION}: "{name}" is missing or of the wrong kind; copy the bundle anew')
     return description
+
+
+def read_calibration(description: Mapping[str, Any]) -> Calibration | None:
+    """The calibration in `captioner.json`, if it has one.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    if CALIBRATION not in description:
+        return None
+    try:
+        return Calibration.from_json(description[CALIBRATION])
+    except ValueError as err:
+        raise BundleError(f"{DESCRIPTION}: {CALIBRATION}: {err}; copy the bundle anew") from err
 
 
 def _tensors(data: bytes) -> dict[str, dict[str, Tensor]]:

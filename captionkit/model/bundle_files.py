@@ -11,6 +11,8 @@ from captionkit.lfs import LFS_POINTER, is_lfs_pointer
 from captionkit.storage import Storage, StorageError, redact
 
 DESCRIPTION, VOCABULARY, WEIGHTS = "captioner.json", "vocabulary.json", "weights.safetensors"
+CALIBRATION = "calibration"
+"""The name of a calibration in the description."""
 FILES = (DESCRIPTION, VOCABULARY, WEIGHTS)
 
 Files = Mapping[str, bytes]

@@ -19,8 +19,9 @@ from torch import Tensor
 from captionkit.drawing.comparison import ComparedImage, Comparison, Told
 from captionkit.errors import UsageError
 from captionkit.images import Limits, Preprocessing
-from captionkit.model.bundle import check_fit, pack, unpack
+from captionkit.model.bundle import check_fit, pack, read_calibration, unpack
 from captionkit.model.bundle_files import BundleError, Files, fingerprint, read_files, write_files
+from captionkit.model.calibration import Calibration
 from captionkit.model.captions import Caption, Hypothesis, read_candidates, rerank, to_caption
 from captionkit.model.comparing import add_figures, look_at, name_of
 from captionkit.model.consensus import Consensus
@@ -57,6 +58,7 @@ class Captioner:
         note: half a sentence for users on what it is for ("for drawn scenes").
         provenance: JSON-able: data, command, figures, versions.
         consensus: the training images' captions, for `SearchOptions.consensus`.
+        calibration: how sure its captions are, by their scores.
         loaded_fingerprint: of the bundle that the parts were loaded from.
         encode: computes the encoder, where there is something faster than the encoder itself.
 
@@ -76,11 +78,12 @@ class Captioner:
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
         consensus: Consensus | None = None,
+        calibration: Calibration | None = None,
         loaded_fingerprint: str | None = None,
         encode: tuple[Encode, str] | None = None,
     ) -> None:
         check_fit(encoder, decoder, vocabulary, consensus)
-        self.consensus = consensus
+        self.consensus, self.calibration = consensus, calibration
         self.encoder, self.decoder, self.vocabulary = encoder.eval(), decoder.eval(), vocabulary
         self.note, self.provenance = note, dict(provenance or {})
         self._loaded_fingerprint = loaded_fingerprint
@@ -203,6 +206,7 @@ class Captioner:
             note=description["note"],
             provenance=description["provenance"],
             consensus=consensus,
+            calibration=read_calibration(description),
             loaded_fingerprint=name,
             encode=encode,
         )
@@ -225,7 +229,8 @@ class Captioner:
         if isinstance(self.decoder, EnsembleDecoder):
             raise BundleError("an ensemble is not one bundle: save its members, and load them together")
         about = {"note": self.note, "provenance": self.provenance}
-        return pack(self.encoder, self.decoder, self.vocabulary, self.consensus, about, half=half)
+        parts = (self.encoder, self.decoder, self.vocabulary, self.consensus)
+        return pack(*parts, about, half=half, calibration=self.calibration)
 
     def caption(
         self,
@@ -266,7 +271,10 @@ class Captioner:
             hypotheses = iter(
                 self.caption_pixels(np.stack(pixels), chosen, banned=banned, prefix=prefix) if pixels else []
             )
-            captions += [to_caption(next(hypotheses) if isinstance(image, np.ndarray) else image) for image in batch]
+            captions += [
+                to_caption(next(hypotheses) if isinstance(image, np.ndarray) else image, self.calibration)
+                for image in batch
+            ]
         return captions
 
     def show(

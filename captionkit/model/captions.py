@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captionkit.images import ImageError
+from captionkit.model.calibration import Calibration
 from captionkit.model.search.ranking import SearchResult
 from captionkit.model.tuning import LIKELIHOOD
 from captionkit.storage import StorageError
@@ -33,6 +34,8 @@ class Caption:
     error_kind: str | None = None
     """One of `captionkit.images.ERROR_KINDS` or `captionkit.storage.STORAGE_ERROR_KINDS`, or "model_error"."""
     error: str | None = None
+    confidence: float | None = None
+    """The chance that people would accept it, from 0 to 1; None where the captioner has no calibration."""
 
 
 class Candidate(NamedTuple):
@@ -67,11 +70,14 @@ def rerank(candidates: Sequence[Candidate], ciders: Sequence[float]) -> list[Can
     return [candidates[rank] for rank in order]
 
 
-def to_caption(result: Sequence[Hypothesis] | ImageError | StorageError) -> Caption:
+def to_caption(
+    result: Sequence[Hypothesis] | ImageError | StorageError, calibration: Calibration | None = None
+) -> Caption:
     """An image's hypotheses, best first, or its error."""
     if isinstance(result, (ImageError, StorageError)):
         return Caption(None, error_kind=result.kind, error=str(result))
     best, *others = result
     if not best.text:
         return Caption(None, error_kind="model_error", error="the captioner gave an empty caption")
-    return Caption(best.text, best.score, tuple(other for other in others if other.text))
+    confidence = float(calibration.chance([best.score])[0]) if calibration else None
+    return Caption(best.text, best.score, tuple(other for other in others if other.text), confidence=confidence)

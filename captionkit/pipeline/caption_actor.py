@@ -16,7 +16,7 @@ from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.machines import CaptionerNotBuilt
 from captionkit.pipeline.options import WordOptions
 from captionkit.progress import log_line
-from captionkit.schema import CAPTIONED, FAILED, MODEL_ERROR, TRANSIENT, schema_with
+from captionkit.schema import CAPTIONED, CONFIDENCE, FAILED, MODEL_ERROR, TRANSIENT, schema_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class ActorOptions:
     threads: int
     run_id: str
     carry: tuple[tuple[str, pa.DataType], ...]
+    confidence: bool = False
+    """Whether the table has a column for it."""
 
 
 class CaptionActor:
@@ -57,7 +59,8 @@ class CaptionActor:
             raise CaptionerNotBuilt.here(err) from None  # its words are in it, and Ray prints each link
         self.options = options
         self.part: int | None = None  # images at once, where memory held no whole batch
-        self.schema = pa.schema([*schema_with(dict(options.carry)), *TRANSIENT])
+        added = {CONFIDENCE.name: CONFIDENCE.type} if options.confidence else {}
+        self.schema = pa.schema([*schema_with(added | dict(options.carry)), *TRANSIENT])
 
     def build(self, bundle: ray.ObjectRef, options: ActorOptions) -> Captioner:
         """The captioner, on the device of this actor."""
@@ -97,6 +100,12 @@ class CaptionActor:
                 ]
             else:
                 kinds[at], errors[at] = MODEL_ERROR, "the captioner gave an empty caption"
+        if self.options.confidence:
+            calibration = self.captioner.calibration
+            made[CONFIDENCE.name] = [
+                None if score is None or calibration is None else calibration.chance([score])[0]
+                for score in made["score"]
+            ]
         made |= {"error_kind": kinds, "error": errors}
         made["status"] = [CAPTIONED if kind is None else FAILED for kind in kinds]
         same = {

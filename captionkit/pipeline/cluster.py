@@ -88,7 +88,7 @@ class _Driver(JobConfig):  # type: ignore[misc]  # Ray publishes no types
 def _start(dashboard: bool) -> None:
     """A Ray of this run's own."""
     try:
-        with _environment(safe_environment()), _HeldBack() as held_back:
+        with _environment(safe_environment() | _own_niceness()), _HeldBack() as held_back:
             job = _Driver([], held_back)
             ray.init(address="local", include_dashboard=dashboard, logging_level=logging.ERROR, job_config=job)
     except Exception as err:
@@ -99,6 +99,15 @@ def _start(dashboard: bool) -> None:
             + (f", as {variable} says" if variable else "")
             + "; RAY_TMPDIR names another folder"
         ) from err
+
+
+def _own_niceness() -> dict[str, str]:
+    """Ray makes its workers nicer than its driver, by 15 levels, and beside any other program they starve.
+
+    A run that is to give way is started so as a whole: `nice -n 15 captionkit …`.
+    """
+    name = "RAY_worker_niceness"
+    return {name: os.environ.get(name, "0")}
 
 
 def _join(address: str, source: str) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captionkit.pipeline.manifest import ReadUnit, read_unit
-from captionkit.schema import TRANSIENT, schema_with
+from captionkit.schema import CONFIDENCE, TRANSIENT, schema_with
 from captionkit.storage import STORAGE_ERROR_KINDS, Storage
 from captionkit.table.table import CaptionTable
 
@@ -43,7 +43,8 @@ def _joined(parts: list[pa.Table]) -> pa.Table:
 
 
 def _rows(copies: pa.Table, table: CaptionTable, run_id: str, carry: dict[str, pa.DataType]) -> pa.Table:
-    originals = _originals(table, copies["same_as"].to_numpy())
+    taken = [*FROM_ORIGINAL, *({CONFIDENCE.name} & carry.keys())]
+    originals = _originals(table, copies["same_as"].to_numpy(), taken)
     ids = originals["image_id"].to_numpy()
     order = np.argsort(ids, kind="stable")
     wanted = copies["same_as"].to_numpy()
@@ -58,7 +59,7 @@ def _rows(copies: pa.Table, table: CaptionTable, run_id: str, carry: dict[str, p
     for column in pa.schema([*schema_with(carry), *TRANSIENT]):
         if column.name == "error":
             made.append(error)
-        elif column.name in FROM_ORIGINAL:
+        elif column.name in taken:
             made.append(originals[column.name])
         elif column.name in same:
             made.append(pa.repeat(pa.scalar(same[column.name], column.type), len(copies)))
@@ -71,10 +72,10 @@ def _rows(copies: pa.Table, table: CaptionTable, run_id: str, carry: dict[str, p
     return pa.Table.from_arrays(made, schema=pa.schema([*schema_with(carry), *TRANSIENT]))
 
 
-def _originals(table: CaptionTable, ids: np.ndarray) -> pa.Table:
+def _originals(table: CaptionTable, ids: np.ndarray, taken: list[str]) -> pa.Table:
     """The rows of these ids."""
     wanted = pa.array(np.unique(ids))
-    columns = ["uri", "image_id", *FROM_ORIGINAL]
+    columns = ["uri", "image_id", *taken]
     found = [
         chosen
         for _, batch in table.batches(columns)

@@ -43,7 +43,7 @@ from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
-from captionkit.schema import schema_with
+from captionkit.schema import CONFIDENCE, schema_with
 from captionkit.storage import Storage, StorageError, redact
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
@@ -68,6 +68,7 @@ class _Listed:
     last: bool
     """Whether it is the last part."""
     carry: dict[str, pa.DataType]
+    """Columns behind the table's own: the carried ones, behind `CONFIDENCE` where the captioner has a calibration."""
     chosen: Chosen
     """Captions to be made anew."""
 
@@ -103,10 +104,14 @@ class CaptionJob:
             raise BundleError(f"--model {' '.join(map(redact, options.captioner.model))}: {err}") from err
         self.preprocessing = captioner.preprocessing
         self.fingerprint = captioner.fingerprint
+        self.calibration = captioner.calibration
         captioner.check(options.search, options.words.banned, options.words.prefix)
         # As JSON has it, since it is held against what the table's files say.
         self.maker = Maker(self.fingerprint, json.loads(json.dumps(asdict(options.search) | asdict(options.words))))
         self.table = CaptionTable(options.table.output, self.storage)
+        # A table keeps the columns that it has: without a calibration, what is added to it has no confidence.
+        known = [CONFIDENCE.name in file.footer.carry for file in self.table.files]
+        self.added = {CONFIDENCE.name: CONFIDENCE.type} if (known[0] if known else self.calibration) else {}
         self.until = next_time(options.table.until, datetime.now().astimezone()) if options.table.until else None
         self.inputs = inputs or Inputs(options.inputs, self.storage, output=self.table.uri)
         self._check_maker(self.table)
@@ -225,7 +230,7 @@ class CaptionJob:
         start, lease, share = time.monotonic(), opened.lease, self.options.table.share
         with Meter("listing", "inputs", seconds=self.options.cluster.progress_seconds) as meter:
             manifest = listing.next(self.record.rows, meter.update)
-        carry = dict(listing.inputs.carry_types)
+        carry = self.added | dict(listing.inputs.carry_types)
         lease.schema = schema_with(carry)
         lease.check()
         with alone(opened, self.run_id, share or "") as table:
@@ -323,7 +328,7 @@ class CaptionJob:
             threads=options.cluster.fetch_threads,
             image_column=inputs.image_column,
             decode_seconds=inputs.decode_seconds,
-            carry=tuple(listed.carry.items()),
+            carry=tuple((name, kind) for name, kind in listed.carry.items() if name not in self.added),
             done=ray.put(_done_within(listed)) if manifest.partial else None,
         )
         actor = ActorOptions(
@@ -335,6 +340,7 @@ class CaptionJob:
             threads=pool.threads,
             run_id=self.run_id,
             carry=fetch.carry,
+            confidence=bool(self.added),
         )
         batch_size = options.captioner.images_at_once(pool.gpus > 0)
         return caption_stream(

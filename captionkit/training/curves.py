@@ -14,6 +14,8 @@ from ray.train import Checkpoint, UserCallback
 from captionkit.storage import Storage, StorageOptions
 
 Points = Sequence[Mapping[str, float]]
+METRICS = "metrics.jsonl"
+"""File of all points, in the output folder."""
 
 
 class CurveCallback(UserCallback):  # type: ignore[misc]  # Ray publishes no types
@@ -43,7 +45,7 @@ def write_curves(stages: Mapping[str, Points], output: str, storage: Storage) ->
     """Rewrite `curve.png`, `metrics.jsonl` and `tensorboard/` in the output folder from all points."""
     storage.write(storage.join(output, "curve.png"), curve_image(stages))
     lines = [json.dumps({"stage": stage, **point}) for stage, points in stages.items() for point in points]
-    storage.write(storage.join(output, "metrics.jsonl"), ("\n".join(lines) + "\n").encode())
+    storage.write(storage.join(output, METRICS), ("\n".join(lines) + "\n").encode())
     storage.write(storage.join(output, "tensorboard", "events.out.tfevents.0.captionkit"), event_file(stages))
 
 

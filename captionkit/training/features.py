@@ -11,6 +11,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,11 +28,12 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
 from captionkit.counting import counted
+from captionkit.errors import UsageError
 from captionkit.images import Limits
 from captionkit.inputs.kinds import InputItem
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
-from captionkit.model.encoders import Encoder, build_encoder
+from captionkit.model.encoders import Encoder, EncoderError, build_encoder
 from captionkit.pipeline.caption_actor import pixels_of
 from captionkit.pipeline.cluster import Pool
 from captionkit.pipeline.fetch import FetchOptions
@@ -69,6 +71,22 @@ class EncoderSpec:
 
     def build(self) -> Encoder:
         return build_encoder(**self.config, weights=self.weights, preprocessing=self.preprocessing)
+
+    def pooled(self) -> EncoderSpec | None:
+        """Of an encoder of a grid the one of pooled features, if these are the mean of its grid; else None."""
+        if self.config["output"] != "grid":
+            return None
+        config = {name: value for name, value in self.config.items() if name != "grid"} | {"output": "pooled"}
+        try:
+            twin = build_encoder(**config, weights=self.weights, preprocessing=self.preprocessing)
+        except EncoderError:  # its pooled features come of further layers, as VGG's
+            return None
+        size = self.preprocessing.size
+        pixels = torch.randint(0, 256, (1, size, size, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+        with torch.inference_mode():
+            means, pooled = self.build()(pixels).mean(dim=1), twin(pixels)
+        same = means.shape == pooled.shape and torch.allclose(means, pooled, rtol=1e-3, atol=1e-4)
+        return EncoderSpec.of(twin) if same else None
 
     def fingerprint(self) -> str:
         """Fingerprint of everything that the features depend on: architecture, weights, preprocessing."""
@@ -119,6 +137,9 @@ def make_features(
 ) -> FeatureSet:
     """The features of images; those that are not in the table yet are computed.
 
+    With those of a grid come the pooled ones, where these are their mean and there are none yet: another decoder may
+    want them, and the encoder is what takes the time.
+
     Args:
         images: addresses. For members of tar shards, the whole shard is read, once.
         folder: of all features tables, each in a folder with its key.
@@ -145,21 +166,15 @@ def make_features(
                     carry=(),
                     done=ray.put(table.ids_within(manifest.partial)) if manifest.partial else None,
                 )
-                arguments = (None if pixels else ray.put(spec), pool.device, pool.threads)
                 size = int(np.prod(shape)) * (1 if pixels else 2)
-                writer = TableWriter(
-                    table,
-                    run_id,
-                    Footer(key, {}, {}),
-                    STORED_COLUMNS,
-                    flush_rows=max(1, FILE_BYTES // size),
-                    flush_seconds=600.0,
-                    name="features",
-                    before_write=lease.check,
-                )
+                writers = [_writer(table, key, size, run_id, lease)]
                 total = None if manifest.unknown else manifest.images
-                with Meter("pixels" if pixels else "features", "images", total, progress_seconds) as meter:
-                    _write(caption_stream(manifest.units, fetch, pool, _Encode, arguments, batch_size), writer, meter)
+                with (
+                    _pooled_writer(None if pixels else spec.pooled(), folder, run_id, writers, storage),
+                    Meter("pixels" if pixels else "features", "images", total, progress_seconds) as meter,
+                ):
+                    arguments = (None if pixels else ray.put(spec), pool.device, pool.threads, len(writers) > 1)
+                    _write(caption_stream(manifest.units, fetch, pool, _Encode, arguments, batch_size), writers, meter)
             else:
                 log_line(f"features: {counted(len(images), 'image')}, all computed before ({key})")
         finally:
@@ -201,15 +216,55 @@ def pooled_features(features: FeatureSet, images: Sequence[str], storage: Storag
         return FeatureCache(pooled, images).gather(np.arange(len(images)), torch.device("cpu"))
 
 
-def _write(rows: ray.data.Dataset, writer: TableWriter, meter: Meter) -> None:
+def _writer(table: CaptionTable, key: str, size: int, run_id: str, lease: Lease) -> TableWriter:
+    """A writer of features of so many bytes an image."""
+    return TableWriter(
+        table,
+        run_id,
+        Footer(key, {}, {}),
+        STORED_COLUMNS,
+        flush_rows=max(1, FILE_BYTES // size),
+        flush_seconds=600.0,
+        name="features",
+        before_write=lease.check,
+    )
+
+
+@contextmanager
+def _pooled_writer(
+    spec: EncoderSpec | None, folder: str, run_id: str, writers: list[TableWriter], storage: Storage
+) -> Iterator[None]:
+    """Meanwhile a second writer stands among `writers`, if there is such an encoder and no table of its features."""
+    if spec is None:
+        yield
+        return
+    key = spec.fingerprint()
+    table = CaptionTable(f"{folder.rstrip('/')}/{key}", storage)
+    if table.files:
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            lease = held.enter_context(Lease(table.uri, storage, run_id))
+        except UsageError:  # another job is about to compute just these
+            pass
+        else:
+            writers.append(_writer(table, key, 2 * _shape(spec, pixels=False)[0], run_id, lease))
+        yield
+
+
+def _write(rows: ray.data.Dataset, writers: Sequence[TableWriter], meter: Meter) -> None:
+    """Write what comes, to the first writer the features, to a second one their means."""
     count = 0
     try:
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            writer.add(batch)
+            for writer, column in zip(writers, ("values", "means"), strict=False):
+                writer.add(batch.select(COPIED_COLUMNS).append_column("values", batch.column(column)))
             count += len(batch)
             meter.update(count)
     finally:
-        writer.flush()
+        for writer in writers:
+            writer.flush()
 
 
 def _shape(spec: EncoderSpec, pixels: bool) -> tuple[int, ...]:
@@ -247,24 +302,29 @@ class _CorpusImages(Inputs):
 
 
 class _Encode:
-    """An actor that turns pixels into features, as fp16 bytes; without an encoder it returns the pixels."""
+    """An actor that turns pixels into features, as fp16 bytes; without an encoder it returns the pixels.
 
-    def __init__(self, spec: ray.ObjectRef | None, device: str, threads: int) -> None:
+    Args:
+        means: also give the mean of each image's grid.
+    """
+
+    def __init__(self, spec: ray.ObjectRef | None, device: str, threads: int, means: bool) -> None:
         torch.set_num_threads(threads)
-        self.device = device
+        self.device, self.means = device, means
         self.encoder = None if spec is None else ray.get(spec).build().to(device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        copied = batch.select(COPIED_COLUMNS)
         if self.encoder is None:
-            values = batch.column("pixels")
-        else:
-            pixels = pixels_of(batch.column("pixels"), self.encoder.preprocessing.size)
-            rows = iter(self._features(pixels) if len(pixels) else [])
-            readable = batch.column("pixels").is_valid().to_pylist()
-            values = pa.chunked_array(
-                [pa.array([next(rows).tobytes() if ok else None for ok in readable], pa.binary())]
-            )
-        return batch.select(COPIED_COLUMNS).append_column("values", values.cast(pa.binary()))
+            return copied.append_column("values", batch.column("pixels").cast(pa.binary()))
+        pixels = pixels_of(batch.column("pixels"), self.encoder.preprocessing.size)
+        features = self._features(pixels) if len(pixels) else np.empty(0, np.float16)
+        readable = batch.column("pixels").is_valid().to_pylist()
+        made = copied.append_column("values", _binary(features, readable))
+        if self.means:
+            means = features.mean(axis=1, dtype=np.float32).astype(np.float16) if len(pixels) else features
+            made = made.append_column("means", _binary(means, readable))
+        return made
 
     @torch.inference_mode()
     def _features(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float16]]:
@@ -273,6 +333,12 @@ class _Encode:
         # Clamped to fp16's range: infinities would spoil the training.
         half: np.ndarray[Any, np.dtype[np.float16]] = features.float().clamp_(-65504, 65504).half().numpy()
         return half
+
+
+def _binary(values: np.ndarray[Any, np.dtype[np.float16]], readable: Sequence[bool]) -> pa.Array:
+    """The rows of values as bytes, null where an image was not readable."""
+    rows = iter(values)
+    return pa.array([next(rows).tobytes() if ok else None for ok in readable], pa.binary())
 
 
 class _FileSource(Datasource):  # type: ignore[misc]  # Ray publishes no types

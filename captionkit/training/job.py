@@ -21,17 +21,19 @@ from captionkit.pipeline.cluster import Connection, connect, node_cpus, plan_poo
 from captionkit.pipeline.options import ClusterOptions
 from captionkit.pipeline.ray_address import check_ray
 from captionkit.pipeline.run_record import now, versions
+from captionkit.pipeline.signals import stop_behind, stop_on_signals
 from captionkit.progress import log_line
-from captionkit.storage import Storage, StorageError, public_uri
+from captionkit.storage import Storage, StorageError, public_uri, split_member
 from captionkit.table.lease import Lease
 from captionkit.training.batches import Examples
 from captionkit.training.corpus import Captions, TrainingCorpus, make_examples, read_training_corpus
-from captionkit.training.curves import Points, write_curves
+from captionkit.training.curves import METRICS, Points, write_curves
 from captionkit.training.features import EncoderSpec, FeatureSet, make_features, pooled_features
 from captionkit.training.model_card import model_card
 from captionkit.training.networks import Networks, make_networks
 from captionkit.training.options import TrainOptions
 from captionkit.training.preflight import check_options, check_resumable, fixed_options
+from captionkit.training.recipes import DEV_IMAGES
 from captionkit.training.stages import DecoderSpec, Stage, WorkerTask, make_stages
 from captionkit.training.teacher import TeacherCaptions, read_teacher_captions
 from captionkit.training.trainer import train_stage
@@ -70,25 +72,44 @@ class TrainJob:
     def run(self) -> str:
         """Read the corpus, encode the images, train all stages, save. Returns the bundle's address.
 
+        SIGTERM and Ctrl-C end it, after it has said what is kept.
+
         Raises:
             UsageError, StorageError, CorpusError: wrong options or corpus, found before Ray starts.
             ray.train.TrainingFailedError: workers failed more often than `max_failures`.
+            JobStopped: it was asked to stop.
         """
         options, storage, output = self.options, self.storage, self.output
         corpus = read_training_corpus(options.corpus, storage)
         log_line(corpus.report)
         storage.write(storage.join(output, "corpus.txt"), (corpus.report + "\n").encode())
+        dev = "".join(f"{split_member(image)[1] or image}".rpartition("/")[2] + "\n" for image, _ in corpus.dev)
+        storage.write(storage.join(output, DEV_IMAGES), dev.encode("utf-8", "surrogatepass"))
         teacher = _teacher_captions(options, corpus, storage)
         networks = make_networks(options, corpus, storage)
         log_line(_summary(options, corpus, networks))
         _write_record(self.record, output, storage)
         with Lease(output, storage, f"training-{secrets.token_hex(3)}"):
-            connection = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
             try:
-                _train(_Training(options, storage, output, corpus, teacher, networks, connection, self.record))
-            finally:
-                if connection != "found":
-                    ray.shutdown()
+                with stop_on_signals():
+                    connection = connect(ClusterOptions(address=options.cluster.address), dashboard=True)
+                    try:
+                        # ray.init() replaced our SIGTERM handler; install it again.
+                        with stop_on_signals():
+                            training = _Training(
+                                options, storage, output, corpus, teacher, networks, connection, self.record
+                            )
+                            _train(training)
+                    finally:
+                        if connection != "found":
+                            ray.shutdown()
+            except BaseException as err:
+                if (stopped := stop_behind(err)) is None:
+                    raise
+                self.record.update(status="stopped", ended_at=now())
+                _write_record(self.record, output, storage)
+                log_line(f"kept: {_kept(output, storage)}")
+                raise stopped from None
         self.record.update(status="succeeded", ended_at=now())
         _write_record(self.record, output, storage)
         return storage.join(output, "bundle")
@@ -261,6 +282,17 @@ def _card_facts(training: _Training, consensus: Consensus | None) -> dict[str, A
         "options": training.record["asked"],
         "neighbours": consensus.max_neighbours if consensus else 0,
     }
+
+
+def _kept(output: str, storage: Storage) -> str:
+    """What a stopped training goes on from."""
+    metrics = storage.join(output, METRICS)
+    lines = storage.read(metrics).decode().splitlines() if storage.exists(metrics) else []
+    points = [point for point in map(json.loads, lines) if "cider" in point]
+    if not points:
+        return "features that were computed; no checkpoint yet"
+    last = points[-1]
+    return f"the checkpoint of step {last['step']:,} ({last['stage']}, epoch {last['epoch']:.3g})"
 
 
 def _read_record(output: str, storage: Storage) -> dict[str, Any] | None:

@@ -8,20 +8,25 @@ from typing import Any
 import torch
 
 from captionkit.corpus.glove import read_glove
+from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.model.bundle import read_weights
 from captionkit.model.captioner import Captioner
-from captionkit.model.decoders import DECODERS, Decoder, build_decoder
+from captionkit.model.decoders import DECODERS, Decoder, build_decoder, with_more_words
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
 from captionkit.progress import log_line
 from captionkit.storage import Storage
 from captionkit.training.corpus import TrainingCorpus
 from captionkit.training.options import NAMED_WEIGHTS, NetworkOptions, TrainOptions
 from captionkit.training.preflight import NO_SAMPLING
-from captionkit.vocabulary import Vocabulary
+from captionkit.vocabulary import UNK, Vocabulary
 
 INTEGER_ARGUMENTS = ("size", "layers", "length", "positions")
 """Endings of the names of integer decoder arguments. On the command line all of them are floats."""
+
+
+WORDS_SHOWN = 10
+"""New words that are named."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ def make_networks(options: TrainOptions, corpus: TrainingCorpus, storage: Storag
         if captioner.decoder.predicts_padding and options.scst.scst_epochs:
             raise UsageError(NO_SAMPLING.format(captioner.decoder.name))
         networks = Networks(captioner.encoder, captioner.vocabulary, captioner.decoder)
+        if options.corpus.new_words:
+            networks = _with_new_words(networks, corpus.vocabulary(options.corpus.min_count))
     else:
         encoder = _make_encoder(options.network, options.steps.seed, storage)
         vocabulary = corpus.vocabulary(options.corpus.min_count)
@@ -55,6 +62,18 @@ def make_networks(options: TrainOptions, corpus: TrainingCorpus, storage: Storag
         except EncoderError as err:
             raise UsageError(f"--finetune-layers: {err}") from err
     return networks
+
+
+def _with_new_words(networks: Networks, vocabulary: Vocabulary) -> Networks:
+    """The networks with the words of another vocabulary behind their own."""
+    known = networks.vocabulary
+    new = [word for word in vocabulary.words if word not in known]
+    some = f": {', '.join(new[:WORDS_SHOWN])}{' …' if len(new) > WORDS_SHOWN else ''}" if new else ""
+    log_line(f"{counted(len(new), 'new word')}{some}")
+    if not new:
+        return networks
+    decoder = with_more_words(networks.decoder, len(new), UNK)
+    return Networks(networks.encoder, Vocabulary((*known.words, *new)), decoder)
 
 
 def _make_encoder(network: NetworkOptions, seed: int, storage: Storage) -> Encoder:

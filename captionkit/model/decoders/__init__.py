@@ -5,6 +5,7 @@ from typing import Any
 
 from captionkit.model.decoders.attention import AttentionDecoder
 from captionkit.model.decoders.base import Decoder, FeatureKind, State, Tensors
+from captionkit.model.decoders.grow import with_more_words
 from captionkit.model.decoders.merge import Merge
 from captionkit.model.decoders.one_shot import OneShot
 from captionkit.model.decoders.par_inject import ParInject
@@ -28,6 +29,7 @@ __all__ = [
     "Tensors",
     "TopDown",
     "build_decoder",
+    "with_more_words",
 ]
 
 DECODERS: dict[str, type[Decoder]] = {

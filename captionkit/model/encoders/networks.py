@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool2d
 
 from captionkit.model.encoders.efficientnet_lite import SIZES, EfficientNetLite
 from captionkit.model.encoders.encoder import EncoderError
+from captionkit.model.encoders.timm_models import PREFIX, build_timm_network, check_timm_name
 from captionkit.model.encoders.tiny_resnet import TinyResNet
 
 TINY_RESNET: Final = "tiny_resnet"
@@ -40,7 +41,10 @@ def encoder_names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise EncoderError for a name that is not in `encoder_names`."""
+    """Raise EncoderError for a name that is neither in `encoder_names` nor timm's."""
+    if name.startswith(PREFIX):
+        check_timm_name(name)
+        return
     if name in (TINY_RESNET, KERAS_INCEPTION, *SIZES) or name in (names := encoder_names()):
         return
     models = torchvision_models()
@@ -56,6 +60,8 @@ def build_network(name: str) -> nn.Module:
         return TinyResNet()
     if name in SIZES:
         return EfficientNetLite(name)
+    if name.startswith(PREFIX):
+        return build_timm_network(name)
     if name == KERAS_INCEPTION:
         inception = build_network("inception_v3")
         for module in inception.modules():
@@ -75,6 +81,8 @@ def _average_without_padding(module: nn.Module, inputs: tuple[Tensor, ...]) -> t
 
 def build_empty_network(name: str) -> nn.Module:
     """The complete network without weights: drawing 138 million random ones for VGG16 takes seconds."""
+    if name.startswith(PREFIX):  # some compute with numbers while they are built, which "meta" has none of
+        return build_network(name)
     if name == TINY_RESNET:  # small; and to run a network without weights, PyTorch imports its compiler
         return build_network(name)
     try:

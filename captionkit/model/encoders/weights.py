@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from captionkit.model.encoders.efficientnet_lite import SIZES, rename_keys
 from captionkit.model.encoders.encoder import EncoderError
 from captionkit.model.encoders.networks import KERAS_INCEPTION, PORTED, TINY_RESNET, torchvision_models
+from captionkit.model.encoders.timm_models import PREFIX, download_timm_weights
 
 WEIGHTS: Final = ("pretrained", "package", "none")
 """Weights by name."""
 
 
 def download_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's best weights of a network, from its cache once they are there.
+    """torchvision's best weights of a network, or timm's, from its cache once they are there.
 
     Raises:
         EncoderError: there are none, or they cannot be downloaded.
     """
+    if name.startswith(PREFIX):
+        return dict(download_timm_weights(name))
     if name in (TINY_RESNET, KERAS_INCEPTION):
         raise EncoderError(f"{name} has no pretrained weights: give a file with them, or start from random weights")
     try:
