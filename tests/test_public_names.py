@@ -18,6 +18,7 @@ PACKAGES = (
     "corpus",
     "metrics",
     "gallery",
+    "drawing",
     "images",
     "storage",
 )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from torch import Tensor
 
 from captionkit.adopt.errors import AdoptError
-from captionkit.adopt.pickles import read_pickle
+from captionkit.adopt.features import read_features
+from captionkit.adopt.given import Given
+from captionkit.adopt.keras_files import read_h5, read_keras_zip
+from captionkit.adopt.pickles import CallError, Name, Record, read_pickle
 from captionkit.adopt.torch_files import (
     LEGACY_MAGIC,
     TorchFile,
@@ -23,11 +24,14 @@ from captionkit.adopt.torch_files import (
     read_torch_legacy,
     read_torch_zip,
 )
-from captionkit.adopt.words import WordList, read_words
+from captionkit.adopt.words import MARKERS, read_words
 from captionkit.lfs import is_lfs_pointer
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
-_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(d", b"(l", b"ccopy_reg", b"(i", b"(c", b"}", b"]")
+_BINARY_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_OLD_PICKLES = (b"(d", b"(l", b"ccopy_reg", b"ccollections", b"cnumpy", b"(i", b"(c", b"}", b"]")
+"""How pickles of protocols 0 and 1 begin that hold words or arrays: what is damaged in them is said."""
+_FIRST_OPCODES = b"()]}cIKJMLVXUTSFGN"
 _LINK_LENGTH = 200
 """A link as text is no longer than this, in bytes."""
 _OTHERS = {
@@ -48,41 +52,6 @@ _OTHERS = {
 """Other things that lie beside models, by how they begin."""
 
 
-@dataclass
-class Given:
-    """A file that was given, and what was found in it: words, tensors, a description of a Keras network, or several.
-
-    Attributes:
-        name: its address.
-        form: what it is, for people.
-        value: its pickled or JSON value, where it has one.
-        tensors: by name.
-        keras: a Keras network's description, its config.
-        weights: arrays of a Keras file, by path.
-    """
-
-    name: str
-    form: str
-    value: Any = None
-    words: WordList | None = None
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    keras: dict[str, Any] | None = None
-    keras_weights: Any = None
-
-    def describe(self) -> str:
-        """What it is, in a line."""
-        parts = [self.form]
-        if self.words:
-            parts.append(self.words.describe())
-        if self.tensors:
-            parts.append(f"{len(self.tensors):,} tensors")
-        if self.keras:
-            parts.append(f"a Keras network {self.keras.get('config', {}).get('name', '')!r}")
-        if self.keras_weights is not None:
-            parts.append("weights of Keras")
-        return "; ".join(parts)
-
-
 def look(data: bytes, name: str, base: int | None = None) -> Given:
     """Read a file of any kind that belongs to a captioner.
 
@@ -98,6 +67,7 @@ def look(data: bytes, name: str, base: int | None = None) -> Given:
         raise AdoptError(f"{name}: {err}") from err
     if given.value is not None and not given.tensors:
         given.words = read_words(given.value, base)
+        given.features = None if given.words else read_features(given.value)
     return given
 
 
@@ -112,8 +82,6 @@ def _look(data: bytes, name: str) -> Given:
     if not data.strip():
         raise AdoptError("the file is empty" if not data else "the file holds nothing but blanks")
     if data.startswith(HDF5):
-        from captionkit.adopt.keras_files import read_h5
-
         return read_h5(data, name)
     if data[:2] == b"PK":
         return _look_zip(data, name)
@@ -126,14 +94,18 @@ def _look(data: bytes, name: str) -> Given:
             raise AdoptError(f"a damaged safetensors file ({err})") from err
     if other := is_other(data):
         raise AdoptError(f"this is {other}")
-    if data.startswith(_PICKLES):
-        text = data[:1] in b"}]("
+    binary = data.startswith(_BINARY_PICKLES)
+    # Protocols 0 and 1 have no head: opcodes that begin a value, and the one that ends all.
+    if binary or (data[:1] in _FIRST_OPCODES and data.rstrip(b"\r\n")[-1:] == b".") or data.startswith(_OLD_PICKLES):
         try:
             value, _ = read_pickle(data)
             return Given(name, "pickle", value)
+        except CallError:
+            raise
         except AdoptError:
-            if not text:
-                raise
+            if not data.startswith((*_BINARY_PICKLES, *_OLD_PICKLES)) or data[:1] in b"}](":
+                return _look_text(data, name)
+            raise
     return _look_text(data, name)
 
 
@@ -151,8 +123,6 @@ def _look_zip(data: bytes, name: str) -> Given:
     if is_torch_zip(names):
         return _torch(name, "PyTorch file", read_torch_zip(data))
     if "config.json" in names and "model.weights.h5" in names:
-        from captionkit.adopt.keras_files import read_keras_zip
-
         return read_keras_zip(data, name)
     raise AdoptError(f"a zip that is neither PyTorch's nor Keras's ({', '.join(names[:4]) or 'empty'}); unpack it")
 
@@ -170,6 +140,8 @@ def _look_text(data: bytes, name: str) -> Given:
             raise AdoptError(f"it begins as JSON and is damaged or cut ({err}); fetch it anew") from err
         if isinstance(value, str):  # to_json() dumped once more
             value = json.loads(value)
+        if isinstance(value, dict) and value.get("class_name") == "Tokenizer":
+            return Given(name, "JSON of a Keras tokenizer", _tokenizer(value))
         keras = value if isinstance(value, dict) and "class_name" in value and "config" in value else None
         return Given(name, "JSON", None if keras else value, keras=keras)
     if stripped[:1] == '"' and stripped[-1:] == '"':  # to_json() dumped once more
@@ -181,19 +153,59 @@ def _look_text(data: bytes, name: str) -> Given:
         kind = "a link to a download" if "://" in stripped else "a symbolic link as text, not the file that it names"
         raise AdoptError(f"this is {kind}: {stripped!r}; fetch that file, and give it instead")
     if (words := _word_counts(text)) is not None:
-        return Given(name, "word counts", words)
+        return Given(name, "word counts" if isinstance(words, list) else "words with numbers", words)
+    if (listed := _word_lines(text)) is not None:
+        return Given(name, "text, a word a line", listed)
     raise AdoptError(f"this is text, and none that a captioner has; it begins with {stripped[:60]!r}")
 
 
-def _word_counts(text: str) -> list[str] | None:
-    """im2txt's: "word count" a line, the line's number is the word's. Some files write b'a' 969108."""
+def _tokenizer(value: dict[str, Any]) -> Record:
+    """`Tokenizer.to_json()` as the object that it describes; its dictionaries are JSON within JSON."""
+    config = value.get("config")
+    if not isinstance(config, dict):
+        raise AdoptError("the JSON of a Keras tokenizer without its config; fetch it anew")
+    attributes = dict(config)
+    for name in ("word_index", "index_word", "word_docs"):
+        if isinstance(attributes.get(name), str):
+            try:
+                attributes[name] = json.loads(attributes[name])
+            except (ValueError, RecursionError) as err:
+                raise AdoptError(f"the JSON of a Keras tokenizer is damaged at {name} ({err})") from err
+    return Record(Name("keras", "Tokenizer"), attributes)
+
+
+def _word_counts(text: str) -> list[str] | dict[str, int] | None:
+    """im2txt's: "word count" a line, the line's number is the word's. Some files write b'a' 969108. Where the numbers
+    are those of an index, 0 or 1 to the last, each once, they are the words' own."""
     lines = [line.rsplit(None, 1) for line in text.splitlines() if line.strip()]
-    if len(lines) < 3 or not all(len(line) == 2 and line[1].isascii() and line[1].isdigit() for line in lines):
+    if len(lines) < 3 or not all(len(line) == 2 for line in lines):
+        return None
+    if all(_is_number(number) for number, _ in lines) and not any(_is_number(word) for _, word in lines[:3]):
+        lines = [[word, number] for number, word in lines]  # "number word"
+    if not all(_is_number(number) for _, number in lines):
         return None
     words = [word for word, _ in lines]
     if all(word[:2] in ("b'", 'b"') for word in words):
         words = [word[2:-1] for word in words]
+    numbers = [int(number) for _, number in lines]
+    if sorted(numbers) in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+        return dict(zip(words, numbers, strict=True))
     return words
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 15
+
+
+def _word_lines(text: str) -> list[str] | None:
+    """A word a line, with start and end markers among the first or the last; other text of single words is none."""
+    words = [line.strip() for line in text.splitlines()]
+    while words and not words[-1]:
+        words.pop()
+    if len(words) < 5 or any(len(word.split()) != 1 for word in words):
+        return None
+    ends = {word.lower() for word in (*words[:6], *words[-6:])}
+    return words if all(ends & set(MARKERS[marker]) for marker in ("start", "end")) else None
 
 
 def _pointer(data: bytes) -> str:

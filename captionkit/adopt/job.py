@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from captionkit.adopt.attention import adopt_attention, is_attention
 from captionkit.adopt.captioners import Adopted, adopt_show_tell, read_preprocessing
-from captionkit.adopt.contents import Given, is_other, look
+from captionkit.adopt.contents import is_other, look
 from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.features import Features, similarity, try_features
+from captionkit.adopt.given import Given
 from captionkit.adopt.keras_merge import adopt_merge, is_keras
 from captionkit.adopt.options import AdoptOptions
 from captionkit.adopt.parts import sort_parts
 from captionkit.adopt.trial import Trial, drawn_scenes, try_out
+from captionkit.model.captioner import Captioner
+from captionkit.model.image_reader import ImageLike
 from captionkit.storage import Storage, redact
 
 _HEAD = 64
@@ -93,7 +97,7 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
 
 
 def _is_part(given: Given) -> bool:
-    return bool(given.words or given.tensors or given.keras or given.keras_weights is not None)
+    return bool(given.words or given.tensors or given.keras or given.features or given.keras_weights is not None)
 
 
 def _keys(given: Given) -> str:
@@ -145,8 +149,36 @@ def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, T
         log(f"{name}: {caption}")
     for warning in trial.warnings:
         log(f"warning: {warning}")
+    for given in found.given:
+        if given.features is not None:
+            _try_features(captioner, given.name, given.features, images, storage, log)
     captioner.save(storage.normalize(options.output), storage=storage)
     return adopted, trial
+
+
+def _try_features(
+    captioner: Captioner,
+    name: str,
+    features: Features,
+    images: Sequence[tuple[str, ImageLike]],
+    storage: Storage,
+    log: Callable[[str], None],
+) -> None:
+    """Say what the decoder makes of features that somebody computed, and how near the encoder's own are to them."""
+    if captioner.decoder.feature_kind != "pooled" or captioner.decoder.feature_size != features.size:
+        log(
+            f"warning: {name} has features of {features.size:,} values, and this decoder reads "
+            f"{captioner.decoder.feature_kind} ones of {captioner.decoder.feature_size:,}: they are another encoder's"
+        )
+        return
+    trial = try_features(captioner, features)
+    for image, caption in trial.captions[:_SHOWN]:
+        log(f"{image}, by its features: {caption}")
+    for warning in trial.warnings:
+        log(f"warning: of the features in {name}: {warning}")
+    least = similarity(captioner, features, images, storage)
+    if least is not None:
+        log(f"note: the encoder's features of images that {name} has too have a cosine of at least {least:.3f} to them")
 
 
 def convert(given: list[Given], options: AdoptOptions) -> Adopted:
@@ -155,8 +187,11 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
     Raises:
         AdoptError: they give none.
     """
-    if not given:
-        raise AdoptError("none of the files holds weights or words of a captioner")
+    if not any(one.words or one.tensors or one.keras or one.keras_weights is not None for one in given):
+        raise AdoptError(
+            "none of the files holds weights or words of a captioner"
+            + ("; features of images are neither" if given else "")
+        )
     try:
         return _convert(given, options)
     except (RuntimeError, IndexError, KeyError, TypeError) as err:  # shapes that no check has named

@@ -12,15 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from captionkit.adopt.errors import AdoptError
-
-if TYPE_CHECKING:
-    from captionkit.adopt.contents import Given
+from captionkit.adopt.given import Given
 
 MOST_BYTES = 4 * 2**30
 """Of all arrays of a file together, unpacked."""
@@ -36,8 +34,6 @@ def read_h5(data: bytes, name: str) -> Given:
     Raises:
         AdoptError: h5py is not installed; the file is cut, damaged, or holds no weights of Keras.
     """
-    from captionkit.adopt.contents import Given
-
     with _open(data) as file, _damage():
         config = file.attrs.get("model_config")
         keras = _json(config) if config is not None else None
@@ -62,8 +58,6 @@ def read_keras_zip(data: bytes, name: str) -> Given:
     Raises:
         AdoptError: as `read_h5`.
     """
-    from captionkit.adopt.contents import Given
-
     try:
         with ZipFile(BytesIO(data)) as archive:
             sizes = sum(entry.file_size for entry in archive.infolist())

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from captionkit.adopt.captioners import Adopted, change_preprocessing, load_decoder
-from captionkit.adopt.contents import Given
 from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.given import Given
 from captionkit.adopt.keras_encoders import INCEPTION, VGG, is_encoder, to_torchvision
 from captionkit.adopt.keras_files import Arrays
 from captionkit.adopt.keras_graph import MergeLayers, find_layers

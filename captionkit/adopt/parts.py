@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from captionkit.adopt.contents import Given
 from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.given import Given
 from captionkit.adopt.recurrent import is_decoder
 from captionkit.adopt.resnets import Backbone, find_backbone
 from captionkit.adopt.torch_files import renamed

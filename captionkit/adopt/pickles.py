@@ -34,6 +34,14 @@ class CutError(PickleError):
     """The pickle ends before its end."""
 
 
+class CallError(PickleError):
+    """The pickle would call what captionkit does not."""
+
+
+class Unordered(list[Any]):
+    """A set or frozenset: its values are in no order that means anything."""
+
+
 @dataclass(frozen=True)
 class PickleLimits:
     """What one pickle may cost."""
@@ -300,7 +308,7 @@ class _Reader:
         call = _CALLS.get(canonical(function))
         self.spend(sum(len(one) for one in args if isinstance(one, (list, tuple, dict))))
         if call is None:
-            raise PickleError(
+            raise CallError(
                 f"the pickle would call {function}, which captionkit does not do: it reads vocabularies and weights; "
                 "save those alone (a dictionary or JSON of words, a state_dict), and give that"
             )
@@ -308,7 +316,7 @@ class _Reader:
 
     def instance(self, kind: Any, args: list[Any]) -> None:
         if args and not (isinstance(kind, Name) and canonical(kind) in _CALLS):
-            raise PickleError(f"the pickle would call {kind} with arguments, which captionkit does not do")
+            raise CallError(f"the pickle would call {kind} with arguments, which captionkit does not do")
         self.stack.append(self.make_object(kind, tuple(args)))
 
     def build(self) -> None:
@@ -391,9 +399,9 @@ def _default_dictionary(reader: _Reader, args: tuple[Any, ...]) -> dict[Any, Any
     return _dictionary(reader, args[1:])
 
 
-def _set(reader: _Reader, args: tuple[Any, ...]) -> list[Any]:
-    """set, frozenset: as a list. PyTorch's modules hold some."""
-    return list(args[0]) if args else []
+def _set(reader: _Reader, args: tuple[Any, ...]) -> Unordered:
+    """set, frozenset. PyTorch's modules hold some."""
+    return Unordered(args[0]) if args else Unordered()
 
 
 def _reconstructor(reader: _Reader, args: tuple[Any, ...]) -> Record:
@@ -429,7 +437,7 @@ def _encode(reader: _Reader, args: tuple[Any, ...]) -> bytes:
 def _bytes(reader: _Reader, args: tuple[Any, ...]) -> bytes:
     """bytes(): how protocol 2 writes empty ones."""
     if args:
-        raise PickleError("the pickle would call bytes with arguments, which captionkit does not do")
+        raise CallError("the pickle would call bytes with arguments, which captionkit does not do")
     return b""
 
 
@@ -648,11 +656,11 @@ _OPCODES: dict[int, Callable[[_Reader], None]] = {
         b"]": _push(lambda r: []),
         b"}": _push(lambda r: {}),
         b")": _push(lambda r: ()),
-        b"\x8f": _push(lambda r: []),
+        b"\x8f": _push(lambda r: Unordered()),
         b"l": _push(lambda r: r.pop_mark()),
         b"t": _push(lambda r: tuple(r.pop_mark())),
         b"d": lambda r: _make_dictionary(r),
-        b"\x91": _push(lambda r: r.pop_mark()),
+        b"\x91": _push(lambda r: Unordered(r.pop_mark())),
         b"\x85": _tuple_of(1),
         b"\x86": _tuple_of(2),
         b"\x87": _tuple_of(3),

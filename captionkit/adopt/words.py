@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captionkit.adopt.errors import AdoptError
-from captionkit.adopt.pickles import Record
+from captionkit.adopt.pickles import Record, Unordered
 from captionkit.vocabulary import SPECIAL_WORDS, Vocabulary
 
 Marker = Literal["pad", "start", "end", "unk"]
@@ -108,7 +109,8 @@ def read_words(value: Any, base: int | None = None) -> WordList | None:
         found.words = {number + shift: word for number, word in found.words.items()}
         found.notes.append(f"numbers moved by {shift:+}, as --index-base {base} asks")
     _find_markers(found, value.attributes if isinstance(value, Record) else {})
-    if isinstance(value, dict) and {"opt", "vocab"} <= value.keys():  # ruotianluo's infos
+    # ruotianluo's infos, and the JSON of his data
+    if isinstance(value, dict) and ({"opt", "vocab"} <= value.keys() or {"ix_to_word", "images"} <= value.keys()):
         found.markers |= {"pad": 0, "start": 0, "end": 0}
     return found
 
@@ -130,7 +132,11 @@ def _read(value: Any, depth: int) -> WordList | None:
         return found
     if isinstance(value, dict):
         return _from_dict(value) or _from_parts(value, depth)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "U":
+        value = value.tolist()
+    if isinstance(value, (list, tuple)) and not isinstance(value, Unordered):
+        if len(value) > 2 and all(_is_pair(pair) for pair in value):
+            return _from_dict(dict(value))
         if len(value) > 2 and all(isinstance(word, str) for word in value):
             return WordList(dict(enumerate(value)), "a list of words")
         if len(value) <= 4:
@@ -176,8 +182,9 @@ def _from_dict(value: dict[Any, Any]) -> WordList | None:
     if all(isinstance(key, str) for key in value):
         if all(isinstance(one, dict) and isinstance(one.get("Rep"), int) for one in value.values()):
             value = {word: one["Rep"] for word, one in value.items()}
-        if all(_is_index(one) for one in value.values()):
-            return _from_forward(value)
+        numbers = {word: _as_index(one) for word, one in value.items()}
+        if all(_is_index(one) for one in numbers.values()):
+            return _from_forward(numbers)
         digits = all(key.isascii() and key.isdigit() and len(key) < 9 for key in value)
         if digits and all(isinstance(word, str) for word in value.values()):
             return WordList({int(key): word for key, word in value.items()}, "index (as text) → word")
@@ -185,6 +192,18 @@ def _from_dict(value: dict[Any, Any]) -> WordList | None:
     if all(_is_index(key) for key in value) and all(isinstance(word, str) for word in value.values()):
         return WordList({int(key): word for key, word in value.items()}, "index → word")
     return None
+
+
+def _is_pair(value: object) -> bool:
+    """A word and its number."""
+    return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str) and _is_index(value[1])
+
+
+def _as_index(value: Any) -> Any:
+    """A number that was kept as text, or as 3.0."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 9:
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_index(value: object) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import zipfile
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +119,90 @@ def test_captions_that_are_none_are_told() -> None:
     assert any("do not end" in one for one in judge([" ".join(["a", *"b" * 18])] * 3 + ["a b"]))
     assert any("same caption" in one for one in judge(["a dog"] * 5))
     assert judge(["x", "y"]) == []
+
+
+LISTED = ["<pad>", "<start>", "<end>", "<unk>", "a", "dog"]
+NUMBERED = {word: number for number, word in enumerate(LISTED)}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "value",
+    [
+        NUMBERED,
+        OrderedDict(NUMBERED),
+        (NUMBERED, dict(enumerate(LISTED))),
+        list(NUMBERED.items()),
+        {word: str(number) for word, number in NUMBERED.items()},
+        {word: float(number) for word, number in NUMBERED.items()},
+        {np.str_(word): np.int64(number) for word, number in NUMBERED.items()},
+        np.array(LISTED),
+        np.array(LISTED, dtype=object),
+    ],
+)
+def test_words_with_numbers_are_read_in_every_protocol(value: object, protocol: int) -> None:
+    words = look(pickle.dumps(value, protocol), "vocab.pkl").words
+    assert words is not None
+    assert words.words == dict(enumerate(LISTED))
+    assert words.markers == {"pad": 0, "start": 1, "end": 2, "unk": 3}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("value", [set(LISTED), frozenset(LISTED), Counter({"a": 93, "dog": 48, "cat": 7})])
+def test_what_has_no_order_or_only_counts_is_no_vocabulary(value: object, protocol: int) -> None:
+    assert look(pickle.dumps(value, protocol), "words.pkl").words is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(LISTED) + "\n",
+        "".join(f"{word}\t{number}\n" for word, number in NUMBERED.items()),
+        "".join(f"{number} {word}\n" for word, number in NUMBERED.items()),
+    ],
+)
+def test_text_with_a_word_a_line_is_read(text: str) -> None:
+    words = look(text.encode(), "vocab.txt").words
+    assert words is not None
+    assert words.words == dict(enumerate(LISTED))
+    with pytest.raises(AdoptError, match="this is text"):
+        look(b"these\nare\nlines\nof\na\npoem\n", "poem.txt")
+
+
+def test_a_keras_tokenizer_as_json_is_read() -> None:
+    index = {word: number for number, word in enumerate(["startseq", "endseq", "a", "dog"], 1)}
+    config = {"num_words": 4, "document_count": 9, "word_index": json.dumps(index), "word_docs": "{}"}
+    data = json.dumps({"class_name": "Tokenizer", "config": config})
+    for one in (data, json.dumps(data)):
+        words = look(one.encode(), "tokenizer.json").words
+        assert words is not None
+        assert (words.keras, words.limit) == (True, 4)
+        assert words.words == {number: word for word, number in index.items()}
+        assert words.markers == {"start": 1, "end": 2}
+
+
+def test_ruotianluos_data_and_infos_have_one_marker_for_all() -> None:
+    words = {str(number): word for number, word in enumerate(["a", "dog", "runs", "UNK"], 1)}
+    for value in ({"ix_to_word": words, "images": [{"id": 1}]}, {"vocab": words, "opt": {"rnn_size": 512}}):
+        found = look(json.dumps(value).encode(), "cocotalk.json").words
+        assert found is not None
+        assert found.markers == {"pad": 0, "start": 0, "end": 0, "unk": 4}
+
+
+def test_a_call_in_an_old_protocol_is_refused_by_name() -> None:
+    for data in (b"cposix\nsystem\n(S'id'\ntR.", b"(S'id'\nios\nsystem\n."):
+        with pytest.raises(AdoptError, match=r"would call \w+\.?system|would call os"):
+            look(data, "vocab.pkl")
+
+
+def test_features_of_images_are_told_from_other_arrays() -> None:
+    given = look(pickle.dumps({f"{n}.jpg": np.full((1, 64), n, np.float32) for n in range(3)}), "encoded.pkl")
+    assert given.features is not None
+    assert given.describe() == "pickle; features of 3 images, 64 values each"
+    for other in (
+        {"a": np.zeros(64), "b": np.zeros(65)},
+        {"a": np.zeros((8, 8))},
+        {"a": np.zeros(3)},
+        np.zeros((5, 64)),
+    ):
+        assert look(pickle.dumps(other), "f.pkl").features is None

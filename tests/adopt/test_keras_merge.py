@@ -255,3 +255,35 @@ def test_a_file_that_is_not_as_keras_writes_it_is_refused(tmp_path: Path) -> Non
         file.create_group("layers/dense/vars")["kernel"] = [1.0, 2.0]
     with pytest.raises(AdoptError, match="not as Keras writes it"):
         look((tmp_path / "m.h5").read_bytes(), "m.h5")
+
+
+def test_features_without_an_encoder_are_captioned_and_compared(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.p").write_bytes(tokenizer())
+    original = Original()
+    original.save_h5(tmp_path / "model.h5")
+    photo(0).save(tmp_path / "photo.png")
+    features = np.abs(np.random.default_rng(3).normal(size=(4, FEATURES))).astype(np.float32)
+    names = ["photo.png", "b.jpg", "c.jpg", "d.jpg"]
+    lines: list[str] = []
+    for by_name in (dict(zip(names, features, strict=True)), {"a.jpg": np.zeros(256, np.float32)}):
+        (tmp_path / "encoded_train_images.pkl").write_bytes(pickle.dumps(by_name))
+        options = AdoptOptions(
+            (str(tmp_path / "tokenizer.p"), str(tmp_path / "model.h5"), str(tmp_path / "encoded_train_images.pkl")),
+            str(tmp_path / "bundle"), encoder="resnet18", encoder_weights=str(weights),
+            try_images=(str(tmp_path / "photo.png"),),
+        )  # fmt: skip
+        adopt(options, lines.append)
+    words = [1]
+    for _ in range(19):  # the tutorial's loop
+        probabilities = original.predict(features[1], words)
+        probabilities[[0, 1, 2][: 3 if len(words) == 1 else 2]] = 0  # captionkit's search: at least one word
+        words.append(int(probabilities.argmax()))
+        if words[-1] == 2:
+            break
+    said = " ".join(TEXT[number - 1] for number in words[1:] if number != 2)
+    assert f"b.jpg, by its features: {said}" in lines
+    cosine = [line for line in lines if "have a cosine of at least" in line]
+    assert len(cosine) == 1
+    assert any("256 values, and this decoder reads pooled ones of 512" in line for line in lines)
+    with pytest.raises(AdoptError, match="features of images are neither"):
+        adopt(AdoptOptions((str(tmp_path / "encoded_train_images.pkl"),), str(tmp_path / "b")), print)

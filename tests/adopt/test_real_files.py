@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from captionkit.adopt.contents import Given, look
+from captionkit.adopt.contents import look
 from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.given import Given
 from captionkit.adopt.keras_graph import find_layers
 from captionkit.adopt.parts import choose_words
 from captionkit.adopt.words import to_rows
