@@ -157,9 +157,8 @@ def summary(recipe: Recipe, options: TrainOptions, data: DataSet) -> str:
     steps, finetune, scst = options.steps.epochs, options.finetune.finetune_epochs, options.scst.scst_epochs
     network = options.network
     stages = ["features of all photos"]
-    stages += [f"captions, {steps:g} epochs"] if steps else []
-    stages += [f"fine-tuning, {finetune:g} epochs"] if finetune else []
-    stages += [f"self-critical training, {scst:g} epochs"] if scst else []
+    for stage, epochs in (("captions", steps), ("fine-tuning", finetune), ("self-critical training", scst)):
+        stages += [f"{stage}, {epochs:g} epoch{'s' if epochs != 1 else ''}"] if epochs else []
     stages += ["neighbours"] if options.result.neighbours else []
     stages += ["calibration on the dev images"] if recipe.calibrate is not None else []
     split = "test" if data.has_test else "dev"

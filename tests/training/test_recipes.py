@@ -155,6 +155,7 @@ def test_one_command_makes_a_captioner_and_its_score_cards(tmp_path: Path, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not FLICKR8K.is_dir(), reason="needs Flickr8k in ../shared/flickr8k")
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_recipe_runs_on_200_photos_from_the_data_set_s_own_zip_files(tmp_path: Path) -> None:
@@ -187,10 +188,10 @@ def test_the_recipe_runs_on_200_photos_from_the_data_set_s_own_zip_files(tmp_pat
         "--output",
         str(output),
     ]
-    assert main([*command, "--epochs", "2", "--min-count", "2"]) == OK
+    assert main([*command, "--epochs", "1", "--min-count", "2"]) == OK
     record = json.loads((output / "training.json").read_text())
     assert record["failed_images"] == 0
-    assert record["stages"]["captions"]["steps"] == 2 * round(800 / 64)
+    assert record["stages"]["captions"]["steps"] == round(800 / 64)
     for name, search in (("plain", "beam 5"), ("consensus", "beam 3, consensus of 100")):
         card = json.loads((output / "evaluation" / name / "score_card.json").read_text())
         assert list(card["scores"]) == [search]
