@@ -36,4 +36,5 @@ COMMANDS = {
     "scenes": Command("pages", "Draw scenes into a folder, as many as you like."),
     "status": Command("tables", "Say how far a caption job is, from anywhere: what its run record tells."),
     "train": Command("jobs", "Train a captioner on a corpus of captioned images."),
+    "undo": Command("exports", "Put files back that `captionkit export --in-place` has changed."),
 }
