@@ -4,8 +4,8 @@
 
 Makes a table of that many rows of a few drawn pictures (each row a file of its own, linked), serves it as
 `captionkit gallery --serve` does, and opens it in a headless Chromium (which it needs), in a window of 1400 × 900. Of a
-search the time is told from a key's stroke to the frame after its rows stand in the page, waiting for further keys (0.1
-s) included. Each figure is a median of `--rounds`, and the largest beside it.
+search the time is told from a key's stroke to the frame after its rows stand in the page, waiting for further keys
+(0.06 s) included. Each figure is a median of `--rounds`, and the largest beside it.
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ def measure(browser: Browser, address: str, options: Options) -> list[Row]:
 
     def opened() -> float:
         browser.open("about:blank")
+        browser.wait("location.href === 'about:blank' && document.readyState === 'complete'")
+        time.sleep(0.5)
         browser.open(address)
         return float(browser.evaluate(FIRST))
 

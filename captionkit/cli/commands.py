@@ -39,4 +39,5 @@ COMMANDS = {
     "show": Command("show", "Print and draw images with the captions of greedy search and of beams beside each other."),
     "status": Command("tables", "Say how far a caption job is, from anywhere: what its run record tells."),
     "train": Command("jobs", "Train a captioner on a corpus of captioned images."),
+    "undo": Command("exports", "Put files back that `captionkit export --in-place` has changed."),
 }

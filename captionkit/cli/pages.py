@@ -49,7 +49,8 @@ class GalleryOptions:
     serve: bool = False
     """Write no page: serve one of the whole table on this machine, to search, filter and sort."""
     against: str = ""
-    """Another table of the same images, whose captions stand beside these, differences marked (with --serve)."""
+    """Another table of the same images, or `column:NAME` of this one, whose captions stand beside these, differences
+    marked (with --serve)."""
     port: int = 0
     """Port of that server. Default: one that is free."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)

@@ -15,10 +15,12 @@ from captionkit.export.parallel import in_parallel
 from captionkit.export.report import Report
 from captionkit.export.rows import Row, relative_path
 from captionkit.export.text_files import json_line
+from captionkit.export.undo import UndoFile
 from captionkit.images.formats import identify
 from captionkit.images.types import ImageError
 from captionkit.inputs.kinds import IMAGE_SUFFIXES
 from captionkit.storage import AddressError, Storage, StorageError, split_member
+from captionkit.storage.addresses import split_scheme
 from captionkit.table.reviews import COLUMN
 
 SUFFIXES = {
@@ -27,6 +29,9 @@ SUFFIXES = {
     "PDF": ".pdf",
 }  # fmt: skip
 """What an image is called that has no name of its own: a row of a Parquet file."""
+
+
+NOT_LOCAL = "no local file, which alone is changed in place"
 
 
 class Outcome(NamedTuple):
@@ -47,6 +52,8 @@ class Target:
     root: str
     column: str | None
     """Column of images in Parquet files."""
+    undo: UndoFile | None = None
+    """What undoes the change of files where they lie; None where none is changed so."""
 
     def place(self, row: Row) -> str | None:
         """The address that stands for an image's own below the output; None where it cannot have one."""
@@ -142,7 +149,11 @@ def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
         if not merged.written:
             kept = ", ".join(merged.kept)
             return Outcome(reason=f"{kept} held a text already (--overwrite)" if kept else "was there already")
-        if not target.options.dry_run:
+        if target.options.in_place and split_scheme(sidecar)[0]:
+            return Outcome(reason=NOT_LOCAL)
+        if target.undo is not None:
+            target.undo.replace(sidecar, there, merged.packet)
+        elif not target.options.dry_run:
             target.storage.write(sidecar, merged.packet)
         return Outcome(True)
 
@@ -150,7 +161,8 @@ def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
 
 
 def write_embedded(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
-    """Copies of the JPEG images with their captions in them. No file that is there, original or copy, is touched."""
+    """Copies of the JPEG images with their captions in them. No file that is there, original or copy, is touched,
+    unless they are to be changed in place."""
 
     def write(pair: tuple[Row, bytes | StorageError]) -> Outcome:
         row, data = pair
@@ -164,6 +176,12 @@ def write_embedded(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
             return Outcome(kind="cannot be embedded", message=f"{row['uri']}: {err}")
         if not found.written:
             return Outcome(reason=f"{', '.join(found.kept) or 'the same caption'} was in the image already")
+        if target.options.in_place:
+            if split_scheme(row["uri"])[0] or split_member(row["uri"])[1] is not None:
+                return Outcome(reason=NOT_LOCAL)
+            if target.undo is not None:
+                target.undo.replace(row["uri"], data, found.data)
+            return Outcome(True)
         address = target.place(row) or ""
         made = not target.storage.exists(address) if target.options.dry_run else target.create(address, found.data)
         return Outcome(made, "" if made else "a file was there already")

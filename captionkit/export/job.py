@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import BinaryIO
 
 from captionkit.counting import counted
@@ -12,6 +13,7 @@ from captionkit.export.folders import Target, copied, tally, write_embedded, wri
 from captionkit.export.options import ONE_FILE, ExportOptions, chosen_columns
 from captionkit.export.report import Report
 from captionkit.export.rows import Row, Selection, Survey, root_of
+from captionkit.export.undo import open_undo
 from captionkit.storage import Storage, public_uri
 from captionkit.table.runs import image_column_of
 from captionkit.table.table import CaptionTable
@@ -147,7 +149,21 @@ def _write_folder(
     progress: Callable[[int], None],
 ) -> None:
     root = root_of(options, storage, survey)
-    target = Target(storage, options, root, image_column_of(selection.table.uri, storage))
+    in_place = options.in_place and not options.dry_run
+    with open_undo(options.in_place, storage) if in_place else nullcontext() as undo:
+        target = Target(storage, options, root, image_column_of(selection.table.uri, storage), undo)
+        _write_files(target, storage, selection, columns, report, progress)
+
+
+def _write_files(
+    target: Target,
+    storage: Storage,
+    selection: Selection,
+    columns: dict[str, str],
+    report: Report,
+    progress: Callable[[int], None],
+) -> None:
+    options, root = target.options, target.root
     rows = selection.rows([*columns.values(), "file_name", *(("path",) if options.output else ())], root)
     if options.format == "xmp":
         tally((write_embedded if options.embed else write_sidecars)(rows, target), report, progress)

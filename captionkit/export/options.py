@@ -58,6 +58,9 @@ class ExportOptions:
     """Copy the images, byte for byte, beside their captions (imagefolder, txt), or into the new shards (webdataset)."""
     embed: bool = False
     """Captions within copies of the JPEG images rather than in sidecars (xmp): in XMP and EXIF."""
+    in_place: str = ""
+    """Change the files where they lie (xmp): sidecars, or with --embed the local JPEG images themselves. Names the undo
+    file, a new one on the local disk; `captionkit undo FILE` puts everything back."""
     overwrite: bool = False
     """Write over what is there: files, and fields of sidecars that hold something."""
     dry_run: bool = False
@@ -85,8 +88,10 @@ class ExportOptions:
             raise ValueError(f"--copy-images goes with --as {', '.join(COPIES)}")
         if self.copy_images and not self.output:
             raise ValueError("--copy-images needs a folder to copy into")
-        if self.embed and (self.format != "xmp" or not self.output):
-            raise ValueError("--embed goes with --as xmp and a folder for the copies")
+        if self.embed and (self.format != "xmp" or not (self.output or self.in_place)):
+            raise ValueError("--embed goes with --as xmp and a folder for the copies, or --in-place UNDO_FILE")
+        if self.in_place and (self.format != "xmp" or self.output):
+            raise ValueError("--in-place goes with --as xmp, and without an output")
         if self.columns and self.format not in CHOOSES:
             raise ValueError(f"--columns goes with --as {', '.join(CHOOSES)}")
         if self.root and not self.output:

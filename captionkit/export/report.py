@@ -46,8 +46,12 @@ class Report:
     def text(self) -> str:
         verb = "would be written" if self.dry_run else "written"
         where = f" to {self.output}" if self.output else " beside the images"
-        lines = [f"{counted(self.written, 'row')} {verb}{where}, {counted(self.files, 'file')} as {self.format}"]
-        lines += [f"left out: {count:,} × {reason}" for reason, count in self.left_out.most_common()]
+        first = f"{counted(self.written, 'row')} {verb}{where}, {counted(self.files, 'file')} as {self.format}"
+        return "\n".join([first, *self.details()])
+
+    def details(self) -> list[str]:
+        """Lines of what was left out, and of what could not be written."""
+        lines = [f"left out: {count:,} × {reason}" for reason, count in self.left_out.most_common()]
         lines += [f"could not be written: {count:,} × {kind}" for kind, count in self.errors.most_common()]
         lines += [f"  {example}" for example in self.examples]
-        return "\n".join(lines)
+        return lines

@@ -38,6 +38,7 @@ MAX_NAMES = 64
 KEPT_RESULTS = 4
 """Searches whose row numbers are kept, for the pages to come."""
 OTHER = ("other_caption", "other_score", "other_model")
+_COLUMN = "column:"
 _TEXT = "text__"
 SAID = "said__"
 """Column of what the captioner said, whatever people decided."""
@@ -240,15 +241,20 @@ def open_index(
     """An index of a table's rows that `where` chooses, as people reviewed them, for as long as the block lasts.
 
     Args:
-        against: Another table, whose captions of the same images (by `image_id`) stand in columns `OTHER`.
+        against: Another table, whose captions of the same images (by `image_id`) stand in columns `OTHER`; or a
+            column of this one's, as `column:NAME`: captions that were there before.
 
     Raises:
-        UsageError: there is no table, or `where` cannot be used.
+        UsageError: there is no table or column, or `where` cannot be used.
         StorageError: a table cannot be read.
     """
     selection = _selection(uri, storage)
     with TemporaryDirectory(prefix="captionkit-") as folder:
-        other = _Other(against, storage, Path(folder) / "other.arrow") if against else None
+        other: _Other | _OtherColumn | None = None
+        if against.startswith(_COLUMN):
+            other = _OtherColumn(against.removeprefix(_COLUMN), selection.schema)
+        elif against:
+            other = _Other(against, storage, Path(folder) / "other.arrow")
         ours = (COLUMN, *(OTHER if other else ()))
         stored = [field for field in selection.schema if not pa.types.is_binary(field.type) and field.name not in ours]
         schema = pa.schema([*stored, pa.field(COLUMN, pa.string()), *(other.fields if other else ())])
@@ -284,6 +290,31 @@ def open_index(
 def _selection(uri: str, storage: Storage) -> Selection:
     """All rows of a table, as they are."""
     return Selection(CaptionTable(uri, storage), ExportOptions(uri, "-", format="jsonl", reviews="none"))
+
+
+class _OtherColumn:
+    """A column of the table's own beside its captions.
+
+    Raises (from the constructor):
+        UsageError: there is none of text by that name.
+    """
+
+    def __init__(self, name: str, schema: pa.Schema) -> None:
+        if name not in schema.names or not pa.types.is_string(schema.field(name).type):
+            texts = ", ".join(field.name for field in schema if pa.types.is_string(field.type))
+            raise UsageError(f"--against {_COLUMN}{name}: there is no such column of text; there are: {texts}")
+        self._name = name
+        self.fields = list(map(pa.field, OTHER, (pa.string(), pa.float32(), pa.string())))
+
+    def beside(self, rows: pa.Table) -> pa.Table:
+        """Rows with that column as the other caption."""
+        label = pa.scalar(self._name)
+        model = pc.if_else(rows[self._name].is_valid(), label, pa.scalar(None, pa.string()))
+        for field, values in zip(
+            self.fields, (rows[self._name], pa.nulls(len(rows), pa.float32()), model), strict=True
+        ):
+            rows = rows.append_column(field, values)
+        return rows
 
 
 class _Other:

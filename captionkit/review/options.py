@@ -25,7 +25,8 @@ class ReviewOptions:
     where: str = ""
     """Rows wanted, as in `captionkit export`: "score < -1.2 and caption like '%dog%'"."""
     against: str = ""
-    """Another table of the same images, another model's say: its captions stand beside these, differences marked."""
+    """Another table of the same images, another model's say: its captions stand beside these, differences marked. Or a
+    column that was carried, as `column:input_caption`: captions that were there before."""
     reviews: str = ""
     """Folder of the reviews; `none` to look and not to review. Default: beside the table, its name with `-reviews`."""
     reviewer: str = ""

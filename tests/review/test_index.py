@@ -115,6 +115,20 @@ def test_another_tables_captions_stand_beside_these(table: str, tmp_path: Path) 
         assert found(index, where="other_score > score") == ["d"]
 
 
+def test_captions_that_were_there_before_stand_beside_these(tmp_path: Path) -> None:
+    old = ["a dog", "a goose", None, "two cats", "a tree"]
+    table = make_table(tmp_path / "t", CAPTIONS, {"input_caption": old}).uri
+    with open_index(table, STORAGE, against="column:input_caption") as index:
+        assert [index.row(number)["other_caption"] for number in range(5)] == old
+        assert [index.row(number)["other_model"] for number in (0, 2)] == ["input_caption", None]
+        assert found(index, differs=True) == ["Ada", "b", "e"]
+    with (
+        pytest.raises(UsageError, match="no such column of text; there are: uri"),
+        open_index(table, STORAGE, against="column:score"),
+    ):
+        pass
+
+
 def test_another_table_may_be_empty_of_these(table: str, tmp_path: Path) -> None:
     other = make_table(tmp_path / "o", {"/x/z.jpg": "nobody"}).uri
     with open_index(table, STORAGE, against=other) as index:

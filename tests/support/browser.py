@@ -49,6 +49,8 @@ class Browser:
 
     def open(self, address: str) -> None:
         """Go to an address."""
+        # Chromium 150 at times never answers a navigation that meets another one under way.
+        self.wait("document.readyState === 'complete'")
         self.send("Page.navigate", url=address)
 
     def evaluate(self, expression: str) -> Any:
