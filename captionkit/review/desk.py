@@ -16,7 +16,7 @@ from captionkit.table.reviews import APPROVED, EDITED, REJECTED, Review, Reviews
 
 CAPTION_LENGTH = 10_000
 """Characters that an edited caption may have."""
-PAGE = 60
+PAGE = 40
 """Cards of one answer."""
 
 

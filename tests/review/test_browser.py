@@ -155,7 +155,7 @@ def test_a_picture_that_is_gone_says_why_and_others_open_large(table: str, serve
 def test_long_tables_come_page_by_page(tmp_path: Path, serve: Serve, browser: Browser) -> None:
     table = make_table(tmp_path / "long", {f"/p/{number:04}.jpg": f"caption {number}" for number in range(300)}).uri
     browser.open(serve(table, order="table", reviews="none").url)
-    browser.wait("document.querySelectorAll('#frames > li').length >= 60")
+    browser.wait("document.querySelectorAll('#frames > li').length >= 40")
     assert browser.evaluate("document.querySelectorAll('#frames > li').length") < 300
     browser.wait("scrollTo(0, document.body.scrollHeight), document.querySelectorAll('#frames > li').length === 300")
     assert browser.evaluate(TEXTS) == [f"caption {number}" for number in range(300)]

@@ -160,7 +160,7 @@ def test_fields_of_a_page_become_a_query() -> None:
 
 
 def test_what_a_search_holds_is_a_few_bytes_a_row(tmp_path: Path) -> None:
-    count = 4 * BATCH
+    count = 2 * BATCH
     one = rows(["/p/a.jpg"], caption="a dog " * 40).select(SCHEMA.names)
     many = one.take(pa.array(np.zeros(count, np.int64)))
     ids = pa.array(np.arange(count))
