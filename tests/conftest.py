@@ -9,6 +9,8 @@ from pathlib import Path
 # Before torch is imported, here and in children: threads of one process that wait for each other take minutes over what
 # one does in seconds, where other processes have the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers run at nice 15, and would starve beside the tests without Ray.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 import ray

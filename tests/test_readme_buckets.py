@@ -13,11 +13,13 @@ from captionkit.scenes import draw, random_scene
 from captionkit.storage import Storage
 from captionkit.table.table import CaptionTable
 from tests.corpus.test_coco import coco_folder
+from tests.inputs.test_inventory import publish
 from tests.support.servers import S3Server
 from tests.test_readme import PAGES, ROOT, _commands, _shell_lines
 
 IMAGES = 3
-BUCKETS = ("archive", "archive-captions", "models", "bucket")
+BUCKETS = ("archive", "archive-captions", "captions", "models", "bucket", "inventories")
+INVENTORIES = ("daily/2026-11-30T01-00Z", "weekly/2026-11-29T01-00Z")
 SMALLER = [
     # Trained weights of ResNet-101 are a download, and three dozen words come too seldom in a dozen images.
     *("--encoder", "tiny_resnet", "--encoder-weights", "none", "--image-size", "64", "--grid", "2", "--min-count", "1"),
@@ -42,7 +44,8 @@ def commands() -> Iterator[object]:
 
 @pytest.fixture
 def archive(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The buckets and folders that the documentation speaks of: three images, a small COCO, a captioner."""
+    """The buckets and folders that the documentation speaks of: three images and inventories of them, a small COCO, a
+    captioner."""
     client, storage = s3.client(), Storage()
     for name in BUCKETS:
         client.create_bucket(Bucket=name)
@@ -53,6 +56,10 @@ def archive(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         path.parent.mkdir(exist_ok=True)
         picture.save(path)
         storage.write(f"s3://archive/2014/{number}.png", path.read_bytes())
+    listed = [{"bucket": "archive", "key": f"2014/{n}.png", "size": 1, "e_tag": f"{n:032x}"} for n in range(IMAGES)]
+    manifest = storage.read(publish("inventories", "CSV", listed, sourceBucket="archive"))
+    for name in INVENTORIES:
+        storage.write(f"s3://inventories/archive/{name}/manifest.json", manifest)
     Captioner.load().save("s3://models/flickr8k")
     coco_folder(tmp_path / "coco")
     for path in (tmp_path / "coco").rglob("*"):
@@ -97,17 +104,27 @@ def test_a_command_works_as_it_is_spelled(args: list[str], archive: None, ray_cl
         table = CaptionTable(output, Storage())
         return [uri for _, batch in table.batches(["uri"]) for uri in batch.column(0).to_pylist()]
 
-    assert len(rows()) == len(set(rows())) == IMAGES
+    captioned = len(rows())
+    assert captioned == len(set(rows()))
+    assert captioned == IMAGES or "--share" in args  # which may have none of three
     assert not [uri for uri in rows() if "//" in uri.partition("://")[2]]
     assert main(args) == OK  # again: what is there already is found
-    assert len(rows()) == IMAGES
+    assert len(rows()) == captioned
+    if "--share" in args:
+        return
     assert main(["check", output]) == OK
     assert main(["status", output]) == OK
     assert main(["gallery", output, "--page", "again.html"]) == OK
     assert Path("again.html").stat().st_size > 0
 
 
+@pytest.mark.parametrize("args", of("check", "compact"))
+def test_what_comes_afterwards_works_as_it_is_spelled(args: list[str], archive: None, ray_cluster: None) -> None:
+    assert main(["caption", "--input", "s3://archive/", "--output", args[1]]) == OK
+    assert main(args) == OK
+
+
 def test_there_are_commands_to_run() -> None:
     assert len(of("caption", "plan")) >= 4
     assert len(of("train")) >= 2
-    assert len(of("train", "caption", "plan")) == len(list(commands()))
+    assert len(of("train", "caption", "plan", "check", "compact")) == len(list(commands()))

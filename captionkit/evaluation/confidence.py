@@ -24,6 +24,8 @@ from captionkit.storage import Storage, redact
 
 GROUPS, LEAST = 20, 25
 """A calibration is fitted on up to so many groups of images alike in score, each of at least so many."""
+MIN_CAPTIONS = 2 * LEAST
+"""Captions that a calibration needs."""
 BINS = 10
 """Groups of images in a reliability diagram."""
 FOLDS = 5
@@ -297,11 +299,5 @@ def judged_bound(judgements: Sequence[Judgement], references: Mapping[str, Seque
 
 
 def calibrate(scores: Floats, acceptable: Bools, bound: Bound, search: str) -> Calibration:
-    """The table of these captions.
-
-    Raises:
-        UsageError: too few of them.
-    """
-    if len(scores) < 2 * LEAST:
-        raise UsageError(f"--calibrate: {len(scores)} captions are too few; at least {2 * LEAST}")
+    """The table of these captions, at least `MIN_CAPTIONS`."""
     return Calibration(*fit(scores, acceptable), bound.meaning, len(scores), search)

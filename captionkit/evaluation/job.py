@@ -14,6 +14,7 @@ from captionkit.errors import UsageError
 from captionkit.evaluation.candidates import Candidates, make_captions, read_captions, read_results
 from captionkit.evaluation.card import Decoding, ScoreCard
 from captionkit.evaluation.confidence import (
+    MIN_CAPTIONS,
     Reliability,
     calibrate,
     crossed_chances,
@@ -112,7 +113,9 @@ def _with_reliability(
         scores = np.array(list(of_captions.values()), np.float64)
         acceptable = np.array([decoding.scores.images[image]["CIDEr-D"] >= bound.cider for image in of_captions])
         chances, fitted = None, ""
-        if result.calibrate:
+        if result.calibrate and len(scores) < MIN_CAPTIONS:
+            log_line(f"no calibration: {counted(len(scores), 'caption')} are too few; at least {MIN_CAPTIONS}")
+        elif result.calibrate:
             calibration = calibrate(scores, acceptable, bound, decoding.name)
             chances, fitted = crossed_chances(scores, acceptable), "each by a table fitted on the other images of these"
         elif known := candidates.confidences.get(decoding.name):
@@ -163,8 +166,9 @@ def calibrate_again(options: EvaluateOptions) -> None:
         return
     storage = Storage(options.storage)
     card = json.loads(storage.read(storage.join(storage.normalize(options.result.output), CARD_JSON)))
-    calibration = Calibration.from_json(card["calibration"])
-    write_calibrated(_bundle(options), calibration, options.result.calibrate, storage)
+    if card["calibration"] is not None:
+        calibration = Calibration.from_json(card["calibration"])
+        write_calibrated(_bundle(options), calibration, options.result.calibrate, storage)
 
 
 def _bundle(options: EvaluateOptions) -> str | None:

@@ -21,7 +21,7 @@ from captionkit.pipeline.options import WordOptions
 from captionkit.pipeline.preflight import check_same_maker
 from captionkit.schema import PIXELS, SCHEMA
 from captionkit.storage import Storage
-from captionkit.table.table import CaptionTable, Footer, to_parquet
+from captionkit.table.table import CaptionTable, Footer, Maker, to_parquet
 from tests.support import table_rows
 
 STORAGE = Storage()
@@ -95,6 +95,6 @@ def test_a_table_without_that_text_is_of_another_maker(tmp_path: Path) -> None:
     uri = str(tmp_path / "captions-r-0.parquet")
     STORAGE.write(uri, to_parquet(table_rows.rows(["/a"]).select(SCHEMA.names), Footer("ck-0", older, {})))
     table = CaptionTable(str(tmp_path), STORAGE)
-    check_same_maker(table, "ck-0", search, mixed=False)
+    check_same_maker(table, Maker("ck-0", search), mixed=False)
     with pytest.raises(UsageError, match="say_before=Archive"):
-        check_same_maker(table, "ck-0", search | {"say_before": "Archive photo: "}, mixed=False)
+        check_same_maker(table, Maker("ck-0", search | {"say_before": "Archive photo: "}), mixed=False)

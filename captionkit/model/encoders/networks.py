@@ -41,7 +41,9 @@ def encoder_names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise EncoderError for a name that is neither in `encoder_names` nor timm's."""
+    """Raise EncoderError for a name, as a bundle gives it, that is neither in `encoder_names` nor timm's."""
+    if not isinstance(name, str):
+        raise EncoderError(f"an encoder's name is text, not {name!r}")
     if name.startswith(PREFIX):
         check_timm_name(name)
         return
