@@ -189,7 +189,9 @@ class S3Backend:
         self.call(address, "delete_object", Key=key)
 
     def stat(self, address: str) -> Entry:
-        bucket, key = self._split(address, object_needed=True)
+        bucket, key = self._split(address)
+        if not key:
+            raise StorageError("not_found", f"{redact(address)} is a bucket, not an object in it")
 
         def ask() -> Any:
             try:

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.errors import UsageError
-from captionkit.storage import Storage, StorageError, StorageOptions
+from captionkit.inputs.listing import Inputs
+from captionkit.inputs.options import InputOptions
+from captionkit.storage import AddressError, Storage, StorageError, StorageOptions
 from captionkit.storage import s3 as s3_module
 from tests.support.servers import S3Server
 
@@ -109,6 +111,17 @@ def test_glob(filled: str) -> None:
     assert keys(STORAGE.glob(f"{base}/zz*"), filled) == []
     with pytest.raises(UsageError):
         list(STORAGE.glob("s3://buck*/x"))
+
+
+def test_a_bucket_is_a_folder_with_and_without_a_slash(bucket: str) -> None:
+    STORAGE.write(f"s3://{bucket}/a.jpg", b"a")
+    for address in (f"s3://{bucket}", f"s3://{bucket}/"):
+        assert not STORAGE.exists(address)
+        assert STORAGE.is_folder(address)
+        found = Inputs(InputOptions((address,)), STORAGE).items()
+        assert [item.uri for item in found] == [f"s3://{bucket}/a.jpg"]
+        with pytest.raises(AddressError, match="names a bucket, not an object"):
+            STORAGE.write(address, b"")
 
 
 def test_listing_goes_page_by_page(bucket: str) -> None:
