@@ -67,8 +67,8 @@ def archive(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
             storage.write(f"s3://bucket/{path.relative_to(tmp_path)}", path.read_bytes())
     yield
     for name in BUCKETS:
-        for entry in list(storage.list(f"s3://{name}")):
-            storage.delete(entry.uri)
+        for entry in client.list_objects_v2(Bucket=name).get("Contents", ()):  # hidden ones too
+            client.delete_object(Bucket=name, Key=entry["Key"])
         client.delete_bucket(Bucket=name)
 
 

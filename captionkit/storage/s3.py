@@ -212,7 +212,7 @@ class S3Backend:
         answer["Body"].close()
 
     def arrow(self, address: str) -> tuple[str, Any]:
-        return address.partition("://")[2], PyFileSystem(FSSpecHandler(self._fs))
+        return address.partition("://")[2], PyFileSystem(_Handler(self._options))
 
     def is_folder(self, address: str) -> bool:
         bucket, key = self._split(address)
@@ -327,6 +327,18 @@ class S3Backend:
         if object_needed and not key:
             raise AddressError(f"names a bucket, not an object in it: {redact(address)}")
         return bucket, key
+
+
+class _Handler(FSSpecHandler):  # type: ignore[misc]
+    """Goes to other processes as options alone: s3fs would send its session, 2 MB, and what botocore keeps in there
+    once a server has answered with an error does not come back (a RecursionError)."""
+
+    def __init__(self, options: StorageOptions) -> None:
+        super().__init__(filesystem(options, retries=True))
+        self._options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Handler, (self._options,)
 
 
 def _bare(etag: str | None) -> str:

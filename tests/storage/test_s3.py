@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray import cloudpickle
 
 from captionkit.errors import UsageError
 from captionkit.inputs.listing import Inputs
@@ -341,6 +342,18 @@ print(data, os.waitpid(child, 0)[1])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "b'x' 0\n", done.stderr
+
+
+def test_arrows_file_system_works_in_another_process_after_an_error(bucket: str) -> None:
+    """As Ray Train sends it to its workers: by then a server has said that something is not there."""
+    path, files = STORAGE.arrow(f"s3://{bucket}/run")
+    with pytest.raises(FileNotFoundError):
+        files.open_input_stream(f"{path}/none")
+    sent = cloudpickle.dumps(files)
+    assert len(sent) < 10_000
+    with pickle.loads(sent).open_output_stream(f"{path}/a") as file:
+        file.write(b"a")
+    assert STORAGE.read(f"s3://{bucket}/run/a") == b"a"
 
 
 def test_many_threads(bucket: str) -> None:
