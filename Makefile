@@ -11,7 +11,7 @@ demo: .venv/.installed   ## set up, then caption drawn scenes with the embedded 
 	@$(BIN)/captionkit demo --output demo
 
 test: lint               ## set up, then lint, types, layers and every quick test
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: .venv/.installed-dev   ## every test, the slow ones too
 	$(BIN)/python -m pytest

@@ -20,11 +20,14 @@ from tests.support.servers import S3Server, file_server, s3_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: tests that start Ray run one after another, in one process with one Ray; those of any
-    other file stay together, for the sake of its fixtures."""
+    """For `--dist loadgroup`: tests that start Ray run one after another, in one process with one Ray, and first, since
+    they take longest; those of any other file stay together, for the sake of its fixtures."""
+    groups: dict[bool, list[pytest.Item]] = {True: [], False: []}
     for item in items:
-        with_ray = item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ())
+        with_ray = bool(item.get_closest_marker("ray")) or "ray_cluster" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("ray" if with_ray else item.location[0]))
+        groups[with_ray].append(item)
+    items[:] = [*groups[True], *groups[False]]
 
 
 @pytest.fixture(scope="session")
