@@ -175,11 +175,13 @@ class Worker:
     def _step(self, step: int) -> tuple[Tensor, float]:
         """One optimizer step. Returns this worker's share of the loss and of the mean reward (0 without SCST)."""
         batch = self.order.batch(step)
-        rows = worker_share(batch, self.rank, self.world)
+        rows, weight = worker_share(batch, self.rank, self.world), 1.0
+        if not len(rows):  # an epoch's last batches may have a row less; DDP wants a gradient of every worker
+            rows, weight = batch[:1], 0.0
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         if self.stage.name == "scst":
-            loss, reward = self._scst_loss(rows, len(batch), step)
+            loss, reward = self._scst_loss(rows, len(batch), weight)
             self._backward(loss)
         else:
             loss, reward = torch.zeros((), device=self.device), 0.0
@@ -189,7 +191,7 @@ class Worker:
                 # DDP sums gradients over the workers once per step, with the last part.
                 wait = isinstance(self.model, DistributedDataParallel) and number < len(parts)
                 with self.model.no_sync() if wait else nullcontext():  # type: ignore[operator]
-                    part_loss = self._caption_loss(part, totals, step)
+                    part_loss = weight * self._caption_loss(part, totals, step)
                     self._backward(part_loss)
                 loss += part_loss.detach()
         nn.utils.clip_grad_norm_(self.objective.parameters(), self.options.steps.clip)
@@ -229,7 +231,7 @@ class Worker:
             loss: Tensor = self.model(inputs, tokens.to(self.device), totals, scheduled, image=image)
         return loss
 
-    def _scst_loss(self, images: NDArray[np.int64], total: int, step: int) -> tuple[Tensor, float]:
+    def _scst_loss(self, images: NDArray[np.int64], total: int, weight: float) -> tuple[Tensor, float]:
         options, longest = self.options.scst, self.options.corpus.max_words
         features = self._inputs(self.train_features, images)
         self.objective.eval()
@@ -242,13 +244,13 @@ class Worker:
         advantage = advantages(sample_rewards, baseline).flatten()
         self.model.train()
         # Tokens of the whole batch: a worker does not know what the others have sampled.
-        tokens = self._sum(torch.tensor(float((sampled[:, 1:] != PAD).sum()), device=self.device))
+        tokens = self._sum(torch.tensor(weight * float((sampled[:, 1:] != PAD).sum()), device=self.device))
         totals = BatchTotals(total * options.scst_samples, max(1, round(float(tokens))))
         with self._autocast():
             loss: Tensor = self.model(
                 features.repeat_interleave(options.scst_samples, dim=0), sampled, totals, 0.0, advantage
             )
-        return loss, float(sample_rewards.sum()) / (total * options.scst_samples)
+        return weight * loss, weight * float(sample_rewards.sum()) / (total * options.scst_samples)
 
     def _inputs(self, cache: FeatureCache, images: NDArray[np.int64], augmented: bool = False) -> Tensor:
         """Features (n, …) as fp32, or pixels (n, S, S, 3) uint8 if the encoder is trained too."""
