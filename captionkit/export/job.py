@@ -15,11 +15,10 @@ from captionkit.export.report import Report
 from captionkit.export.rows import Row, Selection, Survey, root_of
 from captionkit.export.undo import open_undo
 from captionkit.storage import Storage, public_uri
+from captionkit.storage.prices import READ_PER_MILLION, WRITE_PER_MILLION
 from captionkit.table.runs import image_column_of
 from captionkit.table.table import CaptionTable
 
-READ_DOLLARS, WRITE_DOLLARS = 0.0004 / 1000, 0.005 / 1000
-"""A GET and a PUT of S3 Standard in us-east-1, list price of 2025. Other storage has other prices."""
 DEFAULTS = {
     "csv": text_files.DEFAULT,
     "tsv": text_files.DEFAULT,
@@ -94,7 +93,7 @@ def cost_of(options: ExportOptions, survey: Survey) -> str:
         f"{counted(number, 'image')}: up to {reads * number:,} reads and {writes * number:,} writes, one request each"
     )
     if any(address.startswith(("s3://", "s3a://")) for address in (options.output, survey.root)):
-        dollars = number * (reads * READ_DOLLARS + writes * WRITE_DOLLARS)
+        dollars = number * (reads * READ_PER_MILLION + writes * WRITE_PER_MILLION) / 1e6
         line += f"; about ${dollars:,.2f} at the list price of S3 Standard"
     return line
 
@@ -129,8 +128,7 @@ def _write_file(
             return coco.write_captions(rows, columns, file)
         return text_files.write_csv(rows(), columns, file, "\t" if options.format == "tsv" else ",")
 
-    if not options.overwrite and storage.exists(options.output):
-        raise UsageError(f"{public_uri(options.output)} is there already; --overwrite takes its place")
+    _check_free(options.output, options, storage)
     report.files = 1
     if options.dry_run:
         report.written = sum(1 for _ in rows())
@@ -175,11 +173,16 @@ def _write_files(
         report.written = sum(1 for _ in rows)
     elif options.format == "imagefolder":
         uri = storage.join(storage.normalize(options.output), "metadata.jsonl")
-        if not options.overwrite and storage.exists(uri):
-            raise UsageError(f"{public_uri(uri)} is there already; --overwrite takes its place")
+        _check_free(uri, options, storage)
         with storage.create(uri) as file:
             found = copied(rows, target, report) if options.copy_images else rows
             tally(write_metadata(found, columns, file), report, progress)
         report.files = 1
     else:
         huggingface.write_data_set(rows, columns, selection.schema, target, report, progress)
+
+
+def _check_free(uri: str, options: ExportOptions, storage: Storage) -> None:
+    """Refuse a file that is there, unless --overwrite is given."""
+    if not options.overwrite and storage.exists(uri):
+        raise UsageError(f"{public_uri(uri)} is there already; --overwrite takes its place")

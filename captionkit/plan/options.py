@@ -13,6 +13,7 @@ from captionkit.inputs.options import InputOptions
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.options import ModelOptions, WordOptions
 from captionkit.storage.options import StorageOptions
+from captionkit.storage.prices import READ_PER_MILLION, WRITE_PER_MILLION
 
 if TYPE_CHECKING:
     from captionkit.storage import Storage
@@ -38,9 +39,9 @@ class BudgetOptions:
     """Region of the machines, to be held against the buckets'. Default: AWS_REGION, else AWS_DEFAULT_REGION."""
     egress_rate: float = 0.02
     """Dollars for a gigabyte that leaves a bucket's region for the machines'."""
-    get_rate: float = 0.40
+    get_rate: float = READ_PER_MILLION
     """Dollars for a million requests that read or ask about an object."""
-    list_rate: float = 5.0
+    list_rate: float = WRITE_PER_MILLION
     """Dollars for a million requests that list a thousand objects each."""
     json: bool = False
     """JSON, for programs."""
