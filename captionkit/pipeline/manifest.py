@@ -57,7 +57,7 @@ class Manifest:
 
     units: list[ReadUnit] = field(default_factory=list)
     copy_units: list[ReadUnit] = field(default_factory=list)
-    """Images that are not read, for their contents are those of others; in units as well."""
+    """Units of the images that are not read, for their contents are those of others; not among `units`."""
     copies: int = 0
     """How many these are."""
     listed: int = 0

@@ -191,7 +191,7 @@ class S3Backend:
     def stat(self, address: str) -> Entry:
         bucket, key = self._split(address)
         if not key:
-            raise StorageError("not_found", f"{redact(address)} is a bucket, not an object in it")
+            raise failure("not_found", address, "a bucket, not an object in it")
 
         def ask() -> Any:
             try:

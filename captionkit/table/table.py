@@ -84,10 +84,10 @@ class Footer:
         return Footer(main.model, main.search, self.carry, self.containers, runs)
 
     def to_metadata(self) -> dict[bytes, bytes]:
-        said = asdict(self)
+        values = asdict(self)
         if not self.runs:
-            del said["runs"]  # which an older captionkit would not understand
-        return {FOOTER: json.dumps(said).encode()}
+            del values["runs"]  # which an older captionkit would not understand
+        return {FOOTER: json.dumps(values).encode()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None, uri: str) -> Footer:
