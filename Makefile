@@ -1,6 +1,7 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+QUICK := -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 NEWEST := "ray[data,default,train]" torch torchvision pillow pyarrow s3fs
 
 .PHONY: help demo test test-slow newest lint format docs structure default-captioner benchmark clean
@@ -11,7 +12,7 @@ demo: .venv/.installed   ## set up, then caption drawn scenes with the embedded 
 	@$(BIN)/captionkit demo --output demo
 
 test: lint               ## set up, then lint, types, layers and every quick test
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest $(QUICK)
 
 test-slow: .venv/.installed-dev   ## every test, the slow ones too
 	$(BIN)/python -m pytest
@@ -21,7 +22,7 @@ newest:                  ## a second environment with the newest ray, torch, pil
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(NEWEST)
 	@.venv-newest/bin/python -m pip list --disable-pip-version-check | grep -iE '^(ray|torch|torchvision|pillow|pyarrow|s3fs|fsspec) '
-	.venv-newest/bin/python -m pytest -m "not slow"
+	.venv-newest/bin/python -m pytest $(QUICK)
 
 lint: .venv/.installed-dev   ## style, types, and the layers
 	$(BIN)/ruff check .
