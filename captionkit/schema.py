@@ -16,6 +16,8 @@ from captionkit.images import ERROR_KINDS as IMAGE_ERROR_KINDS
 from captionkit.storage import CONTAINER_NAME, FAULTS, STORAGE_ERROR_KINDS
 
 CAPTIONED, FAILED = "captioned", "failed"
+BROUGHT = "input"
+"""What `model` says of a caption that the image brought with it (`--existing keep` or `skip`)."""
 MODEL_ERROR = "model_error"
 ERROR_KINDS = (*STORAGE_ERROR_KINDS, *IMAGE_ERROR_KINDS, MODEL_ERROR)
 FOOTER = b"captionkit"
@@ -97,6 +99,11 @@ _PREFIX = "input_"
 def stored_name(column: str) -> str:
     """What a carried column of an input is called in the table: `input_caption` where the table has a `caption`."""
     return f"{_PREFIX}{column}" if column in _RESERVED else column
+
+
+def is_reserved(column: str) -> bool:
+    """Whether a column of this name is the table's own, or stands beside the table's own on the way there."""
+    return column in _RESERVED
 
 
 def source_name(stored: str) -> str:

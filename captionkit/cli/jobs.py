@@ -69,6 +69,8 @@ def run_job(options: CaptionOptions) -> int:
     counts = record.counts
     speed = f" ({record.images_per_second:,.1f} images/s)" if record.images_per_second else ""
     log_line(f"captioned {counts['captioned']:,}, failed {counts['failed']:,}{speed}")
+    if "existing" in counts:
+        log_line(f"  {counts['existing']:,} of these with the caption that the image brought (--existing)")
     for kind, count in sorted(record.failures.items(), key=lambda item: -item[1]):
         log_line(f"  {count:,} × {kind}")
     if options.table.page:

@@ -49,8 +49,8 @@ class GalleryOptions:
     serve: bool = False
     """Write no page: serve one of the whole table on this machine, to search, filter and sort."""
     against: str = ""
-    """Another table of the same images, or `column:NAME` of this one, whose captions stand beside these, differences
-    marked (with --serve)."""
+    """`column:NAME` of this table, a carried one: captions that the images brought stand beside these. With --serve
+    also another table of the same images, and differences are marked."""
     port: int = 0
     """Port of that server. Default: one that is free."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
@@ -95,8 +95,8 @@ def attention(args: Sequence[str]) -> int:
 def gallery(args: Sequence[str]) -> int:
     """`captionkit gallery`; the exit code."""
     options = parse(GalleryOptions, "gallery", args)
-    if options.against and not options.serve:
-        raise UsageError("--against goes with --serve")
+    if options.against and not options.serve and not options.against.startswith("column:"):
+        raise UsageError("--against TABLE goes with --serve; without it, --against column:NAME names a carried column")
     if options.serve:
         from captionkit.cli.reviewing import serve
         from captionkit.review.options import ReviewOptions
@@ -108,15 +108,29 @@ def gallery(args: Sequence[str]) -> int:
     from captionkit.progress import log_line
     from captionkit.storage import Storage
 
-    show_gallery(options.table, options.page, options.limit, Storage(options.storage))
+    brought = options.against.removeprefix("column:")
+    show_gallery(options.table, options.page, options.limit, Storage(options.storage), brought=brought)
     log_line(f"page: {options.page}")
     return OK
 
 
 def show_gallery(
-    uri: str, page: str, limit: int, storage: Storage, before: Mapping[str, Any] = MappingProxyType({}), **summary: Any
+    uri: str,
+    page: str,
+    limit: int,
+    storage: Storage,
+    before: Mapping[str, Any] = MappingProxyType({}),
+    brought: str = "",
+    **summary: Any,
 ) -> None:
-    """Make the page of a table. before: replaced rows by address, to be shown beside the new ones."""
+    """Make the page of a table. before: replaced rows by address, to be shown beside the new ones. brought: a carried
+    column of captions, to be shown so.
+
+    Raises:
+        UsageError: there is no table, or no such column of text.
+    """
+    import pyarrow as pa
+
     from captionkit.gallery import write_gallery
     from captionkit.table.reviews import open_reviews, reviewed_rows
     from captionkit.table.runs import image_column_of
@@ -132,7 +146,21 @@ def show_gallery(
     rows = reviewed_rows(table, open_reviews("", table.uri, storage))
     if before:
         rows = ({**row, "before": before.get(row["uri"])} for row in rows)
+    if brought:
+        if brought not in table.schema.names or not pa.types.is_string(table.schema.field(brought).type):
+            texts = ", ".join(field.name for field in table.schema if pa.types.is_string(field.type))
+            raise UsageError(f"--against column:{brought}: there is no such column of text; there are: {texts}")
+        rows = ({**row, "before": _other_caption(row, brought)} for row in rows)
     write_gallery(rows, read, page, title=title, summary=summary, limit=limit, write=storage.write)
+
+
+def _other_caption(row: Mapping[str, Any], column: str) -> dict[str, Any] | None:
+    """The caption that an image brought; the captioner's, where that one is the row's own."""
+    from captionkit.schema import BROUGHT
+
+    if row["model"] == BROUGHT:
+        return next(iter(row["alternatives"] or ()), None)
+    return {"caption": row[column], "score": None} if row[column] else None
 
 
 def scenes(args: Sequence[str]) -> int:

@@ -66,7 +66,8 @@ def embed(data: bytes, fields: dict[str, str], overwrite: bool = False) -> Embed
     blocked = [] if overwrite or described == fields[xmp.DESCRIPTION] else ["EXIF ImageDescription"] * bool(described)
     blocked += ["IPTC Caption-Abstract"] * iptc
     if blocked:
-        del wanted[xmp.DESCRIPTION], wanted[xmp.WRITER]
+        del wanted[xmp.DESCRIPTION]
+        wanted.pop(xmp.WRITER, None)
     merged = xmp.merge(_body(data, packet)[len(XMP) :] if packet else None, wanted, overwrite)
     written = list(merged.written)
     changes: list[tuple[int, int, bytes]] = []

@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from captionkit._version import __version__
 from captionkit.export.rows import shortened
+from captionkit.schema import BROUGHT
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 DC = "http://purl.org/dc/elements/1.1/"
@@ -60,10 +61,13 @@ class Merged:
 def fields_of(caption: str, model: str) -> dict[str, str]:
     """What is to be said of an image: the caption as description and alternative text, and who wrote it.
 
-    A caption that is too long for an alternative text is cut there, and stands whole as extended description.
+    A caption that is too long for an alternative text is cut there, and stands whole as extended description. One that
+    the image brought with it bears no mark that a machine wrote it.
     """
     text = _ILLEGAL.sub(" ", caption).strip()
     fields = {DESCRIPTION: text, ALT: shortened(text, ALT_LENGTH), WRITER: f"captionkit {model}"}
+    if model.partition(",")[0] == BROUGHT:  # somebody else's, whoever that was
+        del fields[WRITER]
     if len(text) > ALT_LENGTH:
         fields[EXTENDED] = text
     return fields
@@ -83,7 +87,8 @@ def merge(packet: bytes | None, fields: dict[str, str], overwrite: bool = False)
     wanted = dict(fields)
     there = {name: texts for name in wanted if (texts := found.texts(name))}
     kept = [] if overwrite else [name for name in there if name != WRITER and there[name] != [wanted[name]]]
-    if not overwrite and WRITER in there and there[WRITER] != [wanted[WRITER]] and DESCRIPTION not in there:
+    writers = found.texts(WRITER)
+    if not overwrite and writers and writers != [wanted.get(WRITER)] and DESCRIPTION not in there:
         kept.append(DESCRIPTION)
     if DESCRIPTION in kept or (not overwrite and DESCRIPTION in there):
         wanted.pop(WRITER, None)
@@ -91,6 +96,8 @@ def merge(packet: bytes | None, fields: dict[str, str], overwrite: bool = False)
     if not new:
         return Merged(data, (), tuple(map(_usual, kept)))
     spans = [(place.start, place.end, b"") for name in new for place in found.places.get(name, ())]
+    if writers and WRITER not in fields and DESCRIPTION in new:  # the earlier description's, which goes
+        spans += [(place.start, place.end, b"") for place in found.places[WRITER]]
     block = _block(new, found.about)
     if found.closed_at_once:  # <rdf:RDF …/>
         start, end = found.insert, found.insert + 2

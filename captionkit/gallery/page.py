@@ -213,8 +213,9 @@ def _shown(frames: int, captioned: int) -> str:
 def _sampling(result: Survey, frames: int) -> str:
     if replaced := sum(frame.before is not None for frame in result.frames):
         return (
-            f"Pictures whose captions were replaced come first: {number(replaced)} are shown, each with the caption "
-            "from before. The figures above, and the scores' histogram, are of all rows as they are now."
+            f"Pictures that have another caption come first: {number(replaced)} are shown, the other one above: from "
+            "before, or the captioner's where the image kept its own. The figures above, and the scores' histogram, "
+            "are of all rows as they are now."
         )
     if frames < result.captioned:
         return (

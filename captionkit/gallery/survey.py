@@ -62,7 +62,7 @@ class Captioned:
     review: str
     """What a person decided; "" for nothing."""
     before: Hypothesis | None = None
-    """The caption that this one has replaced."""
+    """The other caption: the one that this has replaced, or one that stood beside it."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,7 +23,6 @@ from captionkit.inputs.tables import (
     split_header,
     text_lines,
 )
-from captionkit.schema import stored_name
 from captionkit.storage import Storage, public_uri, spelled
 
 Row = tuple[str | None, dict[str, Any]]
@@ -42,6 +41,7 @@ class AddressList:
         self, uri: str, options: InputOptions, columns: Callable[[], None], note: Callable[[str], None]
     ) -> None:
         self._uri, self._options, self._columns, self._note = uri, options, columns, note
+        self._carried = options.carried()
         self._suffix = list_suffix(uri)
 
     def rows(self, storage: Storage) -> Iterator[Row]:
@@ -81,7 +81,7 @@ class AddressList:
         number, header = next(((at, line) for at, line in enumerate(lines, 1) if line.strip()), (1, ""))
         names = split_header(header, delimiter)
         column = self._column(names)
-        self._check(names, self._options.carry)
+        self._check(names, self._carried)
         self._columns()
         first, unclosed = 0, 0
         for row in csv_rows(lines, delimiter, number + 1, has_blanks(header, delimiter)):
@@ -115,7 +115,7 @@ class AddressList:
                 if not column or not isinstance(row, dict) or not isinstance(row.get(column, ""), str | None):
                     expected = f"an object with a string `{column or self._options.uri_column}`"
                     raise UsageError(f"{uri}, {where} {number}: expected {expected}")
-                for name in self._options.carry:
+                for name in self._carried:
                     if not isinstance(row.get(name), str | None):
                         row[name] = json.dumps(row[name], ensure_ascii=False)
                 yield self._row(row, column)
@@ -135,8 +135,8 @@ class AddressList:
                 )
 
     def _row(self, row: dict[str, Any], column: str) -> Row:
-        carried = {name: row.get(name) for name in self._options.carry}
-        return (row.get(column) or "").strip() or None, shown(carried, column)
+        carried = {name: row.get(name) for name in self._carried}
+        return (row.get(column) or "").strip() or None, shown(carried, column, self._carried)
 
 
 def address_column_of(
@@ -160,13 +160,17 @@ def address_column_of(
     return column
 
 
-def shown(carried: dict[str, Any], column: str) -> dict[str, Any]:
-    """Carried values as they may be stored: the address itself may be among them, and text that is not Unicode."""
+def shown(carried: dict[str, Any], column: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """Carried values as they may be stored: the address itself may be among them, and text that is not Unicode.
+
+    Args:
+        names: What they are called in the table.
+    """
     if not carried:
         return carried
     if isinstance(carried.get(column), str):
         carried[column] = public_uri(carried[column])
-    return {stored_name(name): spelled(value) if isinstance(value, str) else value for name, value in carried.items()}
+    return {names[name]: spelled(value) if isinstance(value, str) else value for name, value in carried.items()}
 
 
 def _unquoted(line: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,9 +19,10 @@ from captionkit.errors import UsageError
 from captionkit.images.formats import identify
 from captionkit.images.types import ERROR_KINDS, ImageError, Limits
 from captionkit.inputs.ids import Ids, image_id
-from captionkit.inputs.kinds import IMAGE_SUFFIXES, KEY_COLUMN, TEXT_COLUMNS, InputItem, passed_over
-from captionkit.schema import source_name, stored_name
-from captionkit.storage import AddressError, Storage, StorageError, join_member, redact
+from captionkit.inputs.kinds import IMAGE_SUFFIXES, JSON_FIELD, TEXT_COLUMNS, InputItem, passed_over
+from captionkit.inputs.options import KEY_COLUMN
+from captionkit.schema import source_name
+from captionkit.storage import AddressError, Storage, StorageError, join_member, redact, spelled
 from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable
 from captionkit.storage.members import image_column
 
@@ -49,6 +51,13 @@ class ContainerOptions:
     """The column of image bytes in Parquet files; None for the one that `image_column` chooses."""
     carry: tuple[tuple[str, pa.DataType], ...] = ()
     """Carried columns as the table calls them, and their types."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """What those that were given another name are called in the inputs, by that name."""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What the carried columns are called in the inputs, by their names in the table."""
+        return {name: self.renamed.get(name) or source_name(name) for name, _ in self.carry}
 
 
 class EncodedImage(NamedTuple):
@@ -95,8 +104,8 @@ def read_tar(
     one name the first counts.
     """
     shard, version = row["uri"], row["version"]
-    keyed = any(name == KEY_COLUMN for name, _ in options.carry)
-    texts = _Texts(name for name, _ in options.carry)
+    keys = [name for name, source in options.sources.items() if source == KEY_COLUMN]
+    texts = _Texts(options.sources)
     count = duplicates = 0
     last: EncodedImage | None = None
     seen: set[str] = set()
@@ -116,7 +125,7 @@ def read_tar(
                     data = head + _body(file or member.open(), member.size, options.limits.max_bytes, len(head))
                     if last is not None:
                         yield last
-                    carried = {KEY_COLUMN: sample_key(name)} if keyed else {}
+                    carried = dict.fromkeys(keys, sample_key(name)) if keys else {}
                     last = EncodedImage(uri, number, version, partial(bytes, data), carried=carried, size=len(data))
                 count += 1
         if not count:
@@ -141,25 +150,32 @@ class _Texts:
     """Members of samples that are carried as text, those of the latest two keys: they lie before or behind their image.
 
     Args:
-        carried: The carried columns, as the table calls them.
+        sources: The carried columns' names in the inputs, by what the table calls them.
     """
 
-    def __init__(self, carried: Iterable[str]) -> None:
-        wanted = set(carried)
-        self._columns = {f".{name}": column for name in TEXT_COLUMNS if (column := stored_name(name)) in wanted}
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._columns = {f".{source}": name for name, source in sources.items() if source in TEXT_COLUMNS}
+        self._fields = {
+            source.removeprefix(JSON_FIELD): name for name, source in sources.items() if source.startswith(JSON_FIELD)
+        }
+        self._suffixes = {*self._columns, *([".json"] if self._fields else ())}
         self._known: dict[str, dict[str, str]] = {}
 
     def taken_from(self, found: Iterable[Member]) -> Iterator[Member]:
         """The other members; these are read, as far as they are no longer than TEXT_BYTES."""
         for member in found:
-            column = self._columns.get(posixpath.splitext(member.name)[1].lower())
-            if column is None or is_hidden_name(member.name):
+            suffix = posixpath.splitext(member.name)[1].lower()
+            if suffix not in self._suffixes or is_hidden_name(member.name):
                 yield member
                 continue
             key = sample_key(member.name)
             texts = self._known.setdefault(key, {})
             if member.size <= TEXT_BYTES:
-                texts[column] = member.open().read().decode("utf-8", "replace").strip()
+                text = member.open().read().decode("utf-8", "replace").strip()
+                if suffix in self._columns:
+                    texts[self._columns[suffix]] = text
+                if suffix == ".json" and self._fields:
+                    texts |= _fields_of(text, self._fields)
             while len(self._known) > 2:
                 del self._known[next(iter(self._known))]
 
@@ -167,6 +183,20 @@ class _Texts:
         """The image with the texts of its sample."""
         texts = self._known.get(sample_key(image.uri[len(shard) + 1 :])) if image is not None else None
         return image._replace(carried={**image.carried, **texts}) if image is not None and texts else image
+
+
+def _fields_of(text: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Fields of a JSON object under the names that they are wanted by; nothing where it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    values = {name: found.get(key) for key, name in wanted.items()} if isinstance(found, dict) else {}
+    return {
+        name: spelled(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
@@ -239,7 +269,8 @@ def read_row_group(
         with storage.open(row["read_uri"] or file) as opened, seekable(opened) as stream:
             parquet = open_parquet(stream)
             column = image_column(parquet.schema_arrow, options.image_column)
-            names = [name for name in map(source_name, dict(options.carry)) if name in parquet.schema_arrow.names]
+            named = {source: name for name, source in options.sources.items() if source in parquet.schema_arrow.names}
+            names = list(named)
             groups = [group] if group is not None else []
             for batch in parquet.iter_batches(BATCH, row_groups=groups, columns=[column, *names]):
                 images = batch.column(batch.schema.get_field_index(column))
@@ -248,7 +279,7 @@ def read_row_group(
                     if images.type.get_field_index("path") >= 0:
                         paths = images.field("path")
                     images = images.field("bytes")
-                extras = batch.select(names).rename_columns([stored_name(name) for name in names])
+                extras = batch.select(names).rename_columns(list(named.values()))
                 carried = extras.to_pylist() if names else [{}] * len(batch)
                 for image, path, extra in zip(images, paths, carried, strict=True):
                     uri = join_member(file, str(first + count))

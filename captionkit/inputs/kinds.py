@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any, Literal, NamedTuple
 
 from captionkit.counting import counted
+from captionkit.inputs.options import KEY_COLUMN
 from captionkit.storage import SHARD_SUFFIXES, public_uri
 
 _SUFFIXES = (
@@ -28,10 +29,15 @@ REFUSED_SUFFIXES = {
     ".lance": "a Lance file",
 }
 """What holds images and is not read; named as an input it is refused."""
-KEY_COLUMN = "__key__"
-"""WebDataset's name for what the members of one sample share; can be carried."""
 TEXT_COLUMNS = ("txt", "json", "caption")
 """Members of a sample that can be carried, as text, by their suffixes: what a shard says of its images already."""
+JSON_FIELD = "json."
+"""What a carried column begins with that is a field of a sample's JSON."""
+
+
+def is_of_samples(column: str) -> bool:
+    """Whether a carried column can be told of images in shards."""
+    return column == KEY_COLUMN or column in TEXT_COLUMNS or column.startswith(JSON_FIELD)
 
 
 class InputItem(NamedTuple):

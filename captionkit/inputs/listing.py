@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
@@ -19,18 +20,17 @@ from captionkit.inputs.inventory import read_inventory
 from captionkit.inputs.kinds import (
     DOCUMENT_SUFFIXES,
     IMAGE_SUFFIXES,
-    KEY_COLUMN,
     REFUSED_SUFFIXES,
-    TEXT_COLUMNS,
     InputItem,
     is_bookkeeping,
+    is_of_samples,
     passed_over,
     suffix_of,
     without_query,
 )
 from captionkit.inputs.options import InputOptions
 from captionkit.inputs.tables import TableError, address_column, is_text, list_suffix, open_text
-from captionkit.schema import FOOTER, stored_name
+from captionkit.schema import FOOTER
 from captionkit.storage import (
     SHARD_SUFFIXES,
     AddressError,
@@ -84,7 +84,7 @@ class Inputs:
             raise UsageError("--input names nothing")
         for address in self.options.input:
             yield from self._address(address)
-        missing = [name for name in self.options.carry if stored_name(name) not in self.carry_types]
+        missing = [column for column, name in self._carried.items() if name not in self.carry_types]
         if missing:
             raise UsageError(f"--carry {' '.join(missing)}: no input has a column of that name")
 
@@ -207,9 +207,8 @@ class Inputs:
                 raise
             yield InputItem(uri, version, size)  # an archive may hold what it likes: one row, which will say why
             return
-        for name in (KEY_COLUMN, *TEXT_COLUMNS):
-            if name in self.options.carry:
-                self._carry(name, pa.string(), uri)
+        for column in filter(is_of_samples, self._carried):
+            self._carry(column, pa.string(), uri)
         yield InputItem(uri, version, size, "tar")
 
     def _asked_for(self, uri: str) -> bool:
@@ -248,8 +247,12 @@ class Inputs:
         except TableError:
             return None
 
-    def _carry(self, name: str, kind: pa.DataType, where: str) -> None:
-        name = stored_name(name)
+    @cached_property
+    def _carried(self) -> dict[str, str]:
+        return self.options.carried()
+
+    def _carry(self, column: str, kind: pa.DataType, where: str) -> None:
+        name = self._carried[column]
         known = self.carry_types.setdefault(name, kind)
         if known != kind:
             where = public_uri(where)
@@ -259,8 +262,8 @@ class Inputs:
 
     def _list_rows(self, uri: str) -> Iterator[Row]:
         def columns() -> None:
-            for name in self.options.carry:
-                self._carry(name, pa.string(), uri)
+            for column in self._carried:
+                self._carry(column, pa.string(), uri)
 
         yield from AddressList(uri, self.options, columns, self._note).rows(self.storage)
 
@@ -376,9 +379,9 @@ class Inputs:
                     f"(--uri-column) nor one of image bytes (--image-column); its columns: "
                     f"{', '.join(f'{each.name} ({each.type})' for each in schema)}"
                 )
-            for name in self.options.carry:
-                if name in names:
-                    self._carry(name, schema.field(name).type, entry.uri)
+            for each in self._carried:
+                if each in names:
+                    self._carry(each, schema.field(each).type, entry.uri)
             if column is not None:
                 join_member(public_uri(entry.uri), "0")
                 groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -388,12 +391,12 @@ class Inputs:
             yield from self._listed(entry.uri, self._parquet_rows(file, name, names))
 
     def _parquet_rows(self, file: pq.ParquetFile, column: str, names: list[str]) -> Iterator[Row]:
-        carry = [name for name in self.options.carry if name in names]
+        carry = [each for each in self._carried if each in names]
         for batch in file.iter_batches(columns=list(dict.fromkeys([column, *carry]))):
             uris = batch.column(batch.schema.get_field_index(column)).to_pylist()
             carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
             for uri, values in zip(uris, carried, strict=True):
-                yield uri, shown(values, column)
+                yield uri, shown(values, column, self._carried)
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:

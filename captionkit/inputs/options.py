@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from captionkit.errors import UsageError
 from captionkit.images import Limits
 
 Format = Literal["auto", "images", "list", "webdataset", "parquet"]
+Existing = Literal["keep", "replace", "skip"]
+KEY_COLUMN = "__key__"
+"""WebDataset's name for what the members of one sample share; can be carried."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,16 @@ class InputOptions:
     `image`, or the only such column."""
     carry: tuple[str, ...] = ()
     """Columns of lists and Parquet inputs to carry into the caption table, captions that exist among them; of shards
-    `__key__`, `txt`, `json` and `caption`: the text of a sample's member with that suffix. One whose name the table has
-    itself is stored with `input_` before it: input_caption."""
+    `__key__`, `txt`, `json` and `caption`: the text of a sample's member with that suffix, or `json.FIELD`, a field of
+    it. COLUMN=NAME stores it under another name: caption=old_caption. One whose name the table has itself is stored
+    with `input_` before it: input_caption."""
+    existing: Existing = "replace"
+    """What becomes of an image that brings a caption with it, in a carried column: `replace`: it is captioned as any
+    other. `keep`: it is captioned, and its own caption stays the caption of its row, the captioner's first among the
+    alternatives. `skip`: it is neither decoded nor captioned, and its own caption is that of its row. The `model` of
+    captions that came so is `input`."""
+    existing_column: str | None = None
+    """The carried column, as --carry names it, that holds these captions. Default: the only one."""
     stat_listed: bool = True
     """Ask for size and date of every address in a list, so that a rerun notices changed images. Off, a listed
     address counts as done once it is in the table."""
@@ -46,6 +58,51 @@ class InputOptions:
     frame: Literal["first", "middle", "best"] = "first"
     """Which frame of an animation, page of a TIFF or PDF, or frame of a DICOM film is captioned: the first, the middle
     one, or of up to 8 evenly spread ones the one with the most in it (the highest entropy of its greys)."""
+
+    def carried(self) -> dict[str, str]:
+        """What each carried column is called in the table, by its name in the inputs.
+
+        Raises:
+            UsageError: two would have one name, or one a name of the table's own.
+        """
+        from captionkit.schema import is_reserved, stored_name
+
+        found: dict[str, str] = {}
+        for text in self.carry:
+            column, renamed, name = text.rpartition("=")
+            source = column if renamed else text
+            if renamed and (not column or not name):
+                raise UsageError(f"--carry {text}: expected COLUMN, or COLUMN=NAME to store it under another name")
+            if renamed and is_reserved(name):
+                raise UsageError(
+                    f"--carry {text}: `{name}` is a column of the caption table itself; give another name, as in "
+                    f"{column}=old_{name}"
+                )
+            stored = name if renamed else stored_name(text)
+            if stored in found.values() and found.get(source) != stored:
+                raise UsageError(f"--carry {' '.join(self.carry)}: two columns would be called `{stored}` in the table")
+            if found.setdefault(source, stored) != stored:
+                raise UsageError(f"--carry {' '.join(self.carry)}: `{source}` twice, under two names")
+        return found
+
+    def existing_stored(self) -> str | None:
+        """The column of the table with the captions that images bring, where these are kept or skipped for.
+
+        Raises:
+            UsageError: `--carry` does not say which that is.
+        """
+        if self.existing == "replace":
+            return None
+        columns = {source: name for source, name in self.carried().items() if source != KEY_COLUMN}
+        if self.existing_column is not None and self.existing_column in columns:
+            return columns[self.existing_column]
+        if self.existing_column is None and len(columns) == 1:
+            return next(iter(columns.values()))
+        what = f"--existing-column {self.existing_column}" if self.existing_column else f"--existing {self.existing}"
+        raise UsageError(
+            f"{what}: name the column of captions that images bring with --carry, and with --existing-column where "
+            f"several are carried (carried: {', '.join(self.carry) or 'none'})"
+        )
 
     def limits(self) -> Limits:
         """What an image may be: bytes and pixels; and which frame of it is looked at."""

@@ -16,7 +16,7 @@ from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.machines import CaptionerNotBuilt
 from captionkit.pipeline.options import WordOptions
 from captionkit.progress import log_line
-from captionkit.schema import CAPTIONED, CONFIDENCE, FAILED, MODEL_ERROR, TRANSIENT, schema_with
+from captionkit.schema import BROUGHT, CAPTIONED, CONFIDENCE, FAILED, MODEL_ERROR, TRANSIENT, schema_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,6 +42,10 @@ class ActorOptions:
     carry: tuple[tuple[str, pa.DataType], ...]
     confidence: bool = False
     """Whether the table has a column for it."""
+    existing: str | None = None
+    """The carried column with captions that images bring, and which are theirs (`--existing keep` or `skip`)."""
+    skip: bool = False
+    """Whether images that bring one come without pixels, and get no other."""
 
 
 class CaptionActor:
@@ -88,7 +92,9 @@ class CaptionActor:
         seconds = (time.perf_counter() - start) / max(1, len(pixels))
         made: dict[str, list[Any]] = {name: [None] * len(batch) for name in CAPTION_COLUMNS}
         kinds, errors = batch["error_kind"].to_pylist(), batch["error"].to_pylist()
-        fine = [at for at, kind in enumerate(kinds) if kind is None]
+        brought = _texts(batch[self.options.existing]) if self.options.existing else [""] * len(batch)
+        skipped = brought if self.options.skip else [""] * len(batch)
+        fine = [at for at, kind in enumerate(kinds) if kind is None and not skipped[at]]
         for at, hypotheses in zip(fine, each, strict=True):
             made["caption_s"][at], made["batch"][at] = seconds, part
             if not hypotheses:
@@ -106,6 +112,12 @@ class CaptionActor:
                 None if score is None or calibration is None else calibration.chance([score])[0]
                 for score in made["score"]
             ]
+        if self.options.existing:
+            _keep(made, brought, kinds)
+            made["model"] = [
+                BROUGHT if text and kind is None else self.captioner.fingerprint
+                for text, kind in zip(brought, kinds, strict=True)
+            ]
         made |= {"error_kind": kinds, "error": errors}
         made["status"] = [CAPTIONED if kind is None else FAILED for kind in kinds]
         same = {
@@ -122,6 +134,23 @@ class CaptionActor:
             for name, kind in zip(self.schema.names, self.schema.types, strict=True)
         ]
         return pa.Table.from_arrays(columns, schema=self.schema)
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    """Captions that images bring, "" for none."""
+    return [(text or "").strip() for text in column.to_pylist()]
+
+
+def _keep(made: dict[str, list[Any]], brought: list[str], kinds: list[str | None]) -> None:
+    """Put captions that images bring in the place of the captioner's, which come first among the alternatives."""
+    for at, (text, kind) in enumerate(zip(brought, kinds, strict=True)):
+        if text and kind is None:
+            if made["caption"][at] is not None:
+                own = {"caption": made["caption"][at], "score": made["score"][at]}
+                made["alternatives"][at] = [own, *made["alternatives"][at]]
+            made["caption"][at], made["score"][at] = text, None
+            if CONFIDENCE.name in made:
+                made[CONFIDENCE.name][at] = None
 
 
 def caption_with_smaller_batches(

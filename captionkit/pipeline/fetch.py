@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -77,10 +77,14 @@ class FetchOptions:
     """Time limit of one image's decoding."""
     decoder: str = DECODER
     """What decodes, as "module:function"."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """As in `ContainerOptions`."""
+    skip: str | None = None
+    """The carried column with the caption that an image brings: where there is one, the image is not decoded."""
 
     @property
     def containers(self) -> ContainerOptions:
-        return ContainerOptions(self.limits, self.image_column, self.carry)
+        return ContainerOptions(self.limits, self.image_column, self.carry, self.renamed)
 
     @property
     def image_bytes(self) -> int:
@@ -171,11 +175,12 @@ def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
         options.decoder,
     )
     left = chunks(sources, options)
+    fetch = _fetch if options.skip is None else partial(_fetch_lacking, options.skip)
     # Two decode by turns, so that the child has the next chunk when it has finished one.
     with ThreadPoolExecutor(options.threads) as readers, ThreadPoolExecutor(2) as decoders:
 
         def submit() -> Future[pa.Table] | None:
-            reads = [readers.submit(_fetch, item) for item in next(left, ())]
+            reads = [readers.submit(fetch, item) for item in next(left, ())]
             return decoders.submit(_decode, reads, sandbox, options) if reads else None
 
         block: list[pa.Table] = []
@@ -263,6 +268,14 @@ def _fetch(item: EncodedImage | BrokenContainer) -> tuple[dict[str, Any], bytes 
         return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
     row.update(bytes=len(data), fetch_s=time.perf_counter() - start)
     return row, data
+
+
+def _fetch_lacking(column: str, item: EncodedImage | BrokenContainer) -> tuple[dict[str, Any], bytes | None]:
+    """As `_fetch`, but of an image with a caption in this carried column no byte: its row has neither pixels nor an
+    error."""
+    if isinstance(item, BrokenContainer) or not (item.carried.get(column) or "").strip():
+        return _fetch(item)
+    return _fetch(item._replace(get=bytes))[0] | {"bytes": None}, None
 
 
 def _decode(

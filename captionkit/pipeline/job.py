@@ -37,7 +37,13 @@ from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, ManifestMaker, delete_manifest, replace_changed
 from captionkit.pipeline.metrics import RunMetrics
 from captionkit.pipeline.options import CaptionOptions
-from captionkit.pipeline.preflight import check_carry, check_options, check_recaption, check_same_maker
+from captionkit.pipeline.preflight import (
+    check_carry,
+    check_existing,
+    check_options,
+    check_recaption,
+    check_same_maker,
+)
 from captionkit.pipeline.ray_log import listen
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
@@ -236,6 +242,7 @@ class CaptionJob:
         with alone(opened, self.run_id, share or "") as table:
             self._check_maker(table)
             check_carry(table, carry)
+            check_existing(self.options.inputs, carry)
             if listing.maker.had_rows:
                 replace_changed(manifest, table)
         listing.total.replaced += manifest.replaced
@@ -329,6 +336,8 @@ class CaptionJob:
             image_column=inputs.image_column,
             decode_seconds=inputs.decode_seconds,
             carry=tuple((name, kind) for name, kind in listed.carry.items() if name not in self.added),
+            renamed={name: source for source, name in inputs.carried().items()},
+            skip=inputs.existing_stored() if inputs.existing == "skip" else None,
             done=ray.put(_done_within(listed)) if manifest.partial else None,
         )
         actor = ActorOptions(
@@ -341,6 +350,8 @@ class CaptionJob:
             run_id=self.run_id,
             carry=fetch.carry,
             confidence=bool(self.added),
+            existing=inputs.existing_stored(),
+            skip=fetch.skip is not None,
         )
         batch_size = options.captioner.images_at_once(pool.gpus > 0)
         return caption_stream(

@@ -8,6 +8,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from captionkit.errors import UsageError
+from captionkit.inputs.options import InputOptions
 from captionkit.inputs.share import Share
 from captionkit.model.search.options import SearchOptions
 from captionkit.pipeline.finished import check_notice, next_time
@@ -59,6 +60,8 @@ def check_options(options: CaptionOptions) -> None:
             raise UsageError("--retry-failed with --share: take failed rows again with one run over the whole table")
         if options.table.recaption_where is not None:
             raise UsageError("--recaption-where with --share: caption anew with one run over the whole table")
+    if options.inputs.existing_stored() is not None and options.inputs.dedupe:
+        raise UsageError("--existing with --dedupe: images of the same contents may bring captions of their own")
     if options.inputs.dedupe and options.table.recaption_where is not None:
         raise UsageError("--dedupe with --recaption-where: caption anew without --dedupe")
     if options.table.until is not None:
@@ -100,6 +103,14 @@ def check_recaption(table: CaptionTable, where: str, maker: Maker) -> None:
         raise UsageError(f"--recaption-where: {table.uri} holds no caption table, whose captions could be made anew")
     if where != ALL:
         parse_where(where, table.schema, "--recaption-where")
+
+
+def check_existing(options: InputOptions, carry: dict[str, pa.DataType]) -> None:
+    """Refuse a column of captions that images bring which holds no text."""
+    name = options.existing_stored()
+    kind = carry.get(name) if name is not None else None
+    if kind is not None and not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UsageError(f"--existing {options.existing}: the column `{name}` holds {kind}, and captions are text")
 
 
 def check_carry(table: CaptionTable, carry: dict[str, pa.DataType]) -> None:

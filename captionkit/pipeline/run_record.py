@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import captionkit
 from captionkit.pipeline.fetch import sum_retries
 from captionkit.pipeline.machines import FailedMachine
-from captionkit.schema import FAILED, SCHEMA
+from captionkit.schema import BROUGHT, FAILED, SCHEMA
 from captionkit.storage import Storage, public_uri, redact, retry_counts
 from captionkit.storage.documents import to_document
 
@@ -58,7 +58,7 @@ class RunRecord:
     """Images to caption in this run, as far as known; None where shards have yet to be counted."""
     counts: dict[str, int] = field(default_factory=dict)
     """listed, containers, duplicates (addresses, and members of shards), done before, replaced; captioned and failed by
-    this run."""
+    this run; of the captioned ones, existing: captions that the images brought (`--existing`)."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Files of folders and members of shards that were taken for no images, by suffix."""
     failures: dict[str, int] = field(default_factory=dict)
@@ -101,6 +101,9 @@ class RunRecord:
         failed = rows.filter(pc.equal(rows["status"], FAILED))
         self.counts["failed"] += len(failed)
         self.counts["captioned"] += len(rows) - len(failed)
+        if self.options.get("existing", "replace") != "replace":
+            brought = pc.sum(pc.equal(rows["model"], BROUGHT)).as_py() or 0
+            self.counts["existing"] = self.counts.get("existing", 0) + brought
         self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["duplicate_members"]).as_py() or 0)
         for found in rows["passed_over"].drop_null().to_pylist():
             self.pass_over(json.loads(found))

@@ -40,6 +40,8 @@ class Archive:
     """Number of those."""
     copies: int = 0
     """Images whose contents are those of others, as far as the listing tells; not among `images` with `--dedupe`."""
+    existing: int = 0
+    """Images in lists that bring a caption, and are not captioned with `--existing skip`; not among `images` then."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Images and containers by suffix."""
     buckets: Counter[str] = field(default_factory=Counter)
@@ -85,12 +87,17 @@ def list_archive(
     """Count everything; keep an even sample of it (Vitter's algorithm R)."""
     archive, chosen, random = Archive(), list[InputItem](), Random(0)
     items, contents, number = Inputs(options.inputs, storage).items(), IdSet(), 0
+    skip = options.inputs.existing_stored() if options.inputs.existing == "skip" else None
     while chunk := list(islice(items, CHUNK)):
         progress(number)
         copies = _copies(chunk, contents)
         archive.copies += int(copies.sum())
         if options.inputs.dedupe:
             chunk = [item for item, copy in zip(chunk, copies.tolist(), strict=True) if not copy]
+        if skip:
+            before = len(chunk)
+            chunk = [item for item in chunk if not (item.carried.get(skip) or "").strip()]
+            archive.existing += before - len(chunk)
         for item in chunk:
             archive.kinds[_suffix(item.uri)] += 1
             if item.uri.startswith(("s3://", "s3a://")):

@@ -25,7 +25,7 @@ from captionkit.errors import UsageError
 from captionkit.export.options import ExportOptions
 from captionkit.export.rows import Selection
 from captionkit.review.options import ORDERS
-from captionkit.schema import CAPTIONED
+from captionkit.schema import BROUGHT, CAPTIONED
 from captionkit.storage import Storage
 from captionkit.table.reviews import COLUMN, DECISIONS, Reviews
 from captionkit.table.table import CaptionTable
@@ -39,6 +39,8 @@ KEPT_RESULTS = 4
 """Searches whose row numbers are kept, for the pages to come."""
 OTHER = ("other_caption", "other_score", "other_model")
 _COLUMN = "column:"
+ALTERNATIVE = "first alternative"
+"""The other caption's maker, where an image's own caption came before the captioner's."""
 _TEXT = "text__"
 SAID = "said__"
 """Column of what the captioner said, whatever people decided."""
@@ -307,13 +309,15 @@ class _OtherColumn:
         self.fields = list(map(pa.field, OTHER, (pa.string(), pa.float32(), pa.string())))
 
     def beside(self, rows: pa.Table) -> pa.Table:
-        """Rows with that column as the other caption."""
-        label = pa.scalar(self._name)
-        model = pc.if_else(rows[self._name].is_valid(), label, pa.scalar(None, pa.string()))
-        for field, values in zip(
-            self.fields, (rows[self._name], pa.nulls(len(rows), pa.float32()), model), strict=True
-        ):
-            rows = rows.append_column(field, values)
+        """Rows with that column as the other caption; the captioner's, where the column has become the row's own."""
+        texts = rows[self._name].to_pylist()
+        scores, models = [None] * len(rows), [None if text is None else self._name for text in texts]
+        for at in np.flatnonzero(pc.equal(rows["model"], BROUGHT).to_numpy()).tolist():
+            first = next(iter(rows["alternatives"][at].as_py() or ()), None)
+            texts[at], models[at] = (None, None) if first is None else (first["caption"], ALTERNATIVE)
+            scores[at] = None if first is None else first["score"]
+        for field, values in zip(self.fields, (texts, scores, models), strict=True):
+            rows = rows.append_column(field, pa.array(values, field.type))
         return rows
 
 

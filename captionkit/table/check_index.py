@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from captionkit.inputs.ids import image_id
-from captionkit.schema import CAPTIONED, ERROR_KINDS, FAILED, HAS_MEMBER, SCHEMA
+from captionkit.schema import BROUGHT, CAPTIONED, ERROR_KINDS, FAILED, HAS_MEMBER, SCHEMA
 from captionkit.table.check_report import EXAMPLES, CheckReport
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
@@ -95,7 +95,8 @@ class TableIndex:
         self.report.captioned += pc.sum(captioned).as_py() or 0
         self.report.failed += pc.sum(failed).as_py() or 0
         for found in pc.value_counts(batch["model"]).to_pylist():
-            self.models[found["values"]] += found["counts"]
+            if found["values"] != BROUGHT:  # captions that were there before, beside one captioner's
+                self.models[found["values"]] += found["counts"]
         self.size += len(batch)
 
     def _compare(self, file: TableFile, parts: Counter[str]) -> None:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from captionkit.cli import OK, main
+from captionkit.cli import OK, USAGE, main
 from captionkit.pipeline.run_record import RunRecord
 from captionkit.storage import Storage
+from tests.export.table import make_table
 from tests.support.table_rows import rows, write
 
 
@@ -31,3 +32,11 @@ def test_a_page_shows_the_column_that_was_captioned(tmp_path: Path) -> None:
     (shown,) = re.findall(r"data:image/[a-z]+;base64,([A-Za-z0-9+/=]+)", (tmp_path / "page.html").read_text())
     red, _, blue = Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB").getpixel((9, 9))
     assert red > 200 > 60 > blue
+
+
+def test_captions_that_images_brought_stand_beside_the_captioners(tmp_path: Path) -> None:
+    make_table(tmp_path / "t", {"/a.jpg": "a dog", "/b.jpg": "a cat"}, {"old": ["a wolf", None]})
+    assert main(["gallery", str(tmp_path / "t"), "--against", "column:old", "--page", str(tmp_path / "p.html")]) == OK
+    assert re.findall(r'class="before"[^>]*>([^<]*)', (tmp_path / "p.html").read_text()) == ["a wolf "]
+    assert main(["gallery", str(tmp_path / "t"), "--against", "column:score"]) == USAGE
+    assert main(["gallery", str(tmp_path / "t"), "--against", str(tmp_path)]) == USAGE

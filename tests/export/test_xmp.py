@@ -233,3 +233,14 @@ def test_characters_that_xml_cannot_hold_become_spaces() -> None:
     assert fields[DESCRIPTION] == "a b c"
     assert EXTENDED not in fields
     assert texts_in(merge(None, fields).packet, DESCRIPTION) == ["a b c"]
+
+
+def test_a_caption_that_an_image_brought_bears_no_machines_mark() -> None:
+    machine = merge(None, fields_of("a dog", "ck-0")).packet
+    assert texts_in(machine, WRITER) == ["captionkit ck-0"]
+    brought = fields_of("Ann at sea", "input")
+    assert WRITER not in brought
+    replaced = merge(machine, brought, overwrite=True).packet
+    assert texts_in(replaced, DESCRIPTION) == ["Ann at sea"]
+    assert texts_in(replaced, WRITER) == []
+    assert "dc:description" in merge(machine, brought).kept

@@ -88,6 +88,29 @@ def test_a_text_stands_before_every_caption_and_changes_no_score() -> None:
     assert bad["caption"] is None
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_caption_that_an_image_brings_is_its_rows_own_and_no_pixels_are_spent_where_it_is_skipped(skip: bool) -> None:
+    options = ActorOptions(
+        SearchOptions(), WordOptions(), "float32", "torch", "cpu", 1, "r", (("old", pa.string()),), True, "old", skip
+    )
+    row = {"uri": "/a.jpg", "image_id": 1, "width": 2, "height": 2, "version": "v"}
+    rows = [
+        {**row, "old": " a horse\n", "pixels": None if skip else bytes(12)},
+        {**row, "old": None, "pixels": bytes(12)},
+        {**row, "old": "a cow", "error_kind": "truncated", "error": "short"},
+        {**row, "old": " ", "pixels": bytes(12)},
+    ]
+    actor = _SayingActor(cast(Any, None), options)
+    actor.captioner.calibration = None
+    has, none, failed, blank = actor(pa.Table.from_pylist(rows, pa.schema([*PIXELS, ("old", pa.string())]))).to_pylist()
+    assert (has["caption"], has["score"], has["status"], has["model"]) == ("a horse", None, "captioned", "input")
+    ours = [{"caption": "a dog", "score": -0.5}, {"caption": "a cat", "score": -1.0}]
+    assert has["alternatives"] == (None if skip else ours)
+    assert (has["caption_s"] is None, has["old"]) == (skip, " a horse\n")
+    assert [(one["caption"], one["score"], one["model"]) for one in (none, blank)] == [("a dog", -0.5, "ck-0")] * 2
+    assert (failed["caption"], failed["status"], failed["model"]) == (None, "failed", "ck-0")
+
+
 def test_a_table_without_that_text_is_of_another_maker(tmp_path: Path) -> None:
     search = asdict(SearchOptions()) | asdict(WordOptions())
     search = json.loads(json.dumps(search))

@@ -29,7 +29,9 @@ SIZE = 32
 SMALL = Preprocessing(size=SIZE, resize=SIZE)
 
 
-def fetch(tmp_path: Path, *addresses: str, limits: Limits | None = None, **options: Any) -> list[dict[str, Any]]:
+def fetch(
+    tmp_path: Path, *addresses: str, limits: Limits | None = None, skip: str | None = None, **options: Any
+) -> list[dict[str, Any]]:
     """All rows of the inputs, fetched and decoded here, without Ray."""
     storage = Storage()
     inputs = Inputs(InputOptions(input=addresses, **options), storage)
@@ -42,6 +44,8 @@ def fetch(tmp_path: Path, *addresses: str, limits: Limits | None = None, **optio
         image_column=options.get("image_column"),
         carry=tuple(inputs.carry_types.items()),
         done=None,
+        renamed={name: source for source, name in inputs.options.carried().items()},
+        skip=skip,
     )
     return [row for unit in manifest.units for table in fetch_unit(unit, fetching) for row in table.to_pylist()]
 
@@ -106,6 +110,41 @@ def test_texts_of_a_shards_samples_are_carried_whether_before_or_behind_their_im
         (None, None, None),
     ]
     assert rows[-1]["passed_over"] is None
+
+
+def test_carried_columns_of_every_container_can_have_another_name(
+    folder: Folder, tmp_path: Path, pictures: list[bytes]
+) -> None:
+    jpeg = pictures[0]
+    members = [("a.jpg", jpeg), ("a.txt", b"a dog"), ("a.json", b'{"caption": "a cat", "tags": ["x"], "none": null}')]
+    shard = folder.add("s.tar", tar_bytes([*members, ("b.jpg", jpeg), ("b.json", b"[1]"), ("c.jpg", jpeg)]))
+    names = ("__key__=key", "txt=old", "json.caption=older", "json.tags=tags", "json.none=none")
+    rows = fetch(tmp_path, shard, carry=names)
+    assert [[row[name] for name in ("key", "old", "older", "tags", "none")] for row in rows] == [
+        ["a", "a dog", "a cat", '["x"]', None],
+        ["b", None, None, None, None],
+        ["c", None, None, None, None],
+    ]
+    table = pa.table({"image": [jpeg], "caption": ["a horse"]})
+    pq.write_table(table, folder.path / "p.parquet")
+    (row,) = fetch(tmp_path / "p", f"{folder.path}/p.parquet", carry=("caption=old",))
+    assert row["old"] == "a horse"
+    pq.write_table(pa.table({"uri": [folder.add("a.jpg", jpeg)], "caption": ["a bird"]}), folder.path / "l.parquet")
+    (row,) = fetch(tmp_path / "l", f"{folder.path}/l.parquet", carry=("caption=old",))
+    assert row["old"] == "a bird"
+
+
+def test_images_that_bring_a_caption_are_not_decoded_where_they_are_skipped(
+    folder: Folder, tmp_path: Path, pictures: list[bytes]
+) -> None:
+    has, blank = folder.add("has.jpg", b"no image"), folder.add("blank.jpg", pictures[0])
+    listing = folder.add("l.csv", f"uri,caption\n{has},a dog\n{blank},  \n{has}x.jpg,a cat\n".encode())
+    rows = fetch(tmp_path, listing, carry=("caption=old",), skip="old")
+    assert [(row["old"], row["pixels"] is None, row["error_kind"], row["bytes"]) for row in rows] == [
+        ("a dog", True, None, None),
+        ("  ", False, None, len(pictures[0])),
+        ("a cat", True, None, None),
+    ]
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.97])

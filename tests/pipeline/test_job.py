@@ -69,6 +69,32 @@ def test_every_kind_of_input_in_one_run(folder: Folder, output: Path, pictures: 
     assert {(row["status"], row["width"], row["height"]) for row in rows} == {("captioned", 64, 64)}
 
 
+@pytest.mark.slow
+def test_captions_that_images_bring_are_kept_or_skipped_for(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [folder.add(f"{n}.jpg", pictures[n]) for n in range(3)]
+    listing = folder.add("l.csv", f"uri,caption\n{paths[0]},a dog\n{paths[1]},\n{paths[2]},a cat\n".encode())
+    found = {}
+    for existing in ("keep", "skip"):
+        options = ("--input", listing, "--carry", "caption=old", "--existing", existing, "--n-best", "2")
+        assert caption(*options, "--output", tmp_path / existing) == OK
+        found[existing] = read(tmp_path / existing)
+        assert records(tmp_path / existing)[0]["counts"]["existing"] == 2
+        assert "2 of these with the caption that the image brought" in capsys.readouterr().err
+        assert main(["check", str(tmp_path / existing)]) == OK
+        assert caption(*options, "--output", tmp_path / existing) == OK
+        assert records(tmp_path / existing)[-1]["counts"]["done_before"] == 3
+    ours = Captioner.load().caption(pictures[:3])
+    for kept, skipped, own, text in zip(found["keep"], found["skip"], ours, ("a dog", None, "a cat"), strict=True):
+        assert kept["caption"] == skipped["caption"] == (text or own.text)
+        assert (kept["model"] == "input") == (skipped["model"] == "input") == (text is not None)
+        assert (kept["old"] or None) == text
+        if text:
+            assert (kept["alternatives"][0]["caption"], kept["score"]) == (own.text, None)
+            assert (skipped["alternatives"], skipped["width"]) == (None, None)
+
+
 def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(
     folder: Folder, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -183,3 +183,12 @@ def test_copies_are_counted_and_left_out_where_they_would_be(bucket: str) -> Non
         options = PlanOptions(InputOptions((f"s3://{bucket}/",), dedupe=dedupe))
         archive, chosen = list_archive(options, storage, lambda _: None)
         assert (archive.images, archive.copies, len(chosen)) == (images, 1, images)
+
+
+def test_images_that_bring_captions_are_no_work_where_they_are_skipped(folder: Folder) -> None:
+    lines = "".join(f"{folder.add(f'{n}.jpg', n)},{'a dog' if n else ''}\n" for n in range(3))
+    listing = folder.add("l.csv", f"uri,caption\n{lines}".encode())
+    for existing, left in (("keep", 3), ("skip", 1)):
+        inputs = InputOptions((listing,), carry=("caption=old",), existing=existing)  # type: ignore[arg-type]
+        archive, chosen = list_archive(PlanOptions(inputs), Storage(), lambda _: None)
+        assert (archive.images, archive.existing, len(chosen)) == (left, 3 - left, left)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from captionkit.errors import UsageError
@@ -122,6 +123,17 @@ def test_captions_that_were_there_before_stand_beside_these(tmp_path: Path) -> N
         assert [index.row(number)["other_caption"] for number in range(5)] == old
         assert [index.row(number)["other_model"] for number in (0, 2)] == ["input_caption", None]
         assert found(index, differs=True) == ["Ada", "b", "e"]
+    kept = make_table(tmp_path / "k", {"/a.jpg": "a dog", "/b.jpg": "a cat"}, {"old": ["a dog", "a horse"]})
+    whole = pq.read_table(f"{kept.uri}/captions-r-00000.parquet")
+    ours = [[{"caption": "a fox", "score": -1.0}], None]
+    for name, values in (("model", ["input", "ck-0"]), ("alternatives", ours)):
+        place = whole.schema.get_field_index(name)
+        whole = whole.set_column(place, whole.schema.field(name), pa.array(values, whole.schema.field(name).type))
+    pq.write_table(whole, f"{kept.uri}/captions-r-00000.parquet")
+    with open_index(kept.uri, STORAGE, against="column:old") as index:
+        told = [[index.row(number)[name] for name in ("other_caption", "other_score")] for number in range(2)]
+        assert told == [["a fox", -1.0], ["a horse", None]]
+        assert index.row(0)["other_model"] == "first alternative"
     with (
         pytest.raises(UsageError, match="no such column of text; there are: uri"),
         open_index(table, STORAGE, against="column:score"),
