@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from captionkit.errors import UsageError
 from captionkit.images import ERROR_KINDS as IMAGE_ERROR_KINDS
-from captionkit.storage import CONTAINER_NAME, FAULTS, STORAGE_ERROR_KINDS
+from captionkit.storage import CONTAINER_NAME, FAULTS, PAGE, STORAGE_ERROR_KINDS
 
 CAPTIONED, FAILED = "captioned", "failed"
 BROUGHT = "input"
@@ -22,8 +22,9 @@ MODEL_ERROR = "model_error"
 ERROR_KINDS = (*STORAGE_ERROR_KINDS, *IMAGE_ERROR_KINDS, MODEL_ERROR)
 FOOTER = b"captionkit"
 """Key of a table file's own words in its Parquet metadata (`captionkit.table.table.Footer`)."""
-HAS_MEMBER = rf"(?i){CONTAINER_NAME}(\?[^#]*)?#"
-"""What an address has that lies in a container, as Arrow's regular expressions have it: see `split_member`."""
+HAS_MEMBER = rf"(?i){CONTAINER_NAME}(\?[^#]*)?#|{PAGE}"
+"""What an address has that lies in a container or is a page of a file, as Arrow's regular expressions have it: see
+`split_member`."""
 
 SCHEMA = pa.schema(
     [

@@ -75,7 +75,8 @@ def attention(args: Sequence[str]) -> int:
     options = parse(AttentionOptions, "attention", args)
     from captionkit.drawing.attention import attention_picture
     from captionkit.gallery.attention_maps import make_attention_maps  # imports torch, not for --help
-    from captionkit.images import ImageError
+    from captionkit.images import ImageError, Limits
+    from captionkit.inputs.kinds import limits_of
     from captionkit.model.captioner import Captioner
     from captionkit.progress import log_line
     from captionkit.storage import Storage
@@ -83,7 +84,12 @@ def attention(args: Sequence[str]) -> int:
     storage = Storage(options.storage)
     captioner = Captioner.load(options.model, storage=storage)
     try:
-        found = make_attention_maps(captioner, storage.read(storage.normalize(options.image)), options.search)
+        found = make_attention_maps(
+            captioner,
+            storage.read(storage.normalize(options.image)),
+            options.search,
+            limits_of(options.image, Limits()),
+        )
     except ImageError as err:
         raise UsageError(f"{options.image}: {err}") from err
     storage.write(storage.normalize(options.picture), attention_picture(found))
@@ -133,7 +139,7 @@ def show_gallery(
 
     from captionkit.gallery import write_gallery
     from captionkit.table.reviews import open_reviews, reviewed_rows
-    from captionkit.table.runs import image_column_of
+    from captionkit.table.runs import frames_of, image_column_of
     from captionkit.table.table import CaptionTable
 
     table = CaptionTable(uri, storage)
@@ -151,7 +157,8 @@ def show_gallery(
             texts = ", ".join(field.name for field in table.schema if pa.types.is_string(field.type))
             raise UsageError(f"--against column:{brought}: there is no such column of text; there are: {texts}")
         rows = ({**row, "before": _other_caption(row, brought)} for row in rows)
-    write_gallery(rows, read, page, title=title, summary=summary, limit=limit, write=storage.write)
+    frames = frames_of(table.uri, storage)
+    write_gallery(rows, read, page, title=title, summary=summary, limit=limit, frames=frames, write=storage.write)
 
 
 def _other_caption(row: Mapping[str, Any], column: str) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from captionkit.model.search.options import SearchOptions
 from captionkit.progress import Meter
 from captionkit.schema import CAPTIONED, CONFIDENCE
 from captionkit.storage import Storage, redact
+from captionkit.table.runs import frames_of
 from captionkit.table.table import CaptionTable
 
 
@@ -33,6 +34,8 @@ class Candidates:
     """As `scores`: the chance that people would accept the caption; empty without a calibration."""
     missing: dict[str, str] = field(default_factory=dict)
     """Reasons why images have no caption, by address."""
+    frames: dict[str, str] = field(default_factory=dict)
+    """Which frame of an image with several was captioned, by address, where a run record says so."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Total seconds of each search, without reading and encoding the images, which all searches share."""
 
@@ -44,6 +47,7 @@ class _Row(NamedTuple):
     reason: str
     score: float | None = None
     confidence: float | None = None
+    run: str = ""
 
 
 def make_captions(
@@ -110,15 +114,15 @@ def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table
     exact: dict[str, _Row] = {}
     similar: dict[str, dict[str, _Row]] = {}
     sure = [CONFIDENCE.name] if CONFIDENCE.name in table.schema.names else []
-    for row in table.rows(["uri", "status", "caption", "score", "error_kind", "error", *sure]):
+    for row in table.rows(["uri", "status", "caption", "score", "error_kind", "error", "run_id", *sure]):
         caption = row["caption"] or "" if row["status"] == CAPTIONED else ""
         reason = "" if caption else f"{row['error_kind']}: {row['error']}" if row["error_kind"] else "an empty caption"
         if row["uri"] in wanted:
-            exact[row["uri"]] = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name))
+            exact[row["uri"]] = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name), row["run_id"])
         elif _file_name(row["uri"]) in by_name:
-            found = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name))
+            found = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name), row["run_id"])
             similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = found
-    candidates = Candidates({name: dict.fromkeys(wanted, "")})
+    candidates, frames = Candidates({name: dict.fromkeys(wanted, "")}), frames_of(table.uri, table.storage)
     for image in wanted:
         matches = {} if image in exact else similar.get(_file_name(image), {})
         if len(matches) > 1 or (matches and len(by_name[_file_name(image)]) > 1):
@@ -128,6 +132,8 @@ def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table
             )
         one = exact.get(image) or next(iter(matches.values()), _Row("", "not in the table"))
         candidates.captions[name][image] = one.caption
+        if one.run in frames:
+            candidates.frames[image] = frames[one.run]
         if one.reason:
             candidates.missing[image] = one.reason
         if one.score is not None:

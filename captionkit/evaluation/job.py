@@ -82,7 +82,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if card.calibration and options.result.calibrate:
         name = write_calibrated(_bundle(options), card.calibration, options.result.calibrate, storage)
         log_line(f"captioner with a calibration: {redact(options.result.calibrate)} ({name})")
-    return _write(card, options, storage)
+    return _write(card, options, storage, candidates.frames)
 
 
 def _with_reliability(
@@ -248,11 +248,11 @@ def make_card(reference_set: ReferenceSet, candidates: Candidates, scorer: Score
     )
 
 
-def _write(card: ScoreCard, options: EvaluateOptions, storage: Storage) -> Evaluation:
+def _write(card: ScoreCard, options: EvaluateOptions, storage: Storage, frames: Mapping[str, str]) -> Evaluation:
     folder = storage.normalize(options.result.output)
     markdown, data, page = (storage.join(folder, name) for name in (CARD_MARKDOWN, CARD_JSON, PAGE))
     storage.write(markdown, card.to_markdown().encode())
     # Addresses that are not UTF-8 contain lone surrogates; escaped, they are valid JSON.
     storage.write(data, card.to_json().encode("utf-8", "backslashreplace"))
-    storage.write(page, render_page(card, storage.read, options.result.pictures).encode())
+    storage.write(page, render_page(card, storage.read, options.result.pictures, frames=frames).encode())
     return Evaluation(card, markdown, data, page)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from types import MappingProxyType
 
 from markupsafe import Markup
 
@@ -14,6 +15,7 @@ from captionkit.drawing.templates import environment, policy
 from captionkit.drawing.thumbnails import Thumbnail, thumbnail
 from captionkit.evaluation.card import Decoding, ScoreCard
 from captionkit.images import Limits
+from captionkit.inputs.kinds import limits_of
 
 Read = Callable[[str], bytes]
 
@@ -47,13 +49,16 @@ class Frame:
     name: str
 
 
-def render_page(card: ScoreCard, read: Read, count: int, thumb: int = THUMB) -> str:
+def render_page(
+    card: ScoreCard, read: Read, count: int, thumb: int = THUMB, frames: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The page as HTML without external files, with at most `count` images of each kind. The same card gives the same
     page.
 
     Args:
         read: returns an image's bytes by its address; called from several threads. The message of whatever it
             raises is shown in place of the image.
+        frames: which frame of an image with several was captioned, by address.
     """
     measure = next(name for name in (*RANKED_BY, "") if not name or name in card.decodings[0].scores.corpus)
     decodings = card.decodings
@@ -61,8 +66,10 @@ def render_page(card: ScoreCard, read: Read, count: int, thumb: int = THUMB) -> 
     chosen = choose(card, best, measure, count)
     wanted = list(dict.fromkeys(image for images in chosen.values() for image in images))
     with ThreadPoolExecutor(READERS) as readers:
-        shown = readers.map(lambda image: _frame(card, best, measure, image, read, thumb), wanted)
-        frames = dict(zip(wanted, shown, strict=True))
+        shown = readers.map(
+            lambda image: _frame(card, best, measure, image, read, thumb, frames.get(image, "")), wanted
+        )
+        pictures = dict(zip(wanted, shown, strict=True))
     templates = environment("captionkit.evaluation")
     style = templates.get_template("page.css.jinja").render(column=round(0.8 * thumb))
     style += templates.get_template("score_page.css.jinja").render()
@@ -79,7 +86,7 @@ def render_page(card: ScoreCard, read: Read, count: int, thumb: int = THUMB) -> 
         facts=[(name, one_line(value, REASON_LENGTH)) for name, value in card.facts.items()],
         reliability=card.reliability,
         captionless=number(len(card.missing)) if card.missing else "",
-        sections=[(kind, [frames[image] for image in images]) for kind, images in chosen.items() if images],
+        sections=[(kind, [pictures[image] for image in images]) for kind, images in chosen.items() if images],
     )
 
 
@@ -99,10 +106,10 @@ def _rank(value: float) -> float:
     return value if value == value else -1.0  # SPICE is NaN for captions without a tuple
 
 
-def _frame(card: ScoreCard, decoding: Decoding, measure: str, image: str, read: Read, side: int) -> Frame:
+def _frame(card: ScoreCard, decoding: Decoding, measure: str, image: str, read: Read, side: int, frame: str) -> Frame:
     picture, missing = None, ""
     try:
-        picture = thumbnail(read(image), side, LIMITS)
+        picture = thumbnail(read(image), side, limits_of(image, LIMITS, frame))
     except Exception as error:  # `read` may raise anything, and one image must not cost the page
         missing = f"No picture: {one_line(error, REASON_LENGTH) or type(error).__name__}"
     folder, name = address(one_line(image, ADDRESS_LENGTH))

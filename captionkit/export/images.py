@@ -15,7 +15,7 @@ from captionkit.errors import UsageError
 from captionkit.export.parallel import in_parallel
 from captionkit.export.rows import Row
 from captionkit.inputs.containers import CONTAINER_ERRORS
-from captionkit.storage import AddressError, Storage, StorageError, join_member, split_member
+from captionkit.storage import AddressError, Storage, StorageError, join_member, page_of, split_member
 from captionkit.storage.archives import members, open_parquet, seekable
 from captionkit.storage.members import image_column
 
@@ -85,6 +85,8 @@ def with_images(
     """
 
     def read(row: Row) -> tuple[Row, bytes | StorageError]:
+        if page_of(row["uri"]) is not None:
+            return row, StorageError("not_found", f"{row['uri']}: it is a page of a file, and no file to be copied")
         try:
             return row, storage.read(row["uri"])
         except (StorageError, AddressError) as err:
@@ -95,7 +97,7 @@ def with_images(
         def plain() -> Iterator[Row]:
             for row in rows:
                 container, member = split_member(row["uri"])
-                if member is None:
+                if member is None or page_of(row["uri"]) is not None:
                     yield row
                 else:
                     contained.add([(container, row)])

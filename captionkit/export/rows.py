@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from captionkit.errors import UsageError
 from captionkit.export.options import KEEPS_FAILED, ExportOptions
 from captionkit.schema import CAPTIONED
-from captionkit.storage import Storage, split_member
+from captionkit.storage import Storage, split_member, without_page
 from captionkit.table.reviews import APPROVED, COLUMN, EDITED, NEEDED, REJECTED, Reviews, open_reviews
 from captionkit.table.table import CaptionTable
 from captionkit.table.where import Condition, parse_where
@@ -225,9 +225,10 @@ def relative_path(uri: str, root: str) -> str:
     The member of a container lies below it as if it were a folder; an address that is not below the root keeps its
     whole path. Parts that lead elsewhere are spelled otherwise: a shard's member may be called `../../etc/cron.d/x`.
     """
+    uri, page = _without_page(uri)
     below = uri[len(root) :] if root and uri.startswith(root) else uri.partition("://")[2] or uri
     container, member = split_member(below)
-    path = below if member is None else f"{container}/{member}"
+    path = (below if member is None else f"{container}/{member}") + page
     parts = [part for part in path.replace("\0", "").split("/") if part not in ("", ".")]
     return "/".join("__" if part == ".." else part for part in parts)
 
@@ -236,12 +237,19 @@ def from_address(name: str, uri: str, root: str) -> str:
     """One of the columns `FROM_ADDRESS`."""
     if name == "path":
         return relative_path(uri, root)
+    uri, page = _without_page(uri)
     container, member = split_member(uri)
     path = container if member is None else member
     if member is None and uri.startswith(("http://", "https://")):
         path = path.partition("?")[0]
     file_name = path.rstrip("/").rpartition("/")[2]
-    return file_name if name == "file_name" else posixpath.splitext(file_name)[0]
+    return (file_name if name == "file_name" else posixpath.splitext(file_name)[0]) + page
+
+
+def _without_page(uri: str) -> tuple[str, str]:
+    """The address of a page's file and, to be put behind a name, which page; the address and "" of anything else."""
+    file = without_page(uri)
+    return file, uri[len(file) :]
 
 
 def root_of(options: ExportOptions, storage: Storage, survey: Survey) -> str:

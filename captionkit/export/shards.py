@@ -14,7 +14,7 @@ from captionkit.export.report import Report
 from captionkit.export.rows import Row, relative_path
 from captionkit.export.text_files import json_line
 from captionkit.inputs.containers import CONTAINER_ERRORS, sample_key
-from captionkit.storage import SHARD_SUFFIXES, StorageError, join_member, split_member
+from captionkit.storage import SHARD_SUFFIXES, StorageError, join_member, page_of, split_member
 from captionkit.storage.archives import members
 
 JSON_COLUMNS = ("uri", "image_id", "score", "model")
@@ -37,7 +37,9 @@ def write_shards(
         def in_shards() -> Iterable[tuple[str, Row]]:
             for number, row in enumerate(rows, 1):
                 container, member = split_member(row["uri"])
-                if member is None:
+                if page_of(row["uri"]) is not None:
+                    report.left_out["a page of a file, for which a sample has no place"] += 1
+                elif member is None:
                     report.left_out["in no shard (--as imagefolder takes plain files)"] += 1
                 else:
                     yield container, row

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from captionkit.gallery.page import render_gallery
@@ -25,6 +26,7 @@ def write_gallery(
     summary: Mapping[str, Any],
     limit: int = 200,
     thumb: int = 256,
+    frames: Mapping[str, str] = MappingProxyType({}),
     write: Callable[[str, bytes], None] | None = None,
 ) -> None:
     """Render a caption table with `render_gallery`, and write the page to `out` atomically.
@@ -38,5 +40,5 @@ def write_gallery(
     Raises:
         StorageError: the page could not be written.
     """
-    page = render_gallery(rows, read, title=title, summary=summary, limit=limit, thumb=thumb)
+    page = render_gallery(rows, read, title=title, summary=summary, limit=limit, thumb=thumb, frames=frames)
     (write or Storage().write)(os.fspath(out), page.encode())

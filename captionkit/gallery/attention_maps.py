@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from captionkit.drawing.attention import AttentionMaps
 from captionkit.errors import UsageError
-from captionkit.images import decode
+from captionkit.images import Limits, decode
 from captionkit.model.captioner import Captioner
 from captionkit.model.search.options import SearchOptions
 
 
-def make_attention_maps(captioner: Captioner, image: bytes, options: SearchOptions | None = None) -> AttentionMaps:
+def make_attention_maps(
+    captioner: Captioner, image: bytes, options: SearchOptions | None = None, limits: Limits | None = None
+) -> AttentionMaps:
     """Caption an image, and compute the attention for each word.
 
     Args:
         image: its encoded bytes (JPEG, say).
+        limits: what it may be, and which frame of several is looked at.
 
     Raises:
         UsageError: the captioner's decoder has no attention.
@@ -24,7 +27,7 @@ def make_attention_maps(captioner: Captioner, image: bytes, options: SearchOptio
             f"this captioner's decoder, {captioner.decoder.name}, has no attention; choose a captioner with "
             "soft_attention or top_down"
         )
-    pixels = decode(image, captioner.preprocessing).pixels
+    pixels = decode(image, captioner.preprocessing, limits or Limits()).pixels
     features = captioner.encode(pixels[None])
     best = captioner.caption_features(features, options or SearchOptions())[0][0]
     return AttentionMaps(pixels, tuple(best.text.split()), captioner.attention(features, best.text))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from captionkit.drawing.templates import environment, policy
 from captionkit.drawing.thumbnails import Thumbnail, thumbnail
 from captionkit.gallery.survey import SCORE_BIN, SCORE_FLOOR, Captioned, FailureKind, Survey, survey
 from captionkit.images import Limits
+from captionkit.inputs.kinds import limits_of
 
 Read = Callable[[str], bytes]
 Fact = tuple[str, str]
@@ -73,6 +75,7 @@ def render_gallery(
     summary: Mapping[str, Any],
     limit: int = 200,
     thumb: int = 256,
+    frames: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """A caption table as one HTML page without external files.
 
@@ -89,6 +92,7 @@ def render_gallery(
             replace those of the rows, everything else is listed under its key.
         limit: pictures to show, at most.
         thumb: longer side of a thumbnail, in pixels.
+        frames: which frame of an image with several a run has captioned (`captionkit.table.runs.frames_of`).
 
     Raises:
         ValueError: `limit` is negative or `thumb` below 16.
@@ -97,7 +101,7 @@ def render_gallery(
         raise ValueError(f"limit must be at least 0 and thumb at least 16, not {limit} and {thumb}")
     result = survey(rows, limit)
     with ThreadPoolExecutor(READERS) as readers:
-        frames = list(readers.map(lambda row: _frame(row, read, thumb), result.frames))
+        shown = list(readers.map(lambda row: _frame(row, read, thumb, frames.get(row.run, "")), result.frames))
     templates = environment("captionkit.gallery")
     # These two are our own files, without values of the table: they are not escaped, and the policy has their hashes.
     style = templates.get_template("page.css.jinja").render(column=round(0.8 * thumb))
@@ -114,18 +118,18 @@ def render_gallery(
         speed=figure(summary["images_per_second"]) if summary.get("images_per_second") else "",
         histogram=_histogram(result),
         facts=_facts(result, summary),
-        shown=_shown(len(frames), result.captioned),
-        sampling=_sampling(result, len(frames)),
+        shown=_shown(len(shown), result.captioned),
+        sampling=_sampling(result, len(shown)),
         nothing="No pictures were asked for." if result.captioned else "No image in this table has a caption.",
-        frames=frames,
+        frames=shown,
         failures=[_failure(kind, result.failed) for kind in result.failures],
     )
 
 
-def _frame(row: Captioned, read: Read, side: int) -> Frame:
+def _frame(row: Captioned, read: Read, side: int, frame: str) -> Frame:
     picture, missing = None, ""
     try:
-        picture = thumbnail(read(row.uri), side, LIMITS)
+        picture = thumbnail(read(row.uri), side, limits_of(row.uri, LIMITS, frame))
     except Exception as error:  # `read` may raise anything, and one picture must not cost the page
         reason = one_line(error, REASON_LENGTH) or type(error).__name__
         missing = f"No picture: {reason}"

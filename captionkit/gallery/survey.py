@@ -61,6 +61,8 @@ class Captioned:
     height: int | None
     review: str
     """What a person decided; "" for nothing."""
+    run: str = ""
+    """The run that captioned it."""
     before: Hypothesis | None = None
     """The other caption: the one that this has replaced, or one that stood beside it."""
 
@@ -227,6 +229,7 @@ def _captioned(row: Mapping[str, Any]) -> Captioned:
         before=Hypothesis(_text(before.get("caption")), _score(before.get("score")))
         if isinstance(before, Mapping)
         else None,
+        run=_text(row.get("run_id")),
         review=review if (review := row.get("review")) in DECISIONS else "",
     )
 

@@ -51,7 +51,7 @@ from captionkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from captionkit.images.decoding import decode, prepare
-    from captionkit.images.sandbox import DECODE_SECONDS, DECODER, Sandbox, shared_sandbox
+    from captionkit.images.sandbox import COUNTER, DECODE_SECONDS, DECODER, Sandbox, shared_sandbox
     from captionkit.images.types import (
         ERROR_KINDS,
         IMAGENET_MEAN,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "COUNTER",
     "DECODER",
     "DECODE_SECONDS",
     "ERROR_KINDS",
@@ -83,6 +84,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "COUNTER": "sandbox",
         "DECODER": "sandbox",
         "DECODE_SECONDS": "sandbox",
         "Decoded": "types",

@@ -126,7 +126,7 @@ class DecoderProcess:
         return self._failed or self._process.poll() is not None
 
     def decode(
-        self, number: int, images: Sequence[bytes], seconds: float
+        self, number: int, images: Sequence[bytes], seconds: float, frames: Sequence[int | None] | None = None
     ) -> tuple[list[Decoded | ImageError | None], bool]:
         """A batch on the channel of that number, which nobody else uses meanwhile.
 
@@ -138,7 +138,7 @@ class DecoderProcess:
         found: list[Decoded | ImageError | None] = [None] * len(images)
         trouble = False
         try:
-            self._submit(number, images)
+            self._submit(number, images, frames)
             for _ in images:
                 answer = self._channels[number].answer(seconds)
                 trouble |= "short" in answer and bool(answer["short"])
@@ -182,13 +182,15 @@ class DecoderProcess:
         high, wide, colours = self._pixels_shape
         return high * wide * colours
 
-    def _submit(self, number: int, images: Sequence[bytes]) -> None:
+    def _submit(self, number: int, images: Sequence[bytes], frames: Sequence[int | None] | None) -> None:
         store = self._channels[number].store
         start = at = len(images) * self._pixel_bytes  # pixels lie before the bytes, so that none overwrite any
         for data in images:
             write_at(store, data, at)
             at += len(data)
-        order = {"channel": number, "at": start, "lengths": [len(data) for data in images]}
+        order: dict[str, Any] = {"channel": number, "at": start, "lengths": [len(data) for data in images]}
+        if frames is not None:
+            order["frames"] = list(frames)
         self._send(json.dumps(order).encode() + b"\n")
 
     def _outcome(self, number: int, index: int, answer: dict[str, Any]) -> Decoded | ImageError:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
@@ -124,25 +124,26 @@ class _Worker:
         self.setup, self.decode = setup, decode
         self.budget = PixelBudget(budget_pixels(setup.limits, setup.threads))
         self.answer_lock = threading.Lock()
-        self.jobs: queue.SimpleQueue[tuple[int, int, int, int]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[int, int, int, int, int | None]] = queue.SimpleQueue()
 
     def work(self) -> None:
         """One of the threads: image after image."""
         while True:
-            channel, index, at, length = self.jobs.get()
+            channel, index, at, length, frame = self.jobs.get()
             store, answers = self.setup.channels[channel]
             began = time.thread_time()
-            answer = self.answer(store, index, at, length)
+            answer = self.answer(store, index, at, length, frame)
             answer["seconds"] = round(time.thread_time() - began, 6)
             line = json.dumps(answer).encode() + b"\n"
             with self.answer_lock:
                 os.write(answers, line)
 
-    def answer(self, store: int, index: int, at: int, length: int) -> dict[str, Any]:
+    def answer(self, store: int, index: int, at: int, length: int, frame: int | None) -> dict[str, Any]:
         setup = self.setup
+        limits = setup.limits if frame is None else replace(setup.limits, frame=frame)
         size = setup.preprocessing.size
         try:
-            image = self.decode(read_at(store, length, at), setup.preprocessing, setup.limits, self.budget.admit)
+            image = self.decode(read_at(store, length, at), setup.preprocessing, limits, self.budget.admit)
             write_at(store, image.pixels.data, index * size * size * 3)
         except ImageError as err:
             # One that ran out of memory may have taken its neighbours' share, or they its.
@@ -175,9 +176,9 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for line in orders:
         order = json.loads(line)
-        at = order["at"]
+        at, frames = order["at"], order.get("frames")
         for index, length in enumerate(order["lengths"]):
-            worker.jobs.put((order["channel"], index, at, length))
+            worker.jobs.put((order["channel"], index, at, length, None if frames is None else frames[index]))
             at += length
     os._exit(0)  # without waiting for threads that may hang
 

@@ -32,7 +32,7 @@ from captionkit.images.metadata import jpeg_frame, without_metadata
 from captionkit.images.picture import Picture, Room
 from captionkit.images.reasons import explain
 from captionkit.images.structure import check_structure, cut_short, ends_early
-from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
+from captionkit.images.types import FRAMES, Decoded, ImageError, Limits, Preprocessing
 
 # Plugins are called directly rather than through Image.open: no other format is tried, Pillow's process-wide
 # pixel limit (and its warning) stays out of the way of the limits given here, and a JPEG with a broken
@@ -63,6 +63,9 @@ _OWN_READERS: dict[str, str] = {
     "DICOM": "dicom",
     "PDF": "documents",
 }
+
+_PAGED = ("TIFF", "GIF", "WebP", "PNG", "AVIF")
+"""Those of Pillow's formats that may have several pages or frames."""
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -115,6 +118,35 @@ def decode(
             raise explain(name, data, error) from error
 
 
+def count_pages(
+    data: bytes, preprocessing: Preprocessing, limits: Limits = _DEFAULT_LIMITS, admit: Admit = nullcontext
+) -> Decoded:
+    """How many pages or frames a file has that can be chosen: a `Decoded` of black pixels with that width.
+
+    A decoder as `captionkit.images.Sandbox` takes it, since counting walks through strangers' files as decoding does.
+
+    Raises ImageError.
+    """
+    check_bytes(data, limits)
+    name = identify(data)
+    with _quiet():
+        try:
+            if name in ("PDF", "DICOM"):
+                count = importlib.import_module(f"captionkit.images.{_OWN_READERS[name]}").count(data)
+            elif name not in _PAGED or raws.is_raw(data) or data.startswith(b"MM\0+"):
+                count = 1
+            else:
+                check_structure(name, data)
+                image = _READERS[name](BytesIO(data))
+                count = len(tiffs.pages(image)) if isinstance(image, TiffImageFile) else getattr(image, "n_frames", 1)
+        except ImageError:
+            raise
+        except Exception as error:  # broad for the reason given in `decode`
+            raise explain(name, data, error) from error
+    size = preprocessing.size
+    return Decoded(np.zeros((size, size, 3), np.uint8), count, 1)
+
+
 def check_bytes(data: bytes, limits: Limits) -> None:
     """Raises ImageError "empty" or "too_many_bytes"."""
     if not data:
@@ -148,6 +180,8 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
             admitted.close()
             admitted.enter_context(admit(width * height if held is None else held))
 
+        if limits.frame not in FRAMES and name not in (*_PAGED, "PDF", "DICOM"):
+            frames.chosen(1, limits.frame)
         if name in _OWN_READERS:
             reader = importlib.import_module(f"captionkit.images.{_OWN_READERS[name]}")
             pictures: Iterator[Picture] = reader.read(data, preprocessing, room, limits.frame)
@@ -160,6 +194,7 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
         if canvas is not None:
             room(*canvas)
         if name == "TIFF" and data.startswith(b"MM\0+"):
+            frames.chosen(1, limits.frame)
             return _by_tifffile(data, 0, preprocessing, room)  # Pillow reads little-endian BigTIFF only
         try:
             image = _READERS[name](BytesIO(data))

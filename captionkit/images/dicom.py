@@ -25,11 +25,29 @@ from captionkit.images.types import Preprocessing
 _UNREAD = ("unable to decompress", "missing dependencies", "no pixel data decoder", "unsupported", "plugins")
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
     """The frame, or those among which is chosen.
 
     Raises ImageError.
     """
+    file = _opened(data)
+    width, height = int(file.Columns), int(file.Rows)
+    for number in frames.chosen(_count(file), frame):
+        room(width, height, width * height * (2 if file.BitsAllocated > 8 else 1))
+        image = _shown(file, _values(file, data, number), number)
+        yield Picture(image, image.size)
+
+
+def count(data: bytes) -> int:
+    """How many frames there are. Raises ImageError."""
+    return _count(_opened(data))
+
+
+def _count(file: Any) -> int:
+    return max(1, int(file.get("NumberOfFrames") or 1))
+
+
+def _opened(data: bytes) -> Any:
     try:
         import pydicom
     except ImportError as error:
@@ -44,11 +62,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
         if "Image" in _name(file.file_meta.get("MediaStorageSOPClassUID")):
             raise cut_short("DICOM file", data)
         raise unsupported("a DICOM file without an image (a report, say)", "leave it out")
-    width, height, count = int(file.Columns), int(file.Rows), int(file.get("NumberOfFrames") or 1)
-    for number in frames.chosen(max(1, count), frame):
-        room(width, height, width * height * (2 if file.BitsAllocated > 8 else 1))
-        image = _shown(file, _values(file, data, number), number)
-        yield Picture(image, image.size)
+    return file
 
 
 def _values(file: Any, data: bytes, number: int) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from captionkit.images import frames, geometry
@@ -15,11 +16,24 @@ _LOCK = threading.Lock()
 """PDFium is not to be used from two threads at once."""
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
     """The page, or those among which is chosen. Their size is in points, 72 an inch.
 
     Raises ImageError.
     """
+    with _opened(data) as document:
+        for number in frames.chosen(_count(document), frame):
+            yield _page(document, number, preprocessing, room)
+
+
+def count(data: bytes) -> int:
+    """How many pages there are. Raises ImageError."""
+    with _opened(data) as document:
+        return _count(document)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
     try:
         import pypdfium2
     except ImportError as error:
@@ -29,21 +43,25 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> I
     try:
         with _LOCK:
             document = pypdfium2.PdfDocument(data)
-            count = len(document)
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower() or "security" in str(error).lower():
             raise unsupported("a PDF document with a password", "save it without one") from error
         raise damaged("PDF document", "its structure is broken") from error
     try:
-        if not count:
-            raise damaged("PDF document", "there is no page in it")
-        for number in frames.chosen(count, frame):
-            yield _page(document, number, preprocessing, room)
+        yield document
     except pypdfium2.PdfiumError as error:
         raise damaged("PDF document", "a page of it is broken") from error
     finally:
         with _LOCK:
             document.close()
+
+
+def _count(document: Any) -> int:
+    with _LOCK:
+        count = len(document)
+    if not count:
+        raise damaged("PDF document", "there is no page in it")
+    return count
 
 
 def _page(document: Any, number: int, preprocessing: Preprocessing, room: Room) -> Picture:

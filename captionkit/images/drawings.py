@@ -28,7 +28,7 @@ _USUAL = (300.0, 150.0)
 _MOST_PIXELS = 1e9  # a side; what is longer is no size
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
     """The drawing, see-through where nothing is drawn. Text is set in the fonts of this machine.
 
     Raises ImageError.

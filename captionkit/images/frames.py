@@ -6,14 +6,21 @@ from collections.abc import Iterable
 
 from PIL import Image
 
-from captionkit.images.types import Decoded
+from captionkit.images.types import Decoded, ImageError
 
 LOOKED_AT = 8
 """Frames among which "best" chooses."""
 
 
-def chosen(count: int, frame: str) -> list[int]:
-    """The numbers of the frames to be read of so many (at least 1), ascending; for "best" several, evenly spread."""
+def chosen(count: int, frame: str | int) -> list[int]:
+    """The numbers of the frames to be read of so many (at least 1), ascending; for "best" several, evenly spread.
+
+    Raises ImageError for a number that there is not.
+    """
+    if isinstance(frame, int):
+        if frame >= count:
+            raise ImageError("corrupt", f"there is no page or frame {frame + 1}, the file has {count}")
+        return [frame]
     if frame == "first":
         return [0]
     if frame == "middle":

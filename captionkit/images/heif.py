@@ -14,7 +14,7 @@ from captionkit.images.structure import boxes, damaged, ends_early
 from captionkit.images.types import Preprocessing
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
     """The primary image: of several the one that the file itself names.
 
     Raises ImageError; whatever libheif raises.

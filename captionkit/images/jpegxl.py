@@ -22,7 +22,7 @@ _HEADER = 12
 _RATIOS = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
     """The image, of an animation its first frame.
 
     Raises ImageError.

@@ -45,7 +45,7 @@ class _Header(NamedTuple):
         return (self.width * self.depth + 7) // 8
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
     """The composite.
 
     Raises ImageError.

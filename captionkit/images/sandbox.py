@@ -27,6 +27,8 @@ from captionkit.images.decoding import check_bytes
 from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
 
 DECODER = "captionkit.images.decoding:decode"
+COUNTER = "captionkit.images.decoding:count_pages"
+"""Counts pages and frames in a decoder's place."""
 
 DECODE_SECONDS = 30.0
 """How long one image may take by default."""
@@ -69,21 +71,29 @@ class Sandbox:
         self._used: set[int] = set()  # channels with a batch on its way
         self._wanting_alone = 0
 
-    def decode_many(self, images: Sequence[bytes]) -> list[Decoded | ImageError]:
+    def decode_many(
+        self, images: Sequence[bytes], frames: Sequence[int | None] | None = None
+    ) -> list[Decoded | ImageError]:
         """What `decode` makes of each of these files, or the error it raises; never an exception for any bytes.
+
+        Args:
+            frames: Of each file the number of its page or frame, from 0; None for the one that the limits name.
 
         Raises:
             RuntimeError: the child cannot be started, which no image is to blame for.
         """
         results: list[Decoded | ImageError | None] = [_refusal(data, self.limits) for data in images]
+        frames = frames if frames is not None and any(frame is not None for frame in frames) else None
         waiting = [index for index, result in enumerate(results) if result is None]
         for batch in _batches(images, waiting):
             with self._channel() as (child, channel):
-                found, trouble = child.decode(channel, [images[index] for index in batch], self.seconds)
+                some = None if frames is None else [frames[index] for index in batch]
+                found, trouble = child.decode(channel, [images[index] for index in batch], self.seconds, some)
             for index, result in zip(batch, found, strict=True):
                 results[index] = result
             if trouble:
-                self._one_by_one(images, [index for index in batch if _deserves_another(results[index])], results)
+                again = [index for index in batch if _deserves_another(results[index])]
+                self._one_by_one(images, again, results, frames)
         return [result for result in results if result is not None]
 
     @property
@@ -105,13 +115,18 @@ class Sandbox:
         self.close()
 
     def _one_by_one(
-        self, images: Sequence[bytes], again: list[int], results: list[Decoded | ImageError | None]
+        self,
+        images: Sequence[bytes],
+        again: list[int],
+        results: list[Decoded | ImageError | None],
+        frames: Sequence[int | None] | None,
     ) -> None:
         with self._alone():
             for index in again:
                 with self._changed:
                     child = self._living()
-                (found,), _ = child.decode(0, [images[index]], self.seconds)
+                some = None if frames is None else [frames[index]]
+                (found,), _ = child.decode(0, [images[index]], self.seconds, some)
                 results[index] = found or child.verdict(self.seconds)
 
     @contextmanager

@@ -59,16 +59,17 @@ class Limits:
 
     max_bytes: size of the file. max_pixels: width × height in the header. While it is decoded a image takes
     about 4 bytes a pixel, 9 with transparency, 16 as WebP; a progressive JPEG 6, another one far less, since it is
-    decoded at a reduced scale. frame: of animations, and of files with several pages: one of `FRAMES`.
+    decoded at a reduced scale. frame: of animations, and of files with several pages: one of `FRAMES`, or a number
+    from 0.
     """
 
     max_bytes: int = 256 * 1024 * 1024
     max_pixels: int = 250_000_000
-    frame: str = "first"
+    frame: str | int = "first"
 
     def __post_init__(self) -> None:
-        if self.frame not in FRAMES:
-            raise ValueError(f"frame must be one of {', '.join(FRAMES)}, not {self.frame!r}")
+        if self.frame not in FRAMES and not (isinstance(self.frame, int) and self.frame >= 0):
+            raise ValueError(f"frame must be a number from 0, or one of {', '.join(FRAMES)}, not {self.frame!r}")
         if self.max_bytes < 1 or self.max_pixels < 1:
             raise ValueError(f"limits must be at least 1: {self}")
 

@@ -22,7 +22,7 @@ from captionkit.inputs.ids import Ids, image_id
 from captionkit.inputs.kinds import IMAGE_SUFFIXES, JSON_FIELD, TEXT_COLUMNS, InputItem, passed_over
 from captionkit.inputs.options import KEY_COLUMN
 from captionkit.schema import source_name
-from captionkit.storage import AddressError, Storage, StorageError, join_member, redact, spelled
+from captionkit.storage import AddressError, Storage, StorageError, has_pages, join_member, redact, spelled
 from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable
 from captionkit.storage.members import image_column
 
@@ -53,6 +53,9 @@ class ContainerOptions:
     """Carried columns as the table calls them, and their types."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """What those that were given another name are called in the inputs, by that name."""
+    count_pages: Callable[[bytes], int] | None = None
+    """Counts the pages of a file, where each is to be a row, or raises an ImageError that is to be the file's;
+    None where a file is one row."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -75,6 +78,8 @@ class EncodedImage(NamedTuple):
     """Members that are no images, by suffix, in a shard's last row."""
     size: int | None = None
     """Bytes, where listing or container say so: known before anything is read that may fail."""
+    again: bool = False
+    """Whether another page of the same file has been counted as read."""
 
 
 class BrokenContainer(NamedTuple):
@@ -90,7 +95,8 @@ class BrokenContainer(NamedTuple):
     passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
 
 
-def _in(done: Ids, number: int) -> bool:
+def is_in(done: Ids, number: int) -> bool:
+    """Whether an id is among sorted ones."""
     at = int(np.searchsorted(done, number))
     return at < len(done) and int(done[at]) == number
 
@@ -107,27 +113,42 @@ def read_tar(
     keys = [name for name, source in options.sources.items() if source == KEY_COLUMN]
     texts = _Texts(options.sources)
     count = duplicates = 0
-    last: EncodedImage | None = None
+    last: list[EncodedImage] = []  # of the image read last: itself, or those of its pages that are not done
     seen: set[str] = set()
     others: Counter[str] = Counter()
     try:
         with storage.open(row["read_uri"] or shard) as stream:
             for member, file, head in image_members(texts.taken_from(members(stream)), others):
                 name = member.name
-                last = texts.beside(last, shard)  # they lie beside their image, so they have come by now
+                last = [
+                    texts.beside(each, shard) for each in last
+                ]  # they lie beside their image, so they have come by now
                 if name in seen:
                     duplicates += 1
                     continue
                 seen.add(name)
                 uri = join_member(shard, name)
-                number = image_id(uri, version)
-                if not _in(done, number):
-                    data = head + _body(file or member.open(), member.size, options.limits.max_bytes, len(head))
-                    if last is not None:
-                        yield last
-                    carried = dict.fromkeys(keys, sample_key(name)) if keys else {}
-                    last = EncodedImage(uri, number, version, partial(bytes, data), carried=carried, size=len(data))
-                count += 1
+                paged = options.count_pages if has_pages(name) else None
+                if paged is None and is_in(done, image_id(uri, version)):
+                    count += 1
+                    continue
+                data = head + _body(file or member.open(), member.size, options.limits.max_bytes, len(head))
+                of_file, get = [uri], partial(bytes, data)
+                if paged is not None:
+                    try:
+                        of_file = page_addresses(uri, paged(data))
+                    except ImageError as err:
+                        get = partial(raised, err)
+                carried = dict.fromkeys(keys, sample_key(name)) if keys else {}
+                fresh = [
+                    EncodedImage(page, number, version, get, carried=carried, size=len(data), again=page != of_file[0])
+                    for page in of_file
+                    if not is_in(done, number := image_id(page, version))
+                ]
+                if fresh:
+                    yield from last
+                    last = fresh
+                count += len(of_file)
         if not count:
             what = f": {passed_over(others)}" if others else ""
             reason = f"there is no image in this shard{what}"
@@ -135,15 +156,14 @@ def read_tar(
             return
     except CONTAINER_ERRORS as err:
         kind = _kind(err)
-        last = texts.beside(last, shard)
-        if last is not None:
-            yield last
+        yield from (texts.beside(each, shard) for each in last)
         reason = f"the shard broke after {counted(count, 'image')}: {_message(err)}"
         yield BrokenContainer(shard, image_id(shard, version), version, kind, reason, count + 1, duplicates, others)
     else:
-        last = texts.beside(last, shard)
-        if last is not None:
-            yield last._replace(container_rows=count, duplicate_members=duplicates, passed_over=others)
+        last = [texts.beside(each, shard) for each in last]
+        yield from last[:-1]
+        if last:
+            yield last[-1]._replace(container_rows=count, duplicate_members=duplicates, passed_over=others)
 
 
 class _Texts:
@@ -179,10 +199,10 @@ class _Texts:
             while len(self._known) > 2:
                 del self._known[next(iter(self._known))]
 
-    def beside(self, image: EncodedImage | None, shard: str) -> EncodedImage | None:
+    def beside(self, image: EncodedImage, shard: str) -> EncodedImage:
         """The image with the texts of its sample."""
-        texts = self._known.get(sample_key(image.uri[len(shard) + 1 :])) if image is not None else None
-        return image._replace(carried={**image.carried, **texts}) if image is not None and texts else image
+        texts = self._known.get(sample_key(image.uri[len(shard) + 1 :]))
+        return image._replace(carried={**image.carried, **texts}) if texts else image
 
 
 def _fields_of(text: str, wanted: Mapping[str, str]) -> dict[str, str]:
@@ -213,6 +233,16 @@ def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tup
                 others[posixpath.splitext(name)[1].lower() or posixpath.basename(name)] += 1
                 continue
         yield member, file, head
+
+
+def page_addresses(uri: str, count: int) -> list[str]:
+    """The addresses of a file's pages; of a single one the file's own."""
+    return [uri] if count == 1 else [f"{uri}#page={page}" for page in range(1, count + 1)]
+
+
+def raised(error: Exception) -> bytes:
+    """In the place of what would give an image's bytes."""
+    raise error
 
 
 def _body(file: BinaryIO, size: int, limit: int, start: int) -> bytes:
@@ -285,7 +315,7 @@ def read_row_group(
                     uri = join_member(file, str(first + count))
                     count += 1
                     key = image_id(uri, version)
-                    if not _in(done, key):
+                    if not is_in(done, key):
                         encoded = image.as_py() or b""
                         data = partial(bytes, encoded)
                         where = None if path is None or image.is_valid else path.as_py()
@@ -303,7 +333,7 @@ def read_row_group(
         for number in range(first + count, first + row["rows"]):
             uri = join_member(file, str(number))
             key = image_id(uri, version)
-            if not _in(done, key):
+            if not is_in(done, key):
                 yield BrokenContainer(uri, key, version, kind, reason, row["container_rows"])
 
 

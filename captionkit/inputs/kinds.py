@@ -5,11 +5,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from captionkit.counting import counted
+from captionkit.images import Limits
 from captionkit.inputs.options import KEY_COLUMN
-from captionkit.storage import SHARD_SUFFIXES, public_uri
+from captionkit.storage import SHARD_SUFFIXES, page_of, public_uri
 
 _SUFFIXES = (
     ".jpg .jpeg .jpe .jif .jfif .jfi .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .ico .jp2 .j2k "
@@ -117,3 +119,12 @@ def suffix_of(uri: str) -> str:
         return ""
     stem, suffix = name[:dot], name[dot:]
     return f".tar{suffix}" if stem.endswith(".tar") and f".tar{suffix}" in SHARD_SUFFIXES else suffix
+
+
+def limits_of(address: str, limits: Limits, frame: str = "") -> Limits:
+    """The limits for an image at this address, with the frame to look at: that of a page's address, else `frame`, else
+    the limits' own. `each` is the first: what has several then has an address for each."""
+    page = page_of(address)
+    if page is None and not frame:
+        return limits
+    return replace(limits, frame=page - 1 if page is not None else "first" if frame == "each" else frame)

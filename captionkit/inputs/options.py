@@ -55,9 +55,10 @@ class InputOptions:
     decode_seconds: float = 30.0
     """The longest that decoding one image may take; a slower one becomes a failed row."""
 
-    frame: Literal["first", "middle", "best"] = "first"
+    frame: Literal["first", "middle", "best", "each"] = "first"
     """Which frame of an animation, page of a TIFF or PDF, or frame of a DICOM film is captioned: the first, the middle
-    one, or of up to 8 evenly spread ones the one with the most in it (the highest entropy of its greys)."""
+    one, or of up to 8 evenly spread ones the one with the most in it (the highest entropy of its greys). `each`: every
+    one, as a row of its own with an address of its own, scan.tif#page=3."""
 
     def carried(self) -> dict[str, str]:
         """What each carried column is called in the table, by its name in the inputs.
@@ -105,7 +106,9 @@ class InputOptions:
         )
 
     def limits(self) -> Limits:
-        """What an image may be: bytes and pixels; and which frame of it is looked at."""
+        """What an image may be: bytes and pixels; and which frame is looked at, where no address says so."""
         return Limits(
-            max_bytes=int(self.max_megabytes * 1e6), max_pixels=int(self.max_megapixels * 1e6), frame=self.frame
+            max_bytes=int(self.max_megabytes * 1e6),
+            max_pixels=int(self.max_megapixels * 1e6),
+            frame="first" if self.frame == "each" else self.frame,
         )

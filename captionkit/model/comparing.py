@@ -15,6 +15,7 @@ from PIL import Image
 from captionkit.drawing.comparison import ComparedImage, Told
 from captionkit.drawing.thumbnails import thumbnail
 from captionkit.images import ImageError, Limits, Preprocessing, decode
+from captionkit.inputs.kinds import limits_of
 from captionkit.metrics.errors import MetricError
 from captionkit.metrics.scores import BLEU, Scorer
 from captionkit.model.image_reader import ImageLike
@@ -39,8 +40,10 @@ def look_at(
     def look(named: tuple[str, ImageLike]) -> ComparedImage:
         name, image = named
         try:
-            data = _data(image, storage)
-            return ComparedImage(name, thumbnail(data, SIDE, limits), decode(data, preprocessing, limits).pixels)
+            data, of = _data(image, storage), limits
+            if isinstance(image, str | os.PathLike):
+                of = limits_of(os.fspath(image), limits)
+            return ComparedImage(name, thumbnail(data, SIDE, of), decode(data, preprocessing, of).pixels)
         except (ImageError, StorageError) as err:
             if isinstance(err, StorageError) and err.fatal:
                 raise

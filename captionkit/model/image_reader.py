@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captionkit.images import ImageError, Limits, Preprocessing, decode, prepare
+from captionkit.inputs.kinds import limits_of
 from captionkit.model.tuning import READER_THREADS
 from captionkit.storage import Storage, StorageError
 
@@ -63,8 +64,10 @@ def _read(image: ImageLike, preprocessing: Preprocessing, storage: Storage, limi
         if isinstance(image, Image.Image):
             with _PIL_LOCK:
                 return prepare(image, preprocessing)
-        data = image if isinstance(image, bytes) else storage.read(os.fspath(image))
-        return decode(data, preprocessing, limits).pixels
+        if isinstance(image, bytes):
+            return decode(image, preprocessing, limits).pixels
+        uri = os.fspath(image)
+        return decode(storage.read(uri), preprocessing, limits_of(uri, limits)).pixels
     except (ImageError, StorageError) as err:
         if isinstance(err, StorageError) and err.fatal:
             raise

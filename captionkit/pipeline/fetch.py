@@ -10,8 +10,8 @@ import json
 import math
 import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +28,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
 from captionkit.images import (
+    COUNTER,
     DECODE_SECONDS,
     DECODER,
     ImageError,
@@ -40,14 +41,17 @@ from captionkit.inputs.containers import (
     BrokenContainer,
     ContainerOptions,
     EncodedImage,
+    is_in,
+    page_addresses,
+    raised,
     read_image,
     read_row_group,
     read_tar,
 )
-from captionkit.inputs.ids import Ids
+from captionkit.inputs.ids import Ids, image_id
 from captionkit.pipeline.manifest import ReadUnit, read_unit
 from captionkit.schema import PIXELS, RETRIES
-from captionkit.storage import FAULTS, AddressError, Storage, StorageError, StorageOptions, retry_counts
+from captionkit.storage import FAULTS, AddressError, Storage, StorageError, StorageOptions, page_of, retry_counts
 
 CHUNK = 64
 """Rows read and decoded at once, at most."""
@@ -55,6 +59,9 @@ CHUNK = 64
 BLOCK_BYTES = 32 * 2**20
 """Pixels of a block on its way to an actor, about: some 200 images at 224 × 224."""
 CHUNKS_PER_BLOCK = 3
+
+MAX_PAGES = 10_000
+"""Rows that one file may become: a small file can claim millions of pages."""
 
 CHUNK_BYTES = 64 * 2**20
 """Encoded bytes of a chunk aimed at: where images are known to be large, or not known to be small, chunks have fewer
@@ -81,10 +88,27 @@ class FetchOptions:
     """As in `ContainerOptions`."""
     skip: str | None = None
     """The carried column with the caption that an image brings: where there is one, the image is not decoded."""
+    each_page: bool = False
+    """Whether each page of a file is a row."""
 
     @property
     def containers(self) -> ContainerOptions:
-        return ContainerOptions(self.limits, self.image_column, self.carry, self.renamed)
+        count = self.count_pages if self.each_page else None
+        return ContainerOptions(self.limits, self.image_column, self.carry, self.renamed, count)
+
+    def count_pages(self, data: bytes) -> int:
+        """How many pages a file has, as a child process finds; 1 of a file that cannot be read, which decoding says.
+
+        Raises ImageError for more than `MAX_PAGES`.
+        """
+        one_pixel = Preprocessing(1, 1)
+        (outcome,) = shared_sandbox(one_pixel, self.limits, 1, self.decode_seconds, COUNTER).decode_many([data])
+        if isinstance(outcome, ImageError):
+            return 1
+        if outcome.width > MAX_PAGES:
+            message = f"{outcome.width:,} pages or frames, and of one file {MAX_PAGES:,} at most become rows; split it"
+            raise ImageError("unsupported_format", message)
+        return outcome.width
 
     @property
     def image_bytes(self) -> int:
@@ -150,6 +174,9 @@ def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
     storage = Storage(options.storage)
     rows = read_unit(unit, storage).to_pylist()
     sources: Iterable[EncodedImage | BrokenContainer]
+    done: Ids = np.empty(0, np.int64)
+    if rows[0]["kind"] != "image" and options.done is not None:
+        done = ray.get(options.done)
     if rows[0]["kind"] == "image":
         sources = (
             EncodedImage(
@@ -162,8 +189,9 @@ def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
             )
             for row in rows
         )
+    elif rows[0]["kind"] == "pages":
+        sources = _pages(rows, storage, options, done)
     else:
-        done: Ids = np.empty(0, np.int64) if options.done is None else ray.get(options.done)
         read = read_tar if rows[0]["kind"] == "tar" else read_row_group
         sources = read(rows[0], storage, options.containers, done)
     # Ray gives a worker process one task at a time: the next one finds this child running.
@@ -195,6 +223,41 @@ def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
             if sum(map(len, block)) == options.block_rows or not ahead:
                 yield pa.concat_tables(block)
                 block.clear()
+
+
+def _pages(rows: list[dict[str, Any]], storage: Storage, options: FetchOptions, done: Ids) -> Iterator[EncodedImage]:
+    """The pages of files that are not done. As many files are read ahead as there are threads."""
+
+    def read(row: dict[str, Any]) -> tuple[Callable[[], bytes], int, int | None]:
+        """How to get a file's bytes, its pages, its size."""
+        try:
+            data = read_image(storage, row["read_uri"] or row["uri"], row["size"], options.limits)
+            return partial(bytes, data), options.count_pages(data), len(data)
+        except (StorageError, ImageError, AddressError) as err:
+            return partial(raised, err), 1, None
+
+    waiting: deque[tuple[dict[str, Any], Future[tuple[Callable[[], bytes], int, int | None]]]] = deque()
+    left, ahead = iter(rows), 0
+    with ThreadPoolExecutor(options.threads) as readers:
+        while True:
+            while len(waiting) < options.threads and (ahead < CHUNK_BYTES or not waiting):
+                row = next(left, None)
+                if row is None:
+                    break
+                waiting.append((row, readers.submit(read, row)))
+                ahead += row["size"] or 0
+            if not waiting:
+                return
+            row, future = waiting.popleft()
+            ahead -= row["size"] or 0
+            get, count, size = future.result()
+            carried = row["carried"] or {}
+            for place, uri in enumerate(page_addresses(row["uri"], count)):
+                number = image_id(uri, row["version"])
+                if not is_in(done, number):
+                    yield EncodedImage(
+                        uri, number, row["version"], get, count, carried=carried, size=size, again=place > 0
+                    )
 
 
 def chunks(
@@ -266,7 +329,7 @@ def _fetch(item: EncodedImage | BrokenContainer) -> tuple[dict[str, Any], bytes 
         if isinstance(err, StorageError) and err.fatal:
             raise
         return {**row, "error_kind": err.kind, "error": str(err), "fetch_s": time.perf_counter() - start}, None
-    row.update(bytes=len(data), fetch_s=time.perf_counter() - start)
+    row.update(bytes=None if item.again else len(data), fetch_s=time.perf_counter() - start)
     return row, data
 
 
@@ -285,7 +348,9 @@ def _decode(
     rows = [future.result() for future in reads]
     reads.clear()
     read = [(row, data) for row, data in rows if data is not None]
-    for (row, _), outcome in zip(read, sandbox.decode_many([data for _, data in read]), strict=True):
+    pages = [page_of(row["uri"]) for row, _ in read]
+    numbers = [None if page is None else page - 1 for page in pages]
+    for (row, _), outcome in zip(read, sandbox.decode_many([data for _, data in read], numbers), strict=True):
         if isinstance(outcome, ImageError):
             row.update(error_kind=outcome.kind, error=str(outcome))
         else:

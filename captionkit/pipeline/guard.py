@@ -58,7 +58,8 @@ class Guard:
         parts = [(uri, part.rows) for file in files for uri, part in file.footer.containers.items() if uri in to_do]
         missing = self._manifest.single - (rows - sum(count for _, count in parts))
         read = {uri: to_do[uri] for uri, _ in parts}
-        unfinished = {uri: version for uri, version in read.items() if not self._table.finished(uri, version)}
+        finished = self._table.finished_containers() if read else set()
+        unfinished = {uri: version for uri, version in read.items() if (uri, version) not in finished}
         if missing <= 0 and not unfinished and not lost:
             return
         # A shard's own row says that it broke after so many images: not so, if it could be read the other time.

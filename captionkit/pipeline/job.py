@@ -338,6 +338,7 @@ class CaptionJob:
             carry=tuple((name, kind) for name, kind in listed.carry.items() if name not in self.added),
             renamed={name: source for source, name in inputs.carried().items()},
             skip=inputs.existing_stored() if inputs.existing == "skip" else None,
+            each_page=inputs.frame == "each",
             done=ray.put(_done_within(listed)) if manifest.partial else None,
         )
         actor = ActorOptions(
@@ -493,6 +494,10 @@ def _recaptioned(writer: RecaptionWriter) -> str:
     return "; ".join(parts)
 
 
+def _plural(what: str) -> tuple[str, str]:
+    return what, "files of pages" if what == "file of pages" else f"{what}s"
+
+
 @contextmanager
 def _spending(record: RunRecord, stage: str) -> Iterator[None]:
     start = time.monotonic()
@@ -509,7 +514,10 @@ def _failed_note(record: RunRecord) -> str:
 def _summary(manifest: Manifest, inputs: Inputs) -> str:
     parts = [f"{counted(manifest.images, 'image')} to caption"]
     if manifest.unknown:
-        parts = [f"{counted(manifest.images, 'image')} and {counted(manifest.unknown, 'tar shard')} to caption"]
+        unknown = {"tar shard": manifest.unknown - manifest.paged, "file of pages": manifest.paged}
+        parts = [counted(manifest.images, "image")] if manifest.images or not manifest.paged else []
+        parts += [counted(count, *_plural(what)) for what, count in unknown.items() if count]
+        parts = [" and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts) + " to caption"]
     if manifest.anew:
         parts[0] += f", {manifest.anew:,} of them anew"
     done = manifest.done, manifest.finished_containers

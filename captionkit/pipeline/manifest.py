@@ -26,14 +26,14 @@ from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
-from captionkit.storage import Storage, StorageOptions
+from captionkit.storage import Storage, StorageOptions, has_pages, page_of
 from captionkit.table.recaption import Chosen
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
 COUNTS = (
     "listed", "containers", "duplicates", "done", "finished_containers", "replaced", "anew", "images", "single",
-    "unknown", "copies",
+    "unknown", "paged", "copies",
 )  # fmt: skip
 """Those of a manifest's fields that are numbers."""
 UNITS_PER_FILE = 32
@@ -78,7 +78,9 @@ class Manifest:
     single: int = 0
     """Images of these that lie in no container."""
     unknown: int = 0
-    """Shards to read whose number of images is not known."""
+    """Shards, and files of pages, to read whose number of images is not known."""
+    paged: int = 0
+    """Of these, files each of whose pages is to be an image."""
     partial: list[str] = field(default_factory=list)
     """Containers to read some of whose rows stand in the table."""
     pending: IdSet = field(default_factory=IdSet)
@@ -144,6 +146,10 @@ class ManifestMaker:
         self._writer = _Writer(table.storage, prefix, inputs)
         self._copies = _Writer(table.storage, f"{prefix}-copies", inputs)
         self._manifest = Manifest()
+        self._pages = _Writer(table.storage, f"{prefix}-pages", inputs)
+        self._finished = table.finished_containers()
+        self._has_pages = any(has_pages(uri) for uri, _ in self._finished)
+        """Whether pages of files have rows of their own by now."""
         self._passed_over = Counter[str]()
         self.listed = 0
         """Images and containers so far."""
@@ -171,6 +177,10 @@ class ManifestMaker:
         hashes = names.tolist()
         manifest.duplicates += len(chunk) - int(fresh.sum())
         single = np.array([item.kind == "image" for item, _ in chunk], np.bool_)
+        if self._inputs.options.frame == "each":
+            paged = fresh & single & np.array([has_pages(name) for _, name in chunk], np.bool_)
+            self._add_paged([chunk[at] for at in np.flatnonzero(paged).tolist()])
+            fresh &= ~paged
         singles = np.flatnonzero(fresh & single).tolist()
         images = [chunk[at] for at in singles]
         self._images += len(images)
@@ -185,6 +195,8 @@ class ManifestMaker:
         anew = chosen.find(ids) >= 0
         manifest.anew += int(anew.sum())
         todo = anew | ~self._done.contains(ids)
+        if self._has_pages:
+            todo &= np.array([(name, item.version) not in self._finished for item, name in images], np.bool_) | anew
         manifest.done += len(images) - int(todo.sum())
         same_as = ids
         if self._inputs.options.dedupe:
@@ -193,7 +205,7 @@ class ManifestMaker:
         copied = todo & (same_as != ids)
         manifest.copies += int(copied.sum())
         manifest.single += int(todo.sum() - copied.sum())
-        self._writer.size = self._copies.size = rows_per_unit(self._images)
+        self._writer.size = self._copies.size = self._pages.size = rows_per_unit(self._images)
         for at in np.flatnonzero(todo).tolist():
             item, name = images[at]
             if copied[at]:
@@ -205,7 +217,7 @@ class ManifestMaker:
         for at in np.flatnonzero(fresh & ~single).tolist():
             item, name = chunk[at]
             manifest.containers += 1
-            if name not in chosen.containers and self._table.finished(name, item.version):
+            if name not in chosen.containers and (name, item.version) in self._finished:
                 manifest.finished_containers += 1
                 continue
             manifest.containers_to_do[name] = item.version
@@ -213,16 +225,38 @@ class ManifestMaker:
             self._writer.container(item, name)
         self.listed += len(images) + int((fresh & ~single).sum())
 
+    def _add_paged(self, items: list[tuple[InputItem, str]]) -> None:
+        """Take in files of which each page is to be a row; how many there are is found out when they are read."""
+        manifest, chosen = self._manifest, self._chosen
+        self._images += len(items)
+        self.listed += len(items)
+        manifest.listed += len(items)
+        ids = np.array([image_id(name, item.version) for item, name in items], np.int64)
+        anew = (chosen.find(ids) >= 0) | np.array([name in chosen.containers for _, name in items], np.bool_)
+        done = self._done.contains(ids) & ~anew
+        for (item, name), number, again, whole in zip(items, ids.tolist(), anew.tolist(), done.tolist(), strict=True):
+            if whole or ((name, item.version) in self._finished and not again):
+                manifest.done += 1
+                continue
+            if again and chosen.find(np.array([number]))[0] >= 0:  # a single page, whose row is to be replaced
+                manifest.anew += 1
+                manifest.single += 1
+            manifest.containers_to_do[name] = item.version
+            manifest.unknown += 1
+            manifest.paged += 1
+            self._pages.image(item, name, number, kind="pages")
+
     @property
     def written(self) -> list[ReadUnit]:
         """Units that lie in storage and were not taken yet."""
-        return [*self._writer.units, *self._copies.units]
+        return [*self._writer.units, *self._copies.units, *self._pages.units]
 
     def take(self) -> Manifest:
         """What was added since the last time."""
         found, self._manifest = self._manifest, Manifest()
         found.units, found.images = self._writer.take()
         found.copy_units, _ = self._copies.take()
+        found.units += self._pages.take()[0]
         before, self._passed_over = self._passed_over, self._inputs.ignored.copy()
         found.passed_over = self._passed_over - before
         return found
@@ -249,12 +283,14 @@ def replace_changed(manifest: Manifest, table: CaptionTable) -> None:
     containers = manifest.containers_to_do
     if len(table) and (len(manifest.pending) or containers):
         manifest.replaced = table.drop(_stale(table, manifest.pending, containers))
-        manifest.partial = [uri for uri in containers if any(uri in file.footer.containers for file in table.files)]
+        known = set[str]().union(*(file.footer.containers for file in table.files))
+        manifest.partial = [uri for uri in containers if uri in known]
 
 
 def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> Iterator[tuple[TableFile, Any]]:
     """Rows of the table that stand for an earlier version of something that is to be captioned now."""
     shards = pa.array(list(containers), pa.string())
+    of_pages = any(has_pages(uri) for file in table.files for uri in file.footer.containers)
     for file in list(table.files):
         stale: list[Ids] = []
         for _, batch in table.batches(["uri", "image_id"], [file]):
@@ -262,11 +298,13 @@ def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> I
             again = np.zeros(len(batch), np.bool_)
             if len(pending):
                 again |= pending.contains(np.array([image_id(uri, "") for uri in uris.to_pylist()], np.int64))
-            if containers:
+            if containers or of_pages:
                 within = pc.or_(pc.match_substring_regex(uris, HAS_MEMBER), pc.is_in(uris, shards))
                 for at in np.flatnonzero(within.to_numpy(zero_copy_only=False)).tolist():
                     uri = uris[at].as_py()
                     version = containers.get(container_of(uri))
+                    if page_of(uri) is not None:  # of a file that is to be one row now
+                        again[at] |= bool(pending.contains(np.array([image_id(container_of(uri), "")], np.int64))[0])
                     again[at] |= version is not None and int(ids[at]) != image_id(uri, version)
             stale.append(ids[again])
         found = np.unique(np.concatenate([*stale, np.empty(0, np.int64)]))
@@ -298,9 +336,9 @@ class _Writer:
         self._files = 0
         self._key = Fernet.generate_key()
 
-    def image(self, item: InputItem, name: str, number: int, same_as: int | None = None) -> None:
+    def image(self, item: InputItem, name: str, number: int, same_as: int | None = None, kind: str = "image") -> None:
         address = None if name == item.uri else item.uri
-        row = (name, item.version, number, address, item.size, "image", *_NO_GROUP, same_as, item.carried)
+        row = (name, item.version, number, address, item.size, kind, *_NO_GROUP, same_as, item.carried)
         self._images.append(row)
         self.rows += 1
         if len(self._images) >= self.size:

@@ -59,6 +59,8 @@ class Plan:
         if archive.copies:
             lines[0] += f"; {archive.copies:,} of the same contents as others"
             lines[0] += "" if self.dedupe else ", which --dedupe would not caption again"
+        if archive.paged:
+            lines[0] += f", the pages of {archive.paged:,} files estimated from the sample's"
         if archive.existing:
             lines[0] += f"; {archive.existing:,} more bring their captions and are not captioned (--existing skip)"
         if sample.images:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
@@ -13,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captionkit.errors import UsageError
-from captionkit.images import ImageError, Sandbox
+from captionkit.images import COUNTER, ImageError, Preprocessing, Sandbox
 from captionkit.inputs.containers import ContainerOptions, encoded_images
 from captionkit.inputs.ids import IdSet, image_id
 from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.model.captioner import Captioner
 from captionkit.plan.options import PlanOptions
-from captionkit.storage import AddressError, Storage, StorageError, split_member
+from captionkit.storage import AddressError, Storage, StorageError, has_pages, split_member
 
 CHUNK = 8192
 """Inputs looked at together."""
@@ -40,6 +41,8 @@ class Archive:
     """Number of those."""
     copies: int = 0
     """Images whose contents are those of others, as far as the listing tells; not among `images` with `--dedupe`."""
+    paged: int = 0
+    """Files of which each page is an image (`--frame each`), each counted once until the sample says how many."""
     existing: int = 0
     """Images in lists that bring a caption, and are not captioned with `--existing skip`; not among `images` then."""
     kinds: Counter[str] = field(default_factory=Counter)
@@ -60,6 +63,8 @@ class Sample:
     wait_seconds: float = 0.0
     """Of one read after another; a fetch task has many in flight."""
     decode_seconds: float = 0.0
+    pages: list[int] = field(default_factory=list)
+    """Of each file of pages (`--frame each`) the number of these."""
     pixels: list[int] = field(default_factory=list)
     caption_seconds: float = 0.0
     captioned: int = 0
@@ -107,6 +112,7 @@ def list_archive(
                 archive.shard_bytes += item.size or 0
             else:
                 archive.images += sum(item.row_groups) if item.kind == "parquet" else 1
+            archive.paged += options.inputs.frame == "each" and item.kind == "image" and has_pages(item.name)
             if item.kind == "image" and item.size is not None:
                 archive.listed_bytes += item.size
                 archive.sized += 1
@@ -137,7 +143,12 @@ def measure(
     inside = members = 0
     start = time.perf_counter()
     containers = ContainerOptions(limits, options.inputs.image_column)
-    with Sandbox(captioner.preprocessing, limits, threads=1, seconds=options.inputs.decode_seconds) as sandbox:
+    seconds = options.inputs.decode_seconds
+    if archive.paged:
+        with Sandbox(Preprocessing(1, 1), limits, threads=1, seconds=seconds, decoder=COUNTER) as counter:
+            sample.pages = list(_pages(storage, containers, chosen, counter))
+        archive.images += round(archive.paged * (sum(sample.pages) / max(1, len(sample.pages)) - 1))
+    with Sandbox(captioner.preprocessing, limits, threads=1, seconds=seconds) as sandbox:
         for in_container, data in islice(
             _bytes(storage, containers, chosen, options.budget.sample, sample), options.budget.sample
         ):
@@ -163,6 +174,20 @@ def measure(
         raise UsageError(f"nothing can be planned: no image of the sample could be decoded ({kinds or 'it is empty'})")
     _caption(options, captioner, images, sample)
     return sample
+
+
+def _pages(storage: Storage, containers: ContainerOptions, chosen: list[InputItem], counter: Sandbox) -> Iterator[int]:
+    """Pages of each of the sample's files of pages that can be read."""
+    for item in chosen:
+        if item.kind == "image" and has_pages(item.name):
+            with suppress(ImageError, AddressError):
+                try:
+                    [found] = counter.decode_many([next(encoded_images(item, storage, containers))])
+                except StorageError as err:
+                    if err.fatal:
+                        raise
+                    continue
+                yield 1 if isinstance(found, ImageError) else found.width
 
 
 def _bytes(

@@ -20,7 +20,7 @@ from captionkit.review.server import ReviewServer
 from captionkit.storage import Storage, public_uri
 from captionkit.table.lease import Lease
 from captionkit.table.reviews import SCHEMA, Reviews, open_reviews
-from captionkit.table.runs import image_column_of
+from captionkit.table.runs import frames_of, image_column_of
 from captionkit.table.table import CaptionTable
 
 
@@ -58,7 +58,9 @@ def serving(
             desk = Desk(index, reviews, options.reviewer, editing, lease.check if lease else lambda: None)
             title = storage.normalize(options.table).rstrip("/").rpartition("/")[2]
             page = make_page(title, public_uri(storage.normalize(options.table)), options.order)
-            with ReviewServer(desk, Pictures(_reader(options, storage)), page, options.port) as server:
+            frames = frames_of(storage.normalize(options.table), storage)
+            pictures = Pictures(_reader(options, storage), frames)
+            with ReviewServer(desk, pictures, page, options.port) as server:
                 yield server
     finally:
         if lease is not None:
@@ -90,7 +92,9 @@ def write_page(options: ReviewOptions, storage: Storage) -> int:
         if options.where:
             summary["where"] = options.where
         read = _reader(options, storage)
-        write_gallery(rows, read, options.output, title=title, summary=summary, limit=len(rows), write=storage.write)
+        frames, limit = frames_of(storage.normalize(options.table), storage), len(rows)
+        page, write = options.output, storage.write
+        write_gallery(rows, read, page, title=title, summary=summary, limit=limit, frames=frames, write=write)
     return len(rows)
 
 

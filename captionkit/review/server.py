@@ -133,9 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _picture(self, number: str, fields: dict[str, str]) -> _Answer:
         side = SIDES[fields.get("side") == "large"]
-        uri = self.server.desk.index.row(int(number))["uri"]
+        row = self.server.desk.index.row(int(number))
         try:
-            data = self.server.pictures.get(uri, side)
+            data = self.server.pictures.get(row["uri"], side, row["run_id"])
         except Exception as err:  # whatever a stranger's image does to a decoder costs this picture alone
             return _error(HTTPStatus.NOT_FOUND, err)
         return _Answer(HTTPStatus.OK, "image/webp", data)

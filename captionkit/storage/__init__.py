@@ -16,13 +16,17 @@ from captionkit.lazy import lazy_names
 if TYPE_CHECKING:
     from captionkit.storage.addresses import (
         CONTAINER_NAME,
+        PAGE,
         SHARD_SUFFIXES,
         escape,
         expand_braces,
+        has_pages,
         is_pattern,
         join_member,
+        page_of,
         spelled,
         split_member,
+        without_page,
     )
     from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, AddressError, StorageError
     from captionkit.storage.options import Entry, StorageOptions
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTAINER_NAME",
     "FAULTS",
+    "PAGE",
     "SHARD_SUFFIXES",
     "STORAGE_ERROR_KINDS",
     "AddressError",
@@ -42,13 +47,16 @@ __all__ = [
     "StorageOptions",
     "escape",
     "expand_braces",
+    "has_pages",
     "is_pattern",
     "join_member",
+    "page_of",
     "public_uri",
     "redact",
     "retry_counts",
     "spelled",
     "split_member",
+    "without_page",
 ]
 
 __getattr__ = lazy_names(
@@ -64,6 +72,10 @@ __getattr__ = lazy_names(
         "StorageError": "errors",
         "StorageOptions": "options",
         "escape": "addresses",
+        "has_pages": "addresses",
+        "PAGE": "addresses",
+        "page_of": "addresses",
+        "without_page": "addresses",
         "expand_braces": "addresses",
         "is_pattern": "addresses",
         "join_member": "addresses",

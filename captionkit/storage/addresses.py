@@ -2,7 +2,8 @@
 
 An address is spelled as its storage spells it: no URL quoting, so a space is a space and `%20` three characters
 (http addresses are URLs already; file URLs, as `Path.as_uri()` and Spark write them, become paths). Only what follows
-the suffix of a container and a `#` is a member (`a.tar#1.jpg`); any other `#` belongs to the name.
+the suffix of a container and a `#` is a member (`a.tar#1.jpg`), or what follows that of a file of pages and a `#page=`
+(`scan.tif#page=3`, of a member too); any other `#` belongs to the name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ CONTAINER_NAME = f"(?:{'|'.join(re.escape(suffix) for suffix in (*SHARD_SUFFIXES
 """A regular expression of the suffixes of containers."""
 _MEMBER = re.compile(f"{CONTAINER_NAME}#", re.IGNORECASE)
 _WEB_MEMBER = re.compile(rf"{CONTAINER_NAME}(?:\?[^#]*)?#", re.IGNORECASE)
+PAGED_SUFFIXES = (".tif", ".tiff", ".gif", ".webp", ".apng", ".avif", ".avifs", ".pdf", ".dcm", ".dicom")
+"""How files are called of which a page or frame can have an address of its own, such as `scan.tif#page=3`."""
+PAGE = rf"(?:{'|'.join(re.escape(suffix) for suffix in PAGED_SUFFIXES)})(?:\?[^#]*)?#page=[1-9][0-9]*$"
+"""A regular expression of how the address of a page ends."""
+_PAGE = re.compile(PAGE, re.IGNORECASE)
 _FILE_URL = re.compile(r"(?:file|local):(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 _BRACES = re.compile(r"\{(?:(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?|([^{}]*,[^{}]*))\}")
 MAX_EXPANDED = 10_000_000
@@ -50,13 +56,32 @@ def split_scheme(address: str) -> tuple[str, str]:
     return ("", rest) if scheme in ("file", "local") else (scheme, rest)
 
 
+def page_of(address: str) -> int | None:
+    """3 for …/scan.tif#page=3, counted from 1; None for what is no page of a file."""
+    at = address.rfind("#page=")
+    return int(address[at + len("#page=") :]) if at >= 0 and _PAGE.search(address) else None
+
+
+def without_page(address: str) -> str:
+    """The address of the file of which this is a page; itself for anything else."""
+    return address if page_of(address) is None else address[: address.rfind("#page=")]
+
+
+def has_pages(address: str) -> bool:
+    """Whether a file may have pages or frames with addresses of their own, by its name."""
+    web = address[:8].lower().startswith(("http://", "https://"))
+    return (address.partition("?")[0] if web else address).lower().endswith(PAGED_SUFFIXES)
+
+
 def split_member(address: str) -> tuple[str, str | None]:
-    """("…/a.tar", "member/name.jpg") for …/a.tar#member/name.jpg; (address, None) for anything else."""
+    """("…/a.tar", "member/name.jpg") for …/a.tar#member/name.jpg; ("…/scan.tif", "page=3") for …/scan.tif#page=3;
+    (address, None) for anything else."""
     # Of a web address the query stands before the member: https://host/a.tar?download=true#member/name.jpg
     web = address[:8].lower().startswith(("http://", "https://"))
     match = (_WEB_MEMBER if web else _MEMBER).search(address)
     if match is None:
-        return address, None
+        base = without_page(address)
+        return (address, None) if base == address else (base, address[len(base) + 1 :])
     return address[: match.end() - 1], address[match.end() :]
 
 

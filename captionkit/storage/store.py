@@ -45,8 +45,9 @@ class Storage:
         return addresses.join(base, *parts)
 
     def read(self, uri: str, column: str | None = None) -> bytes:
-        """The whole object, or member of an archive. column: of a Parquet file, where it is not evident."""
-        base, member, backend = self._resolve(uri)
+        """The whole object, or member of an archive; for a page the file that it is of. column: of a Parquet file,
+        where it is not evident."""
+        base, member, backend = self._resolve(addresses.without_page(uri))
         if member is None:
             return backend.read(base)
         with backend.open(base) as file:

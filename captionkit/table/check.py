@@ -23,7 +23,7 @@ from captionkit.inputs.ids import image_id
 from captionkit.inputs.kinds import InputItem, passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
-from captionkit.storage import Storage, StorageError, StorageOptions, join_member, public_uri, redact
+from captionkit.storage import Storage, StorageError, StorageOptions, has_pages, join_member, public_uri, redact
 from captionkit.storage.archives import listing
 from captionkit.table.check_index import TableIndex
 from captionkit.table.check_report import CheckReport
@@ -154,7 +154,7 @@ class _Coverage:
         for item, name, at in zip(chunk, names, places.tolist(), strict=True):
             if at >= 0:
                 self.rows.in_input[at] = True
-            if item.kind != "image":
+            if item.kind != "image" or (at < 0 and name in self.rows.parts):  # or its pages have rows of their own
                 self._container(item, name)
             elif at < 0:
                 self.report.problem("missing", name)
@@ -198,6 +198,10 @@ class _Coverage:
 
     def _members(self, item: InputItem, name: str) -> None:
         """The images within a container, each by its address."""
+        if item.kind == "image":
+            pages = max(total or 0 for _, _, total in self.rows.parts[name])
+            self._find([f"{name}#page={page}" for page in range(1, pages + 1)] if pages > 1 else [name])
+            return
         if item.kind == "parquet":
             self._find([join_member(name, str(row)) for row in range(sum(item.row_groups))])
             return
@@ -218,7 +222,7 @@ class _Coverage:
 
     def _find(self, members: list[str]) -> None:
         for at, member in zip(self.rows.find(members).tolist(), members, strict=True):
-            if at < 0:
+            if at < 0 and not (has_pages(member) and self.rows.find([f"{member}#page=1"])[0] >= 0):
                 self.report.problem("members", member)
 
 

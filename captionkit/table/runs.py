@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from captionkit.images.types import FRAMES
 from captionkit.storage import Storage, StorageError, escape
 from captionkit.storage.documents import from_document
 
@@ -19,6 +20,17 @@ def image_column_of(table_uri: str, storage: Storage) -> str | None:
     """
     columns = {run["options"].get("image_column") for run in read_run_records(table_uri, storage)} - {None}
     return columns.pop() if len(columns) == 1 else None
+
+
+def frames_of(table_uri: str, storage: Storage) -> dict[str, str]:
+    """Which frame of an image with several each run captioned (`--frame`), by the id; runs that do not say so
+    captioned the first.
+
+    Raises:
+        StorageError: the run records cannot be read.
+    """
+    found = {run["run_id"]: run["options"].get("frame") for run in read_run_records(table_uri, storage)}
+    return {run: frame for run, frame in found.items() if frame in (*FRAMES, "each")}
 
 
 def read_run_records(table_uri: str, storage: Storage) -> list[dict[str, Any]]:

@@ -195,6 +195,15 @@ class CaptionTable:
         parts = [part for part in parts if part.version == version]
         return sum(part.rows for part in parts) in {part.total for part in parts}
 
+    def finished_containers(self) -> set[tuple[str, str]]:
+        """Address and version of each container of which every row stands in the table."""
+        rows, totals = Counter[tuple[str, str]](), set[tuple[str, str, int | None]]()
+        for file in self.files:
+            for key, part in file.footer.containers.items():
+                rows[key, part.version] += part.rows
+                totals.add((key, part.version, part.total))
+        return {key for key, count in rows.items() if (*key, count) in totals}
+
     def drop(self, stale: Iterable[tuple[TableFile, pa.Array]]) -> int:
         """Take the rows of the given ids out; the number taken. Each file is replaced whole, in one atomic write.
 

@@ -40,7 +40,7 @@ from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.manifest import delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
-from captionkit.storage import Storage, StorageOptions, split_member
+from captionkit.storage import Storage, StorageOptions, split_member, without_page
 from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable, Footer
 from captionkit.table.writer import TableWriter
@@ -291,7 +291,7 @@ class _CorpusImages(Inputs):
         single: list[str] = []
         for image in self._images:
             container, member = split_member(image)
-            if member:
+            if member and container != without_page(image):
                 shards[container] = None
             else:
                 single.append(image)

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 
+import numpy as np
 from PIL import Image
 
 from captionkit.evaluation.card import Decoding, ScoreCard
@@ -111,3 +112,19 @@ def test_figures_that_are_no_numbers_rank_last() -> None:
         "Worst": ["/a.jpg"],
         "Random": [],
     }
+
+
+def test_the_frame_that_was_captioned_is_shown() -> None:
+    pages = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime", "blue")]
+    data = io.BytesIO()
+    pages[0].save(data, "TIFF", save_all=True, append_images=pages[1:])
+    figures = {"/a.tif": 0.5, "/b.tif": 0.4, "/c.tif#page=3": 0.3}
+    html = render_page(
+        make_card(make_decoding("table", figures)), lambda _: data.getvalue(), 3, frames={"/b.tif": "middle"}
+    )
+    shown = {re.search(r">([^<]+[.]tif[^<]*)<", part)[1]: part for part in html.split("<figure")[1:]}  # type: ignore[index]
+    found = {}
+    for name, part in shown.items():
+        picture = base64.b64decode(re.findall(r"base64,([A-Za-z0-9+/=]+)", part)[0])
+        found[name.rpartition("/")[2]] = int(np.argmax(Image.open(io.BytesIO(picture)).convert("RGB").getpixel((9, 9))))
+    assert found == {"a.tif": 0, "b.tif": 1, "c.tif#page=3": 2}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from captionkit.export.rows import common_folder, relative_path, shortened
 from captionkit.schema import SCHEMA
 from captionkit.table.table import Footer, to_parquet
-from tests.export.table import STORAGE, run
+from tests.export.table import STORAGE, make_table, picture, run
 from tests.support.table_rows import rows
 
 
@@ -92,3 +92,23 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     small = peak(1)
     assert peak(6) < 1.5 * small
     assert pa.total_allocated_bytes() < 50_000_000
+
+
+def test_a_pages_name_says_which_of_its_file(tmp_path: Path) -> None:
+    uris = ("/p/scan.tif#page=3", "/p/a.tar#x/scan.tif#page=2")
+    table = make_table(tmp_path / "t", dict.fromkeys(uris, "a page"))
+    run(table.uri, tmp_path / "out.csv", "csv", columns=("file_name", "stem", "path"))
+    found = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert found == [
+        "scan.tif#page=3,scan#page=3,scan.tif#page=3",
+        "scan.tif#page=2,scan#page=2,a.tar/x/scan.tif#page=2",
+    ]
+
+
+def test_a_page_is_no_file_to_be_copied(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture(1))
+    table = make_table(tmp_path / "t", {f"{tmp_path}/scan.tif#page=3": "a page", f"{tmp_path}/a.jpg": "a dog"})
+    report = run(table.uri, tmp_path / "out", "huggingface")
+    assert (report.written, report.ok) == (1, False)
+    report = run(table.uri, tmp_path / "shards", "webdataset")
+    assert report.left_out["a page of a file, for which a sample has no place"] == 1

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from captionkit.images import Limits, Preprocessing, Sandbox, decode
+from captionkit.images import COUNTER, Decoded, Limits, Preprocessing, Sandbox, decode
 from captionkit.images.frames import LOOKED_AT, chosen
 from tests.support.image_zoo import encode, photo
 
@@ -59,6 +59,24 @@ def test_limits_hold_for_each_page() -> None:
     with Sandbox(SQUARE, limits["middle"], threads=1) as sandbox:
         (outcome,) = sandbox.decode_many([data])
     assert getattr(outcome, "kind", None) == "too_many_pixels"
+
+
+def test_a_page_can_be_chosen_by_its_number_and_pages_are_counted() -> None:
+    pages = [Image.new("RGB", (48, 32), colour) for colour in ("red", "lime", "blue")]
+    options = {"TIFF": {}, "GIF": {}, "WEBP": {"lossless": True}, "PNG": {}, "AVIF": {"quality": 95}, "PDF": {}}
+    with Sandbox(SQUARE, threads=2) as sandbox, Sandbox(Preprocessing(1, 1), threads=1, decoder=COUNTER) as counter:
+        for format, more in options.items():
+            first, *others = [page.copy() for page in pages]
+            data = encode(first, format, save_all=True, append_images=others, **more)
+            assert [getattr(each, "width", None) for each in counter.decode_many([data])] == [3], format
+            found = sandbox.decode_many([data] * 4, [2, None, 1, 3])
+            shown = [each.pixels.mean(axis=(0, 1)).argmax() for each in found[:3] if isinstance(each, Decoded)]
+            assert shown == [2, 0, 1], format
+            assert "no page or frame 4, the file has 3" in str(found[3])
+        (jpeg,) = sandbox.decode_many([encode(FULL, "JPEG")], [1])
+        assert "the file has 1" in str(jpeg)
+        one, bad = counter.decode_many([encode(FULL, "JPEG"), b"II*\0junk"])
+        assert (getattr(one, "width", None), getattr(bad, "kind", None)) == (1, "truncated")
 
 
 def test_other_words_are_refused() -> None:

@@ -1,4 +1,5 @@
 import gc
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from ray.data._internal.output_buffer import BlockOutputBuffer, OutputBlockSizeOption
 
 from captionkit.images import Limits, Preprocessing, decode
+from captionkit.inputs.ids import image_id
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.pipeline import fetch as fetch_module
@@ -46,6 +49,7 @@ def fetch(
         done=None,
         renamed={name: source for source, name in inputs.options.carried().items()},
         skip=skip,
+        each_page=inputs.options.frame == "each",
     )
     return [row for unit in manifest.units for table in fetch_unit(unit, fetching) for row in table.to_pylist()]
 
@@ -145,6 +149,66 @@ def test_images_that_bring_a_caption_are_not_decoded_where_they_are_skipped(
         ("  ", False, None, len(pictures[0])),
         ("a cat", True, None, None),
     ]
+
+
+def pages(count: int, format: str = "TIFF") -> bytes:
+    """A file of pages: red, green, blue."""
+    first, *others = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime", "blue")[:count]]
+    data = io.BytesIO()
+    first.save(data, format, save_all=True, append_images=others)
+    return data.getvalue()
+
+
+def test_each_page_of_a_file_is_a_row_and_its_bytes_are_counted_once(folder: Folder, tmp_path: Path) -> None:
+    tif, gif = folder.add("a.tif", pages(3)), folder.add("b.gif", pages(2, "GIF"))
+    one, bad, plain = folder.add("c.tif", pages(1)), folder.add("d.tif", b"II*\0junk"), folder.add("e.jpg", 1)
+    listing = folder.add(
+        "l.csv", "".join(f"{uri},x\n" for uri in ("uri", tif, gif, one, bad, f"{tif}f", plain)).encode()
+    )
+    found = {row["uri"]: row for row in fetch(tmp_path, listing, carry=("x",), frame="each")}
+    assert list(found) == [
+        *(plain, *(f"{tif}#page={page}" for page in (1, 2, 3)), *(f"{gif}#page={page}" for page in (1, 2))),
+        *(one, bad, f"{tif}f"),
+    ]
+    assert [row["container_rows"] for row in found.values()] == [None, 3, 3, 3, 2, 2, 1, 1, 1]
+    assert [row["error_kind"] for row in found.values()][-2:] == ["truncated", "not_found"]
+    assert {row["x"] for row in found.values()} == {"x"}
+    version = Storage().stat(tif).version
+    for page in (1, 2, 3):
+        row = found[f"{tif}#page={page}"]
+        assert row["image_id"] == image_id(f"{tif}#page={page}", version)
+        assert np.frombuffer(row["pixels"], np.uint8).reshape(-1, 3).mean(axis=0).argmax() == page - 1
+        assert (row["bytes"] is None) == (page > 1)
+
+
+def test_pages_of_a_shards_members_are_rows_with_the_texts_of_their_sample(folder: Folder, tmp_path: Path) -> None:
+    members = [
+        ("x.tif", pages(3)),
+        ("x.txt", b"three"),
+        ("y.txt", b"one"),
+        ("y.jpg", jpeg(1)),
+        ("z.gif", pages(2, "GIF")),
+    ]
+    shard = folder.add("s.tar", tar_bytes(members))
+    found = fetch(tmp_path, shard, carry=("txt",), frame="each")
+    assert [row["uri"].partition("#")[2] for row in found] == [
+        *("x.tif#page=1", "x.tif#page=2", "x.tif#page=3", "y.jpg", "z.gif#page=1", "z.gif#page=2"),
+    ]
+    assert [row["txt"] for row in found] == ["three", "three", "three", "one", None, None]
+    assert [row["container_rows"] for row in found] == [None] * 5 + [6]
+    assert fetch(tmp_path / "2", shard)[0]["uri"] == f"{shard}#x.tif"
+
+
+def test_a_file_of_too_many_pages_is_one_failed_row(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "MAX_PAGES", 2)
+    folder.add("a.tif", pages(3))
+    folder.add("s.tar", tar_bytes([("x.tif", pages(3)), ("y.tif", pages(2))]))
+    found = {row["uri"].rpartition("/")[2]: row["error"] for row in fetch(tmp_path, str(folder.path), frame="each")}
+    assert [name for name, error in found.items() if error is None] == ["s.tar#y.tif#page=1", "s.tar#y.tif#page=2"]
+    assert "3 pages or frames, and of one file 2 at most" in (found["a.tif"] or "")
+    assert found["a.tif"] == found["s.tar#x.tif"]
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.97])

@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 from collections import Counter
@@ -7,14 +8,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
 from captionkit.model.calibration import Calibration
 from captionkit.model.captioner import Captioner
 from captionkit.schema import ERROR_KINDS, SCHEMA
+from captionkit.storage import Storage
 from captionkit.storage.documents import from_document
+from captionkit.table.table import CaptionTable
 from tests.support.archive import Folder, jpeg, tar_bytes
-from tests.support.image_zoo import broken
+from tests.support.image_zoo import broken, encode
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -93,6 +97,37 @@ def test_captions_that_images_bring_are_kept_or_skipped_for(
         if text:
             assert (kept["alternatives"][0]["caption"], kept["score"]) == (own.text, None)
             assert (skipped["alternatives"], skipped["width"]) == (None, None)
+
+
+@pytest.mark.slow
+def test_each_page_has_a_row_that_comes_again_where_it_is_missing(
+    folder: Folder, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [Image.open(io.BytesIO(data)) for data in pictures[:3]]
+    made = io.BytesIO()
+    frames[0].save(made, "TIFF", save_all=True, append_images=frames[1:])
+    scan, shard = folder.add("scan.tif", made.getvalue()), folder.add("s.tar", tar_bytes([("x.tif", made.getvalue())]))
+    folder.add("one.tif", encode(frames[0], "TIFF"))
+    options = ("--input", folder.path, "--output", output, "--frame", "each")
+    assert caption(*options) == OK
+    expected = [found.text for found in Captioner.load().caption(pictures[:3])]
+    pages = {row["uri"]: row["caption"] for row in read(output)}
+    for file in (scan, f"{shard}#x.tif"):
+        assert [pages[f"{file}#page={page}"] for page in (1, 2, 3)] == expected
+    assert len(pages) == 7
+    assert main(["check", str(output), "--members"]) == OK
+    table = CaptionTable(str(output), Storage())
+    lost = [f"{scan}#page=2", f"{shard}#x.tif#page=3"]
+    ids = [row["image_id"] for row in read(output) if row["uri"] in lost]
+    assert table.drop([(file, pa.array(sorted(ids)).to_numpy()) for file in list(table.files)]) == 2
+    assert main(["check", str(output)]) != OK
+    capsys.readouterr()
+    assert caption(*options) == OK
+    assert "captioned 2, failed 0" in capsys.readouterr().err
+    assert {row["uri"]: row["caption"] for row in read(output)} == pages
+    assert main(["check", str(output), "--members"]) == OK
+    assert caption("--input", folder.path, "--output", output) == OK
+    assert len(read(output)) == 7
 
 
 def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(

@@ -111,3 +111,38 @@ def test_progress_is_told(folder: Folder, tmp_path: Path, monkeypatch: pytest.Mo
     inputs = Inputs(InputOptions(input=(str(folder.path),)), STORAGE)
     make_manifest(inputs, empty(tmp_path), str(tmp_path / "m"), told.append)
     assert told == [4, 8, 10]
+
+
+def test_files_whose_pages_all_have_rows_are_not_read_again(folder: Folder, tmp_path: Path) -> None:
+    done, half, changed, single, plain = (folder.add(f"{n}.tif", b"x") for n in ("a", "b", "c", "d", "e"))
+    version = {uri: STORAGE.stat(uri).version for uri in (done, half, changed, single, plain)}
+    table = write(
+        tmp_path / "table",
+        rows([f"{done}#page=1", f"{done}#page=2"], version[done], container_rows=2),
+        rows([f"{half}#page=2"], version[half], container_rows=2),
+        rows([f"{changed}#page=1", f"{changed}#page=2"], version[changed], container_rows=2),
+        rows([single], version[single], container_rows=1),
+        rows([plain], version[plain]),  # as a run without --frame each wrote it
+    )
+    os.utime(changed, ns=(0, 12345))
+    manifest = plan(table, tmp_path, str(folder.path), frame="each")
+    assert sorted(listed(manifest)) == [half, changed]
+    assert (manifest.done, manifest.unknown, manifest.paged, manifest.single) == (3, 2, 2, 0)
+    replace_changed(manifest, table)
+    assert (manifest.replaced, manifest.partial) == (2, [half])
+    assert plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), frame="each").done == 3
+
+
+def test_a_table_of_pages_goes_on_where_files_are_to_be_one_row(folder: Folder, tmp_path: Path) -> None:
+    done, half, changed = (folder.add(f"{n}.tif", b"x") for n in ("a", "b", "c"))
+    parts = [
+        rows([f"{uri}#page={page}" for page in pages], STORAGE.stat(uri).version, container_rows=2)
+        for uri, pages in ((done, (1, 2)), (half, (1,)), (changed, (1, 2)))
+    ]
+    table = write(tmp_path / "table", *parts)
+    os.utime(changed, ns=(0, 12345))
+    manifest = plan(table, tmp_path, str(folder.path))
+    assert (sorted(listed(manifest)), manifest.done) == ([half, changed], 1)
+    replace_changed(manifest, table)
+    assert manifest.replaced == 3
+    assert [row["uri"] for row in CaptionTable(table.uri, STORAGE).rows()] == [f"{done}#page=1", f"{done}#page=2"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
 from captionkit.model.bundle_files import DESCRIPTION, fingerprint, read_files, write_files
@@ -117,3 +119,21 @@ def test_a_caption_stays_where_the_new_captioner_gets_no_image(
     assert caption(*inputs, *anew) == OK
     assert models(output) == {"0.jpg": second[1], "1.jpg": second[1]}
     assert counts(output)["captioned"] == 1
+
+
+def test_pages_of_files_are_captioned_anew_each_in_its_place(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], second: tuple[str, str]
+) -> None:
+    bundle, new = second
+    first, *others = [Image.open(io.BytesIO(data)) for data in pictures[:3]]
+    first.save(folder.path / "a.tif", save_all=True, append_images=others)
+    first.save(folder.path / "b.tif")
+    options = ("--input", folder.path, "--output", tmp_path / "t", "--frame", "each")
+    assert caption(*options) == OK
+    before = models(tmp_path / "t")
+    assert list(before) == ["a.tif#page=1", "a.tif#page=2", "a.tif#page=3", "b.tif"]
+    assert caption(*options, "--model", bundle, "--recaption-where", "uri like '%=2' or uri like '%b.tif'") == OK
+    assert models(tmp_path / "t") == before | {"a.tif#page=2": new, "b.tif": new}
+    assert caption(*options, "--model", bundle, "--recaption-where", "all") == OK
+    assert models(tmp_path / "t") == dict.fromkeys(before, new)
+    assert check(str(tmp_path / "t"), STORAGE, members=True).ok

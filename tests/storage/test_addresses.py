@@ -6,14 +6,28 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from captionkit.errors import UsageError
-from captionkit.storage import SHARD_SUFFIXES, Storage, addresses, expand_braces, is_pattern, join_member, split_member
+from captionkit.schema import HAS_MEMBER
+from captionkit.storage import (
+    SHARD_SUFFIXES,
+    Storage,
+    addresses,
+    expand_braces,
+    is_pattern,
+    join_member,
+    page_of,
+    split_member,
+    without_page,
+)
 from captionkit.storage.addresses import Pattern, join, normalize
 
 
@@ -30,10 +44,43 @@ from captionkit.storage.addresses import Pattern, join, normalize
         ("s3://b/a.tar", "s3://b/a.tar", None),
         ("s3://b/start#1/x.jpg", "s3://b/start#1/x.jpg", None),
         ("https://h/a.jpg#top", "https://h/a.jpg#top", None),
+        ("s3://b/scan.TIF#page=3", "s3://b/scan.TIF", "page=3"),
+        ("https://h/a.gif?x=1#page=12", "https://h/a.gif?x=1", "page=12"),
+        ("s3://b/a.tar#x/scan.tif#page=3", "s3://b/a.tar", "x/scan.tif#page=3"),
+        ("s3://b/scan.tif#page=0", "s3://b/scan.tif#page=0", None),
+        ("s3://b/photo.jpg#page=3", "s3://b/photo.jpg#page=3", None),
     ],
 )
 def test_members_are_told_from_names_with_a_hash(address: str, base: str, member: str | None) -> None:
     assert split_member(address) == (base, member)
+
+
+@pytest.mark.parametrize(
+    ("address", "file", "page"),
+    [
+        ("/a/scan.tif#page=3", "/a/scan.tif", 3),
+        ("https://h/a.gif?x=1#page=12", "https://h/a.gif?x=1", 12),
+        ("s3://b/a.tar#x/scan.tif#page=3", "s3://b/a.tar#x/scan.tif", 3),
+        ("/a/scan.tif", "/a/scan.tif", None),
+        ("/a/scan.tif#page=x", "/a/scan.tif#page=x", None),
+        ("/a/photo.jpg#page=3", "/a/photo.jpg#page=3", None),
+        ("/a.tif#page=1/b.jpg", "/a.tif#page=1/b.jpg", None),
+    ],
+)
+def test_pages_of_files_have_addresses(address: str, file: str, page: int | None) -> None:
+    assert (without_page(address), page_of(address)) == (file, page)
+    assert pc.match_substring_regex(pa.array([address]), HAS_MEMBER)[0].as_py() == (
+        split_member(address)[1] is not None
+    )
+
+
+def test_a_page_is_read_as_its_file(tmp_path: Path) -> None:
+    (tmp_path / "scan.tif").write_bytes(b"pages")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "scan.tif", "x/scan.tif")
+    for address in ("scan.tif#page=2", "a.tar#x/scan.tif#page=2"):
+        assert Storage().read(f"{tmp_path}/{address}") == b"pages"
+    assert Storage().stat(f"{tmp_path}/scan.tif#page=2").version == Storage().stat(f"{tmp_path}/scan.tif").version
 
 
 @given(st.sampled_from([".tar", ".tar.gz", ".tgz", ".parquet", ".TAR"]), st.text(), st.text())
