@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 from captionkit.counting import counted
 from captionkit.errors import UsageError
-from captionkit.export import coco, huggingface, shards, text_files
+from captionkit.export import coco, huggingface, lakes, shards, text_files
 from captionkit.export.folders import Target, copied, tally, write_embedded, write_metadata, write_sidecars, write_texts
-from captionkit.export.options import ONE_FILE, ExportOptions, chosen_columns
+from captionkit.export.options import LAKES, ONE_FILE, ExportOptions, chosen_columns
 from captionkit.export.report import Report
 from captionkit.export.rows import Row, Selection, Survey, root_of
 from captionkit.export.undo import open_undo
@@ -50,7 +50,10 @@ def export(
     """
     table = CaptionTable(options.table, storage)
     selection = Selection(table, options)
-    columns = chosen_columns(options, DEFAULTS.get(options.format, ()))
+    if options.format in LAKES:
+        lakes.library(options.format)
+    whole = tuple((name, name) for name in selection.schema.names)
+    columns = chosen_columns(options, whole if options.format in LAKES else DEFAULTS.get(options.format, ()))
     selection.check(column for column in columns.values() if column)
     if options.format.startswith("coco"):
         coco.check_columns(columns)
@@ -65,7 +68,9 @@ def export(
     cost = cost_of(options, survey)
     if cost:
         log(cost)
-    if options.format in ONE_FILE:
+    if options.format in LAKES:
+        _write_lake(options, storage, selection, columns, survey, report, progress)
+    elif options.format in ONE_FILE:
         _write_file(options, storage, selection, columns, survey, report, progress)
     else:
         _write_folder(options, storage, selection, columns, survey, report, progress)
@@ -135,6 +140,24 @@ def _write_file(
         return
     with storage.create(options.output) as file:
         report.written = write(file)
+
+
+def _write_lake(
+    options: ExportOptions,
+    storage: Storage,
+    selection: Selection,
+    columns: dict[str, str],
+    survey: Survey,
+    report: Report,
+    progress: Callable[[int], None],
+) -> None:
+    """Tables that libraries of their own write."""
+    rows = selection.rows(columns.values(), root_of(options, storage, survey))
+    report.files = 1
+    if options.dry_run:
+        report.written = sum(1 for _ in rows)
+    else:
+        report.written = lakes.write_lake(rows, columns, selection.schema, options, storage, progress)
 
 
 def _write_folder(

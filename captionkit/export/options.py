@@ -11,18 +11,21 @@ from captionkit.errors import UsageError
 from captionkit.storage.options import StorageOptions
 
 Format = Literal[
-    "csv", "tsv", "jsonl", "xmp", "txt", "imagefolder", "webdataset", "coco-results", "coco-captions", "huggingface"
-]
+    "csv", "tsv", "jsonl", "xmp", "txt", "imagefolder", "webdataset", "coco-results", "coco-captions", "huggingface",
+    "lance", "delta", "iceberg",
+]  # fmt: skip
 FORMATS: tuple[str, ...] = get_args(Format)
 ONE_FILE = ("csv", "tsv", "jsonl", "coco-results", "coco-captions")
 """Formats that are one file; of the others the output is a folder."""
 BESIDE = ("xmp", "txt")
 """Formats of one small file an image, which can lie beside it."""
-KEEPS_FAILED = ("csv", "tsv", "jsonl")
+LAKES = ("lance", "delta", "iceberg")
+"""Formats of tables that libraries of their own write."""
+KEEPS_FAILED = ("csv", "tsv", "jsonl", *LAKES)
 """Formats that have a place for an image without a caption."""
 COPIES = ("imagefolder", "txt", "webdataset")
 """Formats that images may be copied into."""
-CHOOSES = ("csv", "tsv", "jsonl", "imagefolder", "webdataset", "coco-results", "coco-captions", "huggingface")
+CHOOSES = ("csv", "tsv", "jsonl", "imagefolder", "webdataset", "coco-results", "coco-captions", "huggingface", *LAKES)
 """Formats whose columns can be chosen."""
 
 
@@ -33,8 +36,8 @@ class ExportOptions:
     table: tyro.conf.Positional[str]
     """Address of the caption table."""
     output: tyro.conf.Positional[str] = ""
-    """File to write (csv, tsv, jsonl, coco-results, coco-captions) or folder to write into. Left out: beside the images
-    (xmp, txt)."""
+    """File to write (csv, tsv, jsonl, coco-results, coco-captions) or folder to write into; for iceberg also
+    catalog:NAME/NAMESPACE.TABLE. Left out: beside the images (xmp, txt)."""
     format: Annotated[Format, tyro.conf.arg(name="as")] = "csv"
     """What to write."""
     where: str = ""
@@ -50,7 +53,8 @@ class ExportOptions:
     max_length: int | None = None
     """Captions of more characters are cut at a word."""
     failed: Literal["leave-out", "keep", "refuse"] = "leave-out"
-    """Images without a caption: left out, kept with an empty caption (csv, tsv, jsonl), or a reason to stop."""
+    """Images without a caption: left out, kept with an empty caption (csv, tsv, jsonl, lance, delta, iceberg), or a
+    reason to stop."""
     root: str = ""
     """Folder of the images whose place OUTPUT takes: /photos/2024/a.jpg below --root /photos is 2024/a.jpg.
     Default: the innermost folder that they have in common."""

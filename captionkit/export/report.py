@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from captionkit.counting import counted
+from captionkit.export.options import LAKES
 
 EXAMPLES = 5
 
@@ -46,7 +47,8 @@ class Report:
     def text(self) -> str:
         verb = "would be written" if self.dry_run else "written"
         where = f" to {self.output}" if self.output else " beside the images"
-        first = f"{counted(self.written, 'row')} {verb}{where}, {counted(self.files, 'file')} as {self.format}"
+        what = "as" if self.format in LAKES else f"{counted(self.files, 'file')} as"
+        first = f"{counted(self.written, 'row')} {verb}{where}, {what} {self.format}"
         return "\n".join([first, *self.details()])
 
     def details(self) -> list[str]:
