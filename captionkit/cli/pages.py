@@ -51,6 +51,9 @@ class GalleryOptions:
     against: str = ""
     """`column:NAME` of this table, a carried one: captions that the images brought stand beside these. With --serve
     also another table of the same images, and differences are marked."""
+    model: str = ""
+    """Bundle of the captioner that made the captions, if it attends (soft_attention, top_down): a click on a word shows
+    where it looked (with --serve)."""
     port: int = 0
     """Port of that server. Default: one that is free."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
@@ -103,12 +106,19 @@ def gallery(args: Sequence[str]) -> int:
     options = parse(GalleryOptions, "gallery", args)
     if options.against and not options.serve and not options.against.startswith("column:"):
         raise UsageError("--against TABLE goes with --serve; without it, --against column:NAME names a carried column")
+    if options.model and not options.serve:
+        raise UsageError("--model goes with --serve; `captionkit attention` draws one picture's words")
     if options.serve:
         from captionkit.cli.reviewing import serve
         from captionkit.review.options import ReviewOptions
 
         chosen = ReviewOptions(
-            options.table, order="table", against=options.against, port=options.port, storage=options.storage
+            options.table,
+            order="table",
+            against=options.against,
+            model=options.model,
+            port=options.port,
+            storage=options.storage,
         )
         return serve(chosen, editing=False)
     from captionkit.progress import log_line

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from captionkit.drawing.attention import AttentionMaps
 from captionkit.errors import UsageError
 from captionkit.images import Limits, decode
@@ -31,3 +34,23 @@ def make_attention_maps(
     features = captioner.encode(pixels[None])
     best = captioner.caption_features(features, options or SearchOptions())[0][0]
     return AttentionMaps(pixels, tuple(best.text.split()), captioner.attention(features, best.text))
+
+
+def maps_of_caption(
+    captioner: Captioner, image: bytes, words: Sequence[str], limits: Limits, side: int
+) -> AttentionMaps:
+    """The attention for each word of a caption that the captioner has made before.
+
+    Args:
+        image: its encoded bytes.
+        words: of the caption, T of them.
+        side: of the pixels that the maps are to be drawn over; what is cut off is what the captioner did not see.
+
+    Raises:
+        captionkit.images.ImageError: the image cannot be decoded.
+    """
+    seen = captioner.preprocessing
+    features = captioner.encode(decode(image, seen, limits).pixels[None])
+    maps = captioner.attention(features, " ".join(words))
+    larger = replace(seen, size=side, resize=max(side, round(seen.resize * side / seen.size)))
+    return AttentionMaps(decode(image, larger, limits).pixels, tuple(words), maps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captionkit.drawing.formatting import address, one_line
 from captionkit.errors import UsageError
@@ -13,6 +13,9 @@ from captionkit.export.rows import plain
 from captionkit.gallery.page import ADDRESS_LENGTH, REASON_LENGTH
 from captionkit.review.index import OTHER, SAID, Index, Query
 from captionkit.table.reviews import APPROVED, EDITED, REJECTED, Review, Reviews
+
+if TYPE_CHECKING:
+    from captionkit.review.looking import Looking  # imports torch
 
 CAPTION_LENGTH = 10_000
 """Characters that an edited caption may have."""
@@ -28,6 +31,7 @@ class Desk:
         reviewer: who decides.
         editing: decisions can be made; else the page is for looking only.
         before_save: called before each save; raises where this process may not write any more.
+        looking: shows where a captioner looked for words of its captions.
     """
 
     def __init__(
@@ -37,8 +41,9 @@ class Desk:
         reviewer: str = "",
         editing: bool = True,
         before_save: Callable[[], None] = lambda: None,
+        looking: Looking | None = None,
     ) -> None:
-        self.index, self.reviews = index, reviews
+        self.index, self.reviews, self.looking = index, reviews, looking
         self._reviewer, self._before_save = reviewer, before_save
         self.editing = editing and reviews is not None
         self._lock = threading.Lock()
@@ -55,6 +60,7 @@ class Desk:
             "models": [[name, count] for name, count in index.models.most_common()],
             "against": index.has_other,
             "editing": self.editing,
+            "attends": self.looking is not None,
             "counts": index.counts(),
         }
 
@@ -92,6 +98,8 @@ class Desk:
             "reviewer": None,
             "earlier": None,
         }
+        # While this is the captioner's own caption, whatever people made of it.
+        card["words"] = None if self.looking is None else self.looking.words(card["caption"], row["model"])
         if self.index.has_other:
             card["other"] = {name: row[name] for name in OTHER}
         review = None if self.reviews is None else self.reviews.get(row["uri"])

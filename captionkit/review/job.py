@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captionkit.counting import counted
 from captionkit.errors import UsageError
@@ -22,6 +22,9 @@ from captionkit.table.lease import Lease
 from captionkit.table.reviews import SCHEMA, Reviews, open_reviews
 from captionkit.table.runs import frames_of, image_column_of
 from captionkit.table.table import CaptionTable
+
+if TYPE_CHECKING:
+    from captionkit.review.looking import Looking
 
 
 @contextmanager
@@ -55,7 +58,8 @@ def serving(
             log(f"{counted(len(index), 'row')} of {public_uri(options.table)}")
             if reviews is not None:
                 log(f"{counted(len(reviews), 'decision')} so far in {public_uri(reviews.file)}")
-            desk = Desk(index, reviews, options.reviewer, editing, lease.check if lease else lambda: None)
+            check = lease.check if lease else lambda: None
+            desk = Desk(index, reviews, options.reviewer, editing, check, _looking(options, storage, log))
             title = storage.normalize(options.table).rstrip("/").rpartition("/")[2]
             page = make_page(title, public_uri(storage.normalize(options.table)), options.order)
             frames = frames_of(storage.normalize(options.table), storage)
@@ -65,6 +69,20 @@ def serving(
     finally:
         if lease is not None:
             lease.release()
+
+
+def _looking(options: ReviewOptions, storage: Storage, log: Callable[[str], None]) -> Looking | None:
+    """What shows where the captioner of `--model` looked."""
+    if not options.model:
+        return None
+    from captionkit.model.captioner import Captioner
+    from captionkit.review.looking import Looking, texts_before
+
+    captioner, table = Captioner.load(options.model, storage=storage), CaptionTable(options.table, storage)
+    looking = Looking(captioner, texts_before(table))
+    if all(maker.model != captioner.fingerprint for file in table.files for maker in file.footer.makers()):
+        log(f"--model {public_uri(options.model)}: no caption here is by this captioner, {captioner.fingerprint}")
+    return looking
 
 
 def _check_table(uri: str, storage: Storage) -> None:

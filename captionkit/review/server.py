@@ -71,7 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        self._answer({"": self._page, "facts": self._facts, "rows": self._rows, "picture": self._picture})
+        known = {"": self._page, "facts": self._facts, "rows": self._rows, "picture": self._picture}
+        self._answer({**known, "attention": self._attention})
 
     def do_POST(self) -> None:
         self._answer({"decisions": self._decide})
@@ -137,6 +138,18 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             data = self.server.pictures.get(row["uri"], side, row["run_id"])
         except Exception as err:  # whatever a stranger's image does to a decoder costs this picture alone
+            return _error(HTTPStatus.NOT_FOUND, err)
+        return _Answer(HTTPStatus.OK, "image/webp", data)
+
+    def _attention(self, number: str, fields: dict[str, str]) -> _Answer:
+        desk, pictures = self.server.desk, self.server.pictures
+        row, words = desk.index.row(int(number)), desk.card(int(number))["words"]
+        if desk.looking is None or words is None:
+            raise UsageError("this caption was not made by the captioner that --model names")
+        word, limits = int(fields.get("word", 0)), pictures.limits(row["uri"], row["run_id"])
+        try:
+            data = desk.looking.picture(row["uri"], pictures.read, limits, words, word)
+        except Exception as err:  # as in `_picture`
             return _error(HTTPStatus.NOT_FOUND, err)
         return _Answer(HTTPStatus.OK, "image/webp", data)
 

@@ -14,7 +14,8 @@ from captionkit import Captioner
 from captionkit.cli import main
 from captionkit.drawing.attention import AttentionMaps, attention_picture
 from captionkit.errors import UsageError
-from captionkit.gallery.attention_maps import make_attention_maps
+from captionkit.gallery.attention_maps import make_attention_maps, maps_of_caption
+from captionkit.images import Limits
 from captionkit.model.decoders import build_decoder
 from captionkit.model.encoders import build_encoder, default_preprocessing
 from captionkit.model.search.options import SearchOptions
@@ -49,6 +50,16 @@ def test_each_word_of_the_caption_has_a_map_over_the_grid(decoder: str) -> None:
     assert (words, rows) == (len(found.words), columns)
     assert rows**2 == speaker.encode(found.pixels[None]).shape[1]
     np.testing.assert_allclose(found.maps.sum(axis=(1, 2)), 1, rtol=1e-5)
+
+
+def test_a_caption_that_was_made_before_has_its_maps_over_the_part_that_was_seen() -> None:
+    speaker = captioner("top_down")
+    found = make_attention_maps(speaker, photo(), SearchOptions(min_length=3, max_length=4))
+    again = maps_of_caption(speaker, photo(), found.words, Limits(), 128)
+    np.testing.assert_allclose(again.maps, found.maps, atol=1e-5)
+    assert again.pixels.shape == (128, 128, 3)
+    small = np.asarray(Image.fromarray(again.pixels).resize((64, 64), Image.Resampling.BOX), int)
+    assert np.abs(small - found.pixels).mean() < 12  # the same cut, in more pixels
 
 
 def test_what_was_looked_at_is_in_light() -> None:
