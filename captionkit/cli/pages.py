@@ -105,7 +105,7 @@ def gallery(args: Sequence[str]) -> int:
     """`captionkit gallery`; the exit code."""
     options = parse(GalleryOptions, "gallery", args)
     if options.against and not options.serve and not options.against.startswith("column:"):
-        raise UsageError("--against TABLE goes with --serve; without it, --against column:NAME names a carried column")
+        raise UsageError("--against goes with --serve, or names a carried column: --against column:NAME")
     if options.model and not options.serve:
         raise UsageError("--model goes with --serve; `captionkit attention` draws one picture's words")
     if options.serve:

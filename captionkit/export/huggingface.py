@@ -18,6 +18,7 @@ from captionkit.export.folders import Target
 from captionkit.export.images import with_images
 from captionkit.export.report import Report
 from captionkit.export.rows import Row
+from captionkit.schema import BROUGHT
 from captionkit.storage import StorageError, escape
 
 DEFAULT = (("text", "caption"),)
@@ -148,6 +149,10 @@ def _card(output: str, models: list[str], schema: pa.Schema, rows: int) -> str:
         "configs": [{"config_name": "default", "data_files": data_files}],
         "dataset_info": {"features": features, "splits": [{"name": "train", "num_examples": rows}]},
     }
+    written = [model for model in models if model != BROUGHT]
+    brought = (
+        "Some captions came with their images; the table does not say whose they are. " if BROUGHT in models else ""
+    )
     title = output.rstrip("/").rpartition("/")[2]
     columns = "\n".join(f"- `{column.name}`: {column.type}" for column in schema if column.name != "image")
     return f"""---
@@ -155,9 +160,9 @@ def _card(output: str, models: list[str], schema: pa.Schema, rows: int) -> str:
 
 # {title}
 
-{rows:,} images with captions that a machine wrote: captionkit {__version__}, model {", ".join(models) or "none"}. No
-person has looked at them unless somebody says so here. The images are as they were found; their rights are their
-owners'.
+{rows:,} images with captions that a machine wrote: captionkit {__version__}, model {", ".join(written) or "none"}.
+{brought}No person has looked at them unless somebody says so here. The images are as they were found; their
+rights are their owners'.
 
 - `image`: the file, byte for byte
 {columns}

@@ -16,7 +16,7 @@ from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids
 from captionkit.schema import ERROR_KINDS, FAILED
-from captionkit.storage import Storage, public_uri
+from captionkit.storage import Storage, public_uri, without_page
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 FOLDERS = 20_000
@@ -153,5 +153,6 @@ def failed_rows(table: CaptionTable, kinds: Collection[str] = ()) -> Iterator[tu
 
 def _folder(uri: str) -> str:
     """The shard or file of images that a row's address lies in; of a plain image, its folder."""
-    base = container_of(uri)
-    return base if base != uri else uri.rpartition("/")[0] + "/"
+    file = without_page(uri)
+    base = container_of(file)
+    return base if base != file else file.rpartition("/")[0] + "/"

@@ -12,6 +12,7 @@ import ray
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from captionkit.cli import OK, USAGE, main
 from captionkit.cli.options import parse
@@ -192,3 +193,13 @@ def test_images_that_bring_captions_are_no_work_where_they_are_skipped(folder: F
         inputs = InputOptions((listing,), carry=("caption=old",), existing=existing)  # type: ignore[arg-type]
         archive, chosen = list_archive(PlanOptions(inputs), Storage(), lambda _: None)
         assert (archive.images, archive.existing, len(chosen)) == (left, 3 - left, left)
+
+
+def test_pages_that_are_to_be_rows_are_reckoned_with(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *others = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime", "blue", "black")]
+    for name in ("a", "b"):
+        first.save(folder.path / f"{name}.tif", save_all=True, append_images=others)
+    folder.add("c.jpg", 1)
+    assert main(["plan", "--input", str(folder.path), "--frame", "each", "--json", "--beam", "1"]) == OK
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["archive"]["paged"], plan["archive"]["images"], plan["sample"]["pages"]) == (2, 9, [4, 4])

@@ -102,3 +102,10 @@ def test_dropped_failures_are_missing_and_nothing_else_is(table: CaptionTable) -
 def test_a_kind_that_there_is_not(table: CaptionTable) -> None:
     with pytest.raises(UsageError, match="no kind of failure is called tired; there are: not_found"):
         list(failed_rows(table, ["tired"]))
+
+
+def test_pages_that_failed_lie_in_their_files_folder(tmp_path: Path) -> None:
+    pages = ["/p/a.tif#page=1", "/p/b.tif#page=2", "/s.tar#x.tif#page=3", "/s.tar#y.tif#page=1"]
+    table = write(tmp_path / "t", failed(pages, "corrupt", "broken"))
+    (group,) = failures(table.uri, STORAGE).groups
+    assert group.folders == {"/p/": 2, "/s.tar": 2}
