@@ -103,15 +103,15 @@ class Inputs:
         self._good = True
 
     def _address(self, address: str) -> Iterator[InputItem]:
-        found = 0
+        images = 0
         before = self.ignored.copy()
         for entry, named in self._with_inventories(self._entries(address)):
             if self._is_own(entry.uri):
                 continue
             for item in self._entry(entry, named):
-                found += 1
+                images += 1
                 yield item
-        if not found:
+        if not images:
             seen = self.ignored - before
             what = f"passed over {passed_over(seen)}" if seen else "nothing"
             hint = " Use --format images to take every file for an image." if seen else ""
@@ -294,14 +294,14 @@ class Inputs:
             if "\\" in spelling and "://" not in spelling:
                 (slashed,) = self.storage.stat_many([self._absolute(folder, spelling.replace("\\", "/"))])
                 entry = slashed if slashed.version or slashed.size is not None else entry
-            found = False
+            is_there = False
             for below in self._below(entry.uri, spelling) if not entry.version else ():
                 if suffix_of(below.uri) in IMAGE_SUFFIXES or suffix_of(below.uri) in (*SHARD_SUFFIXES, ".parquet"):
-                    found = True
+                    is_there = True
                     yield from self._container_or_image(below, carried)
                 elif not self._is_own(below.uri):
                     self.ignored[suffix_of(below.uri)] += 1
-            if found:
+            if is_there:
                 return
         yield from self._container_or_image(entry, carried)
 
@@ -328,8 +328,8 @@ class Inputs:
             yield InputItem(entry.uri, entry.version, entry.size, carried=carried)
 
     def _absolute(self, folder: str, uri: str) -> str:
-        whole = "://" in uri or uri.startswith(("/", "~/", "file:/"))
-        address = uri if whole else f"{folder}/{uri}"
+        is_absolute = "://" in uri or uri.startswith(("/", "~/", "file:/"))
+        address = uri if is_absolute else f"{folder}/{uri}"
         try:
             return self.storage.normalize(address)
         except AddressError:
@@ -397,9 +397,9 @@ class Inputs:
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:
-    found = []
+    columns = []
     for column in schema:
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            found.append(column.name)
-    return found
+            columns.append(column.name)
+    return columns

@@ -345,8 +345,8 @@ class Captioner:
         features = self.encode(np.stack([pixels for image in images if (pixels := image.pixels) is not None]))
         told: dict[int, list[Told]] = {number: [] for number in read}
         for name, options in searches.items():
-            found = self.caption_features(features, options, banned=banned, prefix=prefix)
-            for row, (number, (best, *_)) in enumerate(zip(read, found, strict=True)):
+            hypotheses = self.caption_features(features, options, banned=banned, prefix=prefix)
+            for row, (number, (best, *_)) in enumerate(zip(read, hypotheses, strict=True)):
                 looks = self.attends and best.text
                 maps = self.attention(features[row : row + 1], best.text) if looks else None
                 told[number].append(Told(name, best.text, best.score if best.text else None, maps=maps))

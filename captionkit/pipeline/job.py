@@ -171,11 +171,11 @@ class CaptionJob:
             if (stopped := stop_behind(err)) is not None:
                 record.status = "stopped"
                 raise stopped from None
-            found = raised_by_task(err)
-            record.broke(found)
-            if found is err:
+            cause = raised_by_task(err)
+            record.broke(cause)
+            if cause is err:
                 raise
-            raise found from None
+            raise cause from None
         else:
             failed = record.counts["failed"] / max(1, record.rows)
             record.status = "too_many_failed" if failed > self.options.table.max_failed else "succeeded"
@@ -293,10 +293,10 @@ class CaptionJob:
                         try:
                             self._consume(dataset, listed, listing, waiting)
                         except Exception as err:
-                            found = machines.explain(no_progress(err, waiting, hours))
-                            if found is err:
+                            cause = machines.explain(no_progress(err, waiting, hours))
+                            if cause is err:
                                 raise
-                            raise found from err
+                            raise cause from err
                     if listed.last:
                         break
                     with stop_at(self.until):

@@ -91,8 +91,8 @@ class Listing:
                 progress(self.maker.listed)
             self.check()
             self.finished = self._listed_all
-            found = self.maker.take()
-        self.total.count(found)
-        self.copy_units += found.copy_units
-        self.units += [*found.units, *found.copy_units]
-        return found
+            part = self.maker.take()
+        self.total.count(part)
+        self.copy_units += part.copy_units
+        self.units += [*part.units, *part.copy_units]
+        return part

@@ -105,8 +105,8 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
     estimates = estimate(options.budget, archive, sample, types)
     settings = choose(options, sample, estimates, types) if estimates else None
     advice = advise(options, sample, estimates)
-    found = traffic(options.budget, archive, sample, storage)
-    return Plan(archive, sample, estimates, settings, advice, options.inputs.dedupe, found)
+    expected_traffic = traffic(options.budget, archive, sample, storage)
+    return Plan(archive, sample, estimates, settings, advice, options.inputs.dedupe, expected_traffic)
 
 
 def advise(options: PlanOptions, sample: Sample, estimates: list[Estimate]) -> list[str]:

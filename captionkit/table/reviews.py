@@ -156,8 +156,8 @@ class Reviews:
         places = np.flatnonzero(np.isin(rows["image_id"].to_numpy(), self._ids))
         if len(places):
             captions, status = rows["caption"].to_pylist(), rows["status"].to_pylist()
-            found = rows.select(["uri", "image_id"]).take(pa.array(places)).to_pylist()
-            for place, row in zip(places.tolist(), found, strict=True):
+            matches = rows.select(["uri", "image_id"]).take(pa.array(places)).to_pylist()
+            for place, row in zip(places.tolist(), matches, strict=True):
                 review = self._by_uri.get(row["uri"])
                 if review is None or not review.holds_for(row["image_id"], captions[place]):
                     continue
