@@ -49,8 +49,9 @@ from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import image_column
 
 STAT_CHUNK = 4096
-_OWN = re.compile(r"(_runs|_lease)/|_probe-|(captions|compacted)-[^/]*\.parquet$")
-"""What a run writes below its output folder."""
+_OWN = re.compile(r"/(_runs|_lease)/|/_probe-|/(captions|compacted)-[^/]*\.parquet$|-(reviews|listing)/")
+"""What a run writes below its output folder, and what lies beside that under its name (`captionkit.table`'s `beside`):
+how the rest of an address goes on behind the folder's own."""
 
 
 @dataclass
@@ -217,14 +218,12 @@ class Inputs:
         return uri == self._asked
 
     def _is_own(self, uri: str) -> bool:
-        """Whether this is a file of the caption table that is written, or of its run records or lease."""
+        """Whether this is a file of the caption table that is written, or of its run records or lease, or one that lies
+        beside it."""
         if self.output is None:
             return False
-        root = self.storage.normalize(self.output).rstrip("/") + "/"
-        if not uri.startswith(root):
-            return False
-        name = uri[len(root) :]
-        return _OWN.match(name) is not None
+        root = self.storage.normalize(self.output).rstrip("/")
+        return uri.startswith(root) and _OWN.match(uri[len(root) :]) is not None
 
     def _list_form(self, uri: str, named: bool, suffix: str) -> Literal["text", "parquet"] | None:
         """What form of list a file is, None if none. A file that is named itself is looked into, whatever its suffix

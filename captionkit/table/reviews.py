@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from captionkit.errors import UsageError
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, StorageError, public_uri
-from captionkit.table.table import CaptionTable
+from captionkit.table.table import CaptionTable, beside
 
 APPROVED, EDITED, REJECTED = "approved", "edited", "rejected"
 DECISIONS = (APPROVED, EDITED, REJECTED)
@@ -71,9 +71,7 @@ class Review:
 
 def reviews_of(table_uri: str) -> str:
     """The folder of a table's reviews: beside it, its name with `-reviews`; "" where the table is a whole bucket."""
-    uri = table_uri.rstrip("/")
-    scheme, _, rest = uri.rpartition("://")
-    return "" if not rest or (scheme and "/" not in rest) else f"{uri}-reviews"
+    return beside(table_uri, "reviews")
 
 
 class Reviews:

@@ -109,6 +109,13 @@ class TableFile:
     footer: Footer
 
 
+def beside(table_uri: str, name: str) -> str:
+    """A folder beside a table, of its name with `-NAME`; "" where the table is a whole bucket, which has none."""
+    uri = table_uri.rstrip("/")
+    scheme, _, rest = uri.rpartition("://")
+    return "" if not rest or (scheme and "/" not in rest) else f"{uri}-{name}"
+
+
 class CaptionTable:
     """A caption table at an address, as it stands when opened.
 
