@@ -11,6 +11,7 @@ from captionkit.model.encoders.efficientnet_lite import SIZES
 from captionkit.model.encoders.encoder import Encoder, EncoderError, Output
 from captionkit.model.encoders.layers import remove_classifier
 from captionkit.model.encoders.networks import (
+    CAFFE_RESNETS,
     PORTED,
     TINY_RESNET,
     build_empty_network,
@@ -34,6 +35,10 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
     if name == TINY_RESNET:
         # The whole image, not its centre.
         side = size or tiny_resnet.SIZE
+        return Preprocessing(size=side, resize=side, mode="squash")
+    if name in CAFFE_RESNETS:
+        # 14 × 14 places, of the whole image.
+        side = size or 448
         return Preprocessing(size=side, resize=side, mode="squash")
     if name in SIZES:
         side = size or SIZES[name].image

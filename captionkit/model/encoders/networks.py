@@ -2,7 +2,7 @@
 
 import difflib
 from types import ModuleType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ TINY_RESNET: Final = "tiny_resnet"
 """The embedded captioner's network."""
 KERAS_INCEPTION: Final = "keras_inception_v3"
 """torchvision's Inception v3 with Keras's arithmetic, for weights of keras.applications."""
+CAFFE: Final = "caffe_"
+"""Begins the names of Caffe's ResNets (He et al. 2016, github.com/KaimingHe/deep-residual-networks): torchvision's keys
+and shapes, but each stage's stride in another convolution, and other edges of the first pooling."""
+CAFFE_RESNETS: Final = tuple(f"{CAFFE}resnet{depth}" for depth in (18, 34, 50, 101, 152))
 PORTED: Final = ("googlenet", "inception_v3", KERAS_INCEPTION)
 """Networks whose weights come from TensorFlow, have auxiliary heads, and expect pixels from -1 to 1."""
 _TRANSFORMERS: Final = ("vit_", "swin_", "maxvit")
@@ -47,7 +51,7 @@ def check_name(name: str) -> None:
     if name.startswith(PREFIX):
         check_timm_name(name)
         return
-    if name in (TINY_RESNET, KERAS_INCEPTION, *SIZES) or name in (names := encoder_names()):
+    if name in (TINY_RESNET, KERAS_INCEPTION, *CAFFE_RESNETS, *SIZES) or name in (names := encoder_names()):
         return
     models = torchvision_models()
     if name in models.list_models(module=models):
@@ -70,8 +74,19 @@ def build_network(name: str) -> nn.Module:
             if isinstance(branch := getattr(module, "branch_pool", None), nn.Module):
                 branch.register_forward_pre_hook(_average_without_padding)
         return inception
+    if name in CAFFE_RESNETS:
+        return _caffe_resnet(build_network(name.removeprefix(CAFFE)))
     options = {"aux_logits": False, "init_weights": True} if name in PORTED else {}
     network: nn.Module = torchvision_models().get_model(name, weights=None, **options)
+    return network
+
+
+def _caffe_resnet(resnet: Any) -> nn.Module:
+    """torchvision's ResNet with the arithmetic of Caffe's."""
+    resnet.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    for stage in (resnet.layer2, resnet.layer3, resnet.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    network: nn.Module = resnet
     return network
 
 
