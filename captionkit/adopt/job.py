@@ -14,6 +14,7 @@ from captionkit.adopt.given import Given
 from captionkit.adopt.keras_merge import adopt_merge, is_keras
 from captionkit.adopt.options import AdoptOptions
 from captionkit.adopt.parts import sort_parts
+from captionkit.adopt.ruotianluo import adopt_ruotianluo, is_ruotianluo
 from captionkit.adopt.trial import Trial, drawn_scenes, try_out
 from captionkit.model.captioner import Captioner
 from captionkit.model.image_reader import ImageLike
@@ -201,13 +202,18 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
 def _convert(given: list[Given], options: AdoptOptions) -> Adopted:
     changes = read_preprocessing(options.preprocessing)
     if options.kind == "keras-merge" or (options.kind == "auto" and is_keras(given)):
-        encoder_file = None
-        if options.encoder_weights is not None:
-            storage = Storage(options.storage)
-            address = storage.normalize(options.encoder_weights)
-            encoder_file = look(storage.read(address), redact(options.encoder_weights))
-        return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
+        return adopt_merge(given, _encoder_file(options), options.encoder, options.markers, changes)
+    if options.kind == "ruotianluo" or (options.kind == "auto" and is_ruotianluo(given)):
+        encoder_file = _encoder_file(options)
+        return adopt_ruotianluo(given, encoder_file, options.encoder, options.rename, options.markers, changes)
     parts = sort_parts(given, options.rename)
     if options.kind == "sgrvinod" or (options.kind == "auto" and is_attention(parts.decoder)):
         return adopt_attention(parts, options.markers, changes)
     return adopt_show_tell(parts, options.kind, options.markers, changes)
+
+
+def _encoder_file(options: AdoptOptions) -> Given | None:
+    if options.encoder_weights is None:
+        return None
+    storage = Storage(options.storage)
+    return look(storage.read(storage.normalize(options.encoder_weights)), redact(options.encoder_weights))
