@@ -29,7 +29,7 @@ from captionkit.adopt.torch_files import renamed
 from captionkit.adopt.words import Rows, set_markers, to_rows
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import Decoder, ShowTell, SoftAttention, TopDown
-from captionkit.model.encoders import Encoder, EncoderError, build_encoder, default_preprocessing
+from captionkit.model.encoders import NO_NETWORK, Encoder, EncoderError, build_encoder, default_preprocessing
 
 GRID = 14
 """Places on a side, to which the network's map is brought by adaptive pooling."""
@@ -368,6 +368,8 @@ def _encoder(
 ) -> tuple[Encoder, list[str], list[str]]:
     """The encoder, and what of it is exact and what approximated."""
     exact, approximated = list[str](), list[str]()
+    if name == NO_NETWORK:
+        return build_encoder(name, decoder.feature_kind, features=decoder.feature_size), exact, approximated
     weights: str | Mapping[str, Tensor] = "pretrained"
     candidates = [file] if file is not None else [one for one in given if one.tensors]
     backbones = [(one, found) for one in candidates if (found := find_backbone(one.tensors)) is not None]
@@ -383,7 +385,7 @@ def _encoder(
         raise AdoptError(
             "the encoder is missing: it is resnet101.pth (or resnet50, resnet152) of ruotianluo/pytorch-resnet, which "
             "his prepro_feats.py reads; give it too. --encoder resnet101 takes torchvision's instead, which was "
-            "trained apart: its values mean other things, and the captions will hardly fit"
+            "trained apart: its values mean other things, and the captions will hardly fit; --encoder none does without"
         )
     else:
         approximated = [

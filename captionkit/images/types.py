@@ -123,7 +123,7 @@ class Preprocessing:
     @property
     def geometry(self) -> Preprocessing:
         """Equal for preprocessings that give the same pixels: without normalisation, and `resize` where unused."""
-        resize = self.resize if self.mode == "crop" else self.size
+        resize = self.size if self.mode == "squash" else self.resize
         return Preprocessing(self.size, resize, self.interpolation, self.mode, each=self.each)
 
     def square(self, own: Preprocessing) -> slice:

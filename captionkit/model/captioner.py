@@ -422,7 +422,7 @@ class Captioner:
         Raises:
             UsageError: as `caption_pixels`.
         """
-        self.check(options, banned, prefix)
+        self.check(options, banned, prefix, images=False)
         n_best = options.n_best
         if options.consensus and options.method == "beam":
             options = replace(options, n_best=options.beam)  # the consensus ranks all of the beam
@@ -499,9 +499,12 @@ class Captioner:
         maps: NDArray[np.float32] = weights.float().cpu().view(len(ids), side, side).numpy()
         return maps
 
-    def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:
-        """Raise UsageError for what this captioner cannot do: words that its vocabulary lacks, which could neither be
-        banned nor generated; a consensus without the training images' captions, or of too many images."""
+    def check(self, options: SearchOptions, banned: Sequence[str], prefix: str, *, images: bool = True) -> None:
+        """Raise UsageError for what this captioner cannot do: images without an encoder (unless there are only
+        features); words that its vocabulary lacks, which could neither be banned nor generated; a consensus without the
+        training images' captions, or of too many images."""
+        if images:
+            self.encoder.check()
         if options.consensus:
             if not self.consensus:
                 raise UsageError(

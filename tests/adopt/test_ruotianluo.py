@@ -351,3 +351,5 @@ def test_the_usual_geometry_gives_places_that_are_not_averaged(resnet: tuple[Res
     assert network(torch.zeros(1, 3, 448, 448))["map"].shape[2:] == (14, 14)
     named = adopted(infos, model, encoder="resnet18", encoder_weights=str(resnet[1])).captioner
     assert named.encoder.config["name"] == "resnet18"
+    without = adopted(infos, model, encoder="none").captioner
+    assert without.encoder.config == {"name": "none", "output": "grid", "layer": None, "features": FEATURES}
