@@ -35,6 +35,8 @@ GRID = 14
 """Places on a side, to which the network's map is brought by adaptive pooling."""
 MODELS = ("fc", "newfc", "show_tell", "att2in", "att2in2", "att2all2", "updown (topdown)")
 """His names of the captioners that are adopted."""
+_EARLY = ("core.h2att=core.attention.h2att", "core.alpha_net=core.attention.alpha_net")
+"""Names of att2in before its attention was a module of its own."""
 _OUTPUTS = ("logit.weight", "logit.0.weight")
 _Gates = Callable[[Tensor], Tensor]
 
@@ -345,7 +347,7 @@ def _model(
         tensors = renamed(one.tensors, changes)
         if (stem := _stem(tensors)) is not None:
             inside = {name: tensor for name, tensor in tensors.items() if name.startswith(stem)}
-            found[one.name] = {name.removeprefix(stem): tensor for name, tensor in inside.items()}
+            found[one.name] = renamed({name.removeprefix(stem): tensor for name, tensor in inside.items()}, _EARLY)
     best = {name: tensors for name, tensors in found.items() if "best" in name.rpartition("/")[2]}
     found = best if len(found) > 1 and best else found
     if len(found) > 1:
