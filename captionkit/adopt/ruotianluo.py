@@ -84,11 +84,6 @@ def adopt_ruotianluo(
         decoder, state = _att2in(layers, model, order)
     layers.refuse_others(model)
     load_decoder(decoder, state, file)
-    if decoder.feature_kind == "grid" and (scaled := [key for key in ("norm_att_feat", "use_box") if options.get(key)]):
-        raise AdoptError(
-            f"{file} was trained with {', '.join(scaled)}: its places are scaled to length 1, or have their boxes "
-            "beside them, which no encoder of captionkit's gives"
-        )
     encoder, exact, approximated = _encoder(given, encoder_file, encoder_name, decoder, preprocessing, options)
     adopted = Adopted(Captioner(encoder, decoder, order.vocabulary), "ruotianluo", notes=words.notes)
     limit = options.get("max_length") or options.get("seq_length")
@@ -372,6 +367,12 @@ def _encoder(
     exact, approximated = list[str](), list[str]()
     if name == NO_NETWORK:
         return build_encoder(name, decoder.feature_kind, features=decoder.feature_size), exact, approximated
+    scaled = [key for key in ("norm_att_feat", "use_box") if options.get(key)]
+    if decoder.feature_kind == "grid" and scaled:
+        raise AdoptError(
+            f"it was trained with {', '.join(scaled)}: its places are scaled to length 1, or have their boxes beside "
+            "them, which no encoder of captionkit's gives; --encoder none does without one, for such features"
+        )
     weights: str | Mapping[str, Tensor] = "pretrained"
     candidates = [file] if file is not None else [one for one in given if one.tensors]
     backbones = [(one, found) for one in candidates if (found := find_backbone(one.tensors)) is not None]

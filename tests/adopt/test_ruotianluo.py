@@ -308,7 +308,7 @@ def test_what_is_missing_or_another_network_is_said(resnet: tuple[Resnet, Path],
         adopted(infos, model)
     with pytest.raises(AdoptError, match=r"vocabulary is missing"):
         adopted(weights, model)
-    with pytest.raises(AdoptError, match=r"model\.pth was trained with norm_att_feat"):
+    with pytest.raises(AdoptError, match=r"it was trained with norm_att_feat"):
         adopted(save_infos(tmp_path / "scaled.pkl", "att2in2", False, norm_att_feat=1), weights, model)
     found = adopted(
         save_infos(tmp_path / "regions.pkl", "att2in2", False, input_att_dir="data/cocobu_att"), weights, model
@@ -328,6 +328,21 @@ def test_what_is_missing_or_another_network_is_said(resnet: tuple[Resnet, Path],
     transformer = save_torch({"model.encoder.layers.0.weight": torch.ones(2, 2)}, tmp_path / "transformer.pth")
     with pytest.raises(AdoptError, match=r"no file holds a decoder of ruotianluo's.*infos are of 'transformer'"):
         adopted(save_infos(tmp_path / "transformer.pkl", "transformer", False), weights, transformer)
+
+
+@pytest.mark.parametrize("kind", ["att2in2", "updown"])
+@torch.no_grad()
+def test_regions_of_a_detector_are_captioned_without_an_encoder(kind: str, tmp_path: Path) -> None:
+    """Any number of them; the whole image is their mean, where nothing else is there."""
+    original = make(kind)
+    model = save_torch(original.state_dict(), tmp_path / "model.pth")
+    infos = save_infos(tmp_path / "infos.pkl", kind, True, input_att_dir="data/cocobu_att", norm_att_feat=1)
+    captioner = adopted(infos, model, encoder="none").captioner
+    for count in (10, 36):
+        regions = torch.rand(1, count, FEATURES, generator=torch.Generator().manual_seed(count))
+        search = SearchOptions(beam=1, max_length=LENGTH, min_length=0)
+        [[caption]] = captioner.caption_features(regions, search, banned=())
+        assert caption.text == original.greedy(regions.mean(dim=1), regions)
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="needs ../shared/captioner-files")
