@@ -232,7 +232,7 @@ def _convert(given: list[Given], options: AdoptOptions) -> Adopted:
         try:
             return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
         except EncoderMissingError as err:
-            if not any(one.features for one in given):
+            if options.encoder or not any(one.features for one in given):
                 raise
             adopted = adopt_merge(given, None, NO_NETWORK, options.markers, changes)
             adopted.notes.append(str(err))

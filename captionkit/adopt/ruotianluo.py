@@ -86,6 +86,8 @@ def adopt_ruotianluo(
     load_decoder(decoder, state, file)
     encoder, exact, approximated = _encoder(given, encoder_file, encoder_name, decoder, preprocessing, options)
     adopted = Adopted(Captioner(encoder, decoder, order.vocabulary), "ruotianluo", notes=words.notes)
+    if scaled := _scaled(decoder, options):
+        adopted.notes.append(f"it was trained with {scaled}: it captions places that are made so")
     limit = options.get("max_length") or options.get("seq_length")
     adopted.exact = [
         *exact,
@@ -152,14 +154,9 @@ class _Layers:
         of the batch norm after its ReLU."""
         if not any(name.startswith("att_embed.") for name in self.tensors):
             return {}, None, None
-        at = 1 if self.has("att_embed.0.running_mean") else 0
-        weight, bias = self.linear(f"att_embed.{at}")
-        if at:
-            factor, shift = self._norm("att_embed.0")
-            bias = (bias.double() + weight.double() @ shift).float()
-            weight = (weight.double() * factor).float()
-        state = {"places.weight": weight, "places.bias": bias}
-        return state, *(self._norm("att_embed.4") if self.has("att_embed.4.running_mean") else (None, None))
+        before, after = (self._norm(f"att_embed.{at}") for at in (0, 4))
+        weight, bias = after_norm(*self.linear("att_embed.0" if before[0] is None else "att_embed.1"), *before)
+        return {"places.weight": weight, "places.bias": bias}, *after
 
     def attention(self, factor: Tensor | None, shift: Tensor | None) -> dict[str, Tensor]:
         keys, bias = after_norm(*self.linear("ctx2att"), factor, shift)
@@ -172,8 +169,10 @@ class _Layers:
             "attention.energy.weight": energy,
         }
 
-    def _norm(self, name: str) -> tuple[Tensor, Tensor]:
-        """A batch norm as x * factor + shift, in double precision."""
+    def _norm(self, name: str) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """A batch norm as x * factor + shift, in double precision, where it is there."""
+        if not self.has(f"{name}.running_mean"):
+            return None, None
         mean, variance = self.get(f"{name}.running_mean").double(), self.get(f"{name}.running_var").double()
         weight, bias = self.linear(name)
         factor = torch.rsqrt(variance + BATCH_NORM_EPS) * weight
@@ -355,6 +354,12 @@ def _model(
     return next(iter(found.items()))
 
 
+def _scaled(decoder: Decoder, options: Mapping[str, Any]) -> str:
+    """His options that change the places of an encoder's grid, if any were set."""
+    keys = ("norm_att_feat", "use_box") if decoder.feature_kind == "grid" else ()
+    return " and ".join(key for key in keys if options.get(key))
+
+
 def _encoder(
     given: Sequence[Given],
     file: Given | None,
@@ -367,10 +372,9 @@ def _encoder(
     exact, approximated = list[str](), list[str]()
     if name == NO_NETWORK:
         return build_encoder(name, decoder.feature_kind, features=decoder.feature_size), exact, approximated
-    scaled = [key for key in ("norm_att_feat", "use_box") if options.get(key)]
-    if decoder.feature_kind == "grid" and scaled:
+    if scaled := _scaled(decoder, options):
         raise AdoptError(
-            f"it was trained with {', '.join(scaled)}: its places are scaled to length 1, or have their boxes beside "
+            f"it was trained with {scaled}: its places are scaled to length 1, or have their boxes beside "
             "them, which no encoder of captionkit's gives; --encoder none does without one, for such features"
         )
     weights: str | Mapping[str, Tensor] = "pretrained"

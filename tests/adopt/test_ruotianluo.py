@@ -337,7 +337,9 @@ def test_regions_of_a_detector_are_captioned_without_an_encoder(kind: str, tmp_p
     original = make(kind)
     model = save_torch(original.state_dict(), tmp_path / "model.pth")
     infos = save_infos(tmp_path / "infos.pkl", kind, True, input_att_dir="data/cocobu_att", norm_att_feat=1)
-    captioner = adopted(infos, model, encoder="none").captioner
+    made = adopted(infos, model, encoder="none")
+    assert made.notes == ["it was trained with norm_att_feat: it captions places that are made so"]
+    captioner = made.captioner
     for count in (10, 36):
         regions = torch.rand(1, count, FEATURES, generator=torch.Generator().manual_seed(count))
         search = SearchOptions(beam=1, max_length=LENGTH, min_length=0)
