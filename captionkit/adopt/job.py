@@ -11,9 +11,11 @@ from captionkit.adopt.contents import is_other, look
 from captionkit.adopt.errors import AdoptError
 from captionkit.adopt.features import Features, similarity, try_features
 from captionkit.adopt.given import Given
+from captionkit.adopt.im2txt import adopt_im2txt, is_im2txt
 from captionkit.adopt.keras_merge import adopt_merge, is_keras
 from captionkit.adopt.options import AdoptOptions
 from captionkit.adopt.parts import sort_parts
+from captionkit.adopt.tensorflow_files import SAVED_MODEL, head_of, latest, read_tensorflow
 from captionkit.adopt.trial import Trial, drawn_scenes, try_out
 from captionkit.model.captioner import Captioner
 from captionkit.model.image_reader import ImageLike
@@ -39,6 +41,8 @@ _PASSED_OVER = (
         ".lock",
         ".sh",
         ".log",
+        ".pbtxt",
+        "/checkpoint",
     ),
     *(".mp4", ".wav", ".jpg", ".jpeg", ".png", ".gif", ".webp"),
 )
@@ -67,16 +71,34 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
         AdoptError: a file that was named cannot be used; StorageError: it cannot be read.
     """
     found = Gathered()
+    read: set[str] = set()  # checkpoints and SavedModels, which are several files each
     for address in files:
         uri = storage.normalize(address)
         if not storage.is_folder(uri):
-            given = look(storage.read(uri), redact(address), base)
+            head = _head(uri, storage)
+            if head in read:
+                continue
+            read |= {head} if head else set()
+            given = read_given(uri, redact(address), storage, base)
             if not _is_part(given):
                 raise AdoptError(f"{redact(address)}: {given.form} that holds no part of a captioner{_keys(given)}")
             found.given.append(given)
             continue
-        for entry in sorted(storage.list(uri), key=lambda entry: entry.uri):
+        entries = sorted(storage.list(uri), key=lambda entry: entry.uri)
+        heads = {head for entry in entries if (head := head_of(entry.uri))} - read
+        read |= heads
+        for head in sorted(heads):
+            if head not in latest(heads, storage):
+                found.passed_over += 1
+                continue
+            try:
+                found.given.append(read_tensorflow(head, redact(head), storage))
+            except AdoptError as err:
+                found.problems.append(str(err))
+        for entry in entries:
             name = redact(entry.uri)
+            if head_of(entry.uri):
+                continue
             if name.lower().endswith(_PASSED_OVER) and not name.lower().endswith("word_counts.txt"):
                 found.passed_over += 1
                 continue
@@ -94,6 +116,25 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
             else:
                 found.passed_over += 1
     return found
+
+
+def read_given(uri: str, name: str, storage: Storage, base: int | None = None) -> Given:
+    """Read a file, or the checkpoint or SavedModel that it is part of.
+
+    Raises:
+        AdoptError: as `look` and `read_tensorflow`; StorageError: it cannot be read.
+    """
+    head = _head(uri, storage)
+    return read_tensorflow(head, name, storage) if head else look(storage.read(uri), name, base)
+
+
+def _head(uri: str, storage: Storage) -> str | None:
+    """See `head_of`; a checkpoint can also be named without an ending, as in TensorFlow, and a SavedModel's folder."""
+    if storage.is_folder(uri):
+        return f"{uri.rstrip('/')}/{SAVED_MODEL}"
+    if not storage.exists(uri) and storage.exists(f"{uri}.index"):
+        return f"{uri}.index"
+    return head_of(uri)
 
 
 def _is_part(given: Given) -> bool:
@@ -205,8 +246,10 @@ def _convert(given: list[Given], options: AdoptOptions) -> Adopted:
         if options.encoder_weights is not None:
             storage = Storage(options.storage)
             address = storage.normalize(options.encoder_weights)
-            encoder_file = look(storage.read(address), redact(options.encoder_weights))
+            encoder_file = read_given(address, redact(options.encoder_weights), storage)
         return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
+    if options.kind == "im2txt" or (options.kind == "auto" and is_im2txt(given)):
+        return adopt_im2txt(given, options.markers, changes)
     parts = sort_parts(given, options.rename)
     if options.kind == "sgrvinod" or (options.kind == "auto" and is_attention(parts.decoder)):
         return adopt_attention(parts, options.markers, changes)

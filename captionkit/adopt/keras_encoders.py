@@ -103,19 +103,29 @@ def _vgg(name: str, arrays: Arrays) -> dict[str, Tensor]:
 
 
 def _inception(arrays: Arrays) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        network = models.inception_v3(weights=None, aux_logits=False, init_weights=False)
-    keys = [name.removesuffix(".conv") for name, _ in network.named_modules() if name.endswith(".conv")]
     pairs = zip(_numbered(arrays, "conv2d"), _numbered(arrays, "batch_normalization"), strict=True)
     tensors: dict[str, Tensor] = {}
-    for key, (conv, norm) in zip(keys, pairs, strict=True):
-        kernel, beta, mean, variance = arrays[conv][0], *arrays[norm][-3:]
-        tensors[f"{key}.conv.weight"] = _convolution(kernel)
-        scale = torch.from_numpy(arrays[norm][0]) if len(arrays[norm]) == 4 else torch.ones(len(mean))
-        values = (scale, *map(torch.from_numpy, (beta, mean, variance)))
-        for part, value in zip(("weight", "bias", "running_mean", "running_var"), values, strict=True):
-            tensors[f"{key}.bn.{part}"] = value
+    for key, (conv, norm) in zip(inception_keys(), pairs, strict=True):
+        kernel, *parts = map(torch.from_numpy, (arrays[conv][0], *arrays[norm]))
+        tensors |= inception_layer(key, kernel, parts[0] if len(parts) == 4 else None, *parts[-3:])
     return tensors
+
+
+def inception_keys() -> list[str]:
+    """Convolutions of torchvision's Inception v3, in the order in which TensorFlow makes them."""
+    with torch.device("meta"):
+        network = models.inception_v3(weights=None, aux_logits=False, init_weights=False)
+    return [name.removesuffix(".conv") for name, _ in network.named_modules() if name.endswith(".conv")]
+
+
+def inception_layer(
+    key: str, kernel: Tensor, gamma: Tensor | None, beta: Tensor, mean: Tensor, variance: Tensor
+) -> dict[str, Tensor]:
+    """A convolution and its batch norm, which mostly has no gamma, under torchvision's keys."""
+    norm = [torch.ones(len(mean)) if gamma is None else gamma, beta, mean, variance]
+    parts = ("weight", "bias", "running_mean", "running_var")
+    tensors = {f"{key}.bn.{part}": tensor for part, tensor in zip(parts, norm, strict=True)}
+    return {f"{key}.conv.weight": kernel.permute(3, 2, 0, 1).contiguous(), **tensors}
 
 
 def _norm(key: str, arrays: list[Any]) -> dict[str, Tensor]:

@@ -42,6 +42,11 @@ def upright_box(width: int, height: int, preprocessing: Preprocessing) -> Box:
     if preprocessing.mode == "squash":
         return (0.0, 0.0, float(width), float(height))
     size, resize = preprocessing.size, preprocessing.resize
+    if preprocessing.mode == "squash_crop":
+        # Half of what is left over is rounded down, as TensorFlow's central crop does.
+        first = (resize - size) // 2
+        left, right = (width * end / resize for end in (first, first + size))
+        return (left, height * first / resize, right, height * (first + size) / resize)
     if width <= height:
         new_width, new_height = resize, int(resize * height / width)
     else:

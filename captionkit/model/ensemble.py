@@ -117,7 +117,7 @@ def check_members(encoders: Sequence[Encoder], vocabularies: Sequence[Vocabulary
                 f"{number} {len(vocabulary):,}{odd}"
             )
         own = encoder.preprocessing
-        names = [*_GEOMETRY, *(["resize"] if geometry.mode == "crop" else [])]
+        names = [*_GEOMETRY, *(["resize"] if geometry.mode != "squash" else [])]
         if odd_names := [name for name in names if getattr(own, name) != getattr(geometry, name)]:
             differ = ", ".join(f"{name} {getattr(geometry, name)} and {getattr(own, name)}" for name in odd_names)
             raise BundleError(
