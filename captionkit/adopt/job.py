@@ -42,6 +42,7 @@ _PASSED_OVER = (
         ".sh",
         ".log",
         ".pbtxt",
+        ".meta",
         "/checkpoint",
     ),
     *(".mp4", ".wav", ".jpg", ".jpeg", ".png", ".gif", ".webp"),
@@ -87,10 +88,9 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
         entries = sorted(storage.list(uri), key=lambda entry: entry.uri)
         heads = {head for entry in entries if (head := head_of(entry.uri))} - read
         read |= heads
-        for head in sorted(heads):
-            if head not in latest(heads, storage):
-                found.passed_over += 1
-                continue
+        last = latest(heads, storage)
+        found.passed_over += len(heads) - len(last)
+        for head in sorted(last):
             try:
                 found.given.append(read_tensorflow(head, redact(head), storage))
             except AdoptError as err:
@@ -129,11 +129,12 @@ def read_given(uri: str, name: str, storage: Storage, base: int | None = None) -
 
 
 def _head(uri: str, storage: Storage) -> str | None:
-    """See `head_of`; a checkpoint can also be named without an ending, as in TensorFlow, and a SavedModel's folder."""
+    """See `head_of`; a checkpoint can also be named as TensorFlow does, without an ending, or by its graph, X.meta."""
     if storage.is_folder(uri):
         return f"{uri.rstrip('/')}/{SAVED_MODEL}"
-    if not storage.exists(uri) and storage.exists(f"{uri}.index"):
-        return f"{uri}.index"
+    index = f"{uri.removesuffix('.meta')}.index"
+    if (uri.endswith(".meta") or not storage.exists(uri)) and storage.exists(index):
+        return index
     return head_of(uri)
 
 

@@ -27,7 +27,7 @@ _METADATA, _VARIABLES = "keras_metadata.pb", "variables/variables"
 _IN_SAVED_MODEL = re.compile(
     r"(saved_model|keras_metadata|fingerprint)\.pb|variables/variables\.(index|data-\d+-of-\d+)"
 )
-_IN_CHECKPOINT = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+_IN_CHECKPOINT = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _PARTS = (
     "embeddings",

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
 
 class Network:
@@ -53,7 +53,8 @@ class Network:
         own = x.detach()
         mean, variance = own.mean((0, 2, 3)).numpy(), own.var((0, 2, 3), correction=0).numpy()
         gamma, beta = (self.random.uniform(*ends, size).astype(np.float32) for ends in ((0.5, 1.5), (-0.3, 0.3)))
-        variance = np.maximum(variance * self.random.uniform(0.7, 1.4, size), 1e-3).astype(np.float32)
+        # Not far below the others', or noise would grow from layer to layer.
+        variance = np.maximum(variance * self.random.uniform(0.7, 1.4, size), variance.mean()).astype(np.float32)
         self.layers[name] = [gamma, beta, mean, variance]
         gamma, beta, mean, variance = (torch.from_numpy(one).view(1, -1, 1, 1) for one in self.layers[name])
         return (x - mean) / torch.sqrt(variance + epsilon) * gamma + beta
@@ -122,3 +123,69 @@ def save_layers(path: Path, layers: dict[str, list[Any]]) -> Path:
             for number, array in enumerate(arrays):
                 group.create_dataset(f"part_{number}", data=array.astype(np.float32))
     return path
+
+
+MIXED: dict[str, list[list[tuple[str, int]]]] = {
+    "5b": [[("0a_1x1", 64)], [("0a_1x1", 48), ("0b_5x5", 64)], [("0a_1x1", 64), ("0b_3x3", 96), ("0c_3x3", 96)],
+           [("0b_1x1", 32)]],
+    "5c": [[("0a_1x1", 64)], [("0b_1x1", 48), ("Conv_1_0c_5x5", 64)],
+           [("0a_1x1", 64), ("0b_3x3", 96), ("0c_3x3", 96)], [("0b_1x1", 64)]],
+    "5d": [[("0a_1x1", 64)], [("0a_1x1", 48), ("0b_5x5", 64)], [("0a_1x1", 64), ("0b_3x3", 96), ("0c_3x3", 96)],
+           [("0b_1x1", 64)]],
+    "6a": [[("1a_1x1", 384)], [("0a_1x1", 64), ("0b_3x3", 96), ("1a_1x1", 96)], []],
+    **{
+        name: [
+            [("0a_1x1", 192)],
+            [("0a_1x1", wide), ("0b_1x7", wide), ("0c_7x1", 192)],
+            [("0a_1x1", wide), ("0b_7x1", wide), ("0c_1x7", wide), ("0d_7x1", wide), ("0e_1x7", 192)],
+            [("0b_1x1", 192)],
+        ]
+        for name, wide in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192))
+    },
+    "7a": [[("0a_1x1", 192), ("1a_3x3", 320)],
+           [("0a_1x1", 192), ("0b_1x7", 192), ("0c_7x1", 192), ("1a_3x3", 192)], []],
+    "7b": [[("0a_1x1", 320)], [("0a_1x1", 384), ("0b_1x3|0b_3x1", 384)],
+           [("0a_1x1", 448), ("0b_3x3", 384), ("0c_1x3|0d_3x1", 384)], [("0b_1x1", 192)]],
+    "7c": [[("0a_1x1", 320)], [("0a_1x1", 384), ("0b_1x3|0c_3x1", 384)],
+           [("0a_1x1", 448), ("0b_3x3", 384), ("0c_1x3|0d_3x1", 384)], [("0b_1x1", 192)]],
+}  # fmt: skip
+"""Branches of slim's Inception v3: scopes (1a_1x1 are of 3 × 3) and channels; those with "|" stand side by side."""
+
+
+def run_slim_inception(net: Network, x: Tensor) -> Tensor:
+    """Features (N, 2048) of pixels from -1 to 1, with slim's names of variables; its batch norms have no gamma."""
+
+    def layer(x: Tensor, scope: str, out: int, size: tuple[int, int], stride: int = 1, same: bool = True) -> Tensor:
+        rows, columns = size
+        x = pad(x, [columns // 2, columns // 2, rows // 2, rows // 2]) if same else x
+        kernel = net.draw(rows, columns, x.shape[1], out, fan=rows * columns * x.shape[1])
+        x = conv2d(x, torch.from_numpy(kernel).permute(3, 2, 0, 1), None, stride)
+        net.normalise(x, scope, 1e-3)
+        _, beta, mean, variance = net.layers[scope]
+        net.layers[scope] = [kernel, beta, mean, variance]
+        beta, mean, variance = (torch.from_numpy(one).view(1, -1, 1, 1) for one in (beta, mean, variance))
+        return torch.relu((x - mean) / torch.sqrt(variance + 1e-3) + beta)
+
+    for scope, out, size, stride, same in (
+        ("Conv2d_1a_3x3", 32, 3, 2, False), ("Conv2d_2a_3x3", 32, 3, 1, False), ("Conv2d_2b_3x3", 64, 3, 1, True),
+        ("pool", 0, 0, 0, False), ("Conv2d_3b_1x1", 80, 1, 1, False), ("Conv2d_4a_3x3", 192, 3, 1, False),
+        ("pool", 0, 0, 0, False),
+    ):  # fmt: skip
+        x = max_pool2d(x, 3, 2) if scope == "pool" else layer(x, scope, out, (size, size), stride, same)
+    for name, branches in MIXED.items():
+        outs = []
+        for number, branch in enumerate(branches):
+            y = max_pool2d(x, 3, 2) if not branch else x
+            if number == 3:
+                y = avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+            for scopes, out in branch:
+                beside = []
+                for scope in scopes.split("|"):
+                    full = f"Mixed_{name}/Branch_{number}/{scope if scope.startswith('Conv') else f'Conv2d_{scope}'}"
+                    halves = scope.startswith("1a")
+                    size = (3, 3) if halves else tuple(map(int, scope.rpartition("_")[2].split("x")))
+                    beside.append(layer(y, full, out, (size[0], size[1]), 2 if halves else 1, not halves))
+                y = torch.cat(beside, 1)
+            outs.append(y)
+        x = torch.cat(outs, 1)
+    return x.mean((2, 3))
