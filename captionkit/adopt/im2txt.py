@@ -20,12 +20,13 @@ from captionkit.adopt.keras_encoders import inception_keys, inception_layer
 from captionkit.adopt.parts import choose_words
 from captionkit.adopt.words import set_markers, to_rows
 from captionkit.images import Preprocessing
+from captionkit.images.types import TENSORFLOW_BILINEAR
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import ShowTell
 from captionkit.model.encoders import EncoderError, build_encoder
 from captionkit.model.encoders.networks import KERAS_INCEPTION
 
-PREPROCESSING = Preprocessing(299, 346, "bilinear", "squash_crop", (0.5,) * 3, (0.5,) * 3)
+PREPROCESSING = Preprocessing(299, 346, TENSORFLOW_BILINEAR, "squash_crop", (0.5,) * 3, (0.5,) * 3)
 """The whole image as 346 × 346, and of that the middle 299 × 299."""
 _WORDS = "seq_embedding/map"
 _CELLS = (
@@ -115,9 +116,6 @@ def adopt_im2txt(given: Sequence[Given], markers: tuple[str, ...], preprocessing
         f"Inception v3 of {file.name}, with slim's arithmetic, and its projection",
         f"decoder of {file.name}: {cell[0]}, forget bias {FORGET_BIAS}",
         f"{len(words.words):,} words of {name}" + (f"; {rest:,} rows of the checkpoint have no word" if rest else ""),
-    ]
-    adopted.approximated = [
-        "resizing: Pillow's bilinear; TensorFlow's took four pixels for each, and skipped the others of large images"
     ]
     return adopted
 

@@ -166,6 +166,8 @@ def _root_metadata(saved_model: memoryview) -> str:
 
 def _by_layers(checkpoint: Checkpoint) -> Arrays:
     """Arrays of each layer. A variable's full name begins with its layer's, and ends with what it is."""
+    if _GRAPH not in checkpoint.entries:
+        raise AdoptError(f"the checkpoint is damaged: it does not say which layers its variables are of ({_GRAPH})")
     found: dict[str, dict[str, Any]] = {}
     for node in parts(checkpoint.string(_GRAPH), 1):
         for attribute in parts(node, 2):

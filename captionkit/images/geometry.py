@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from captionkit.images.types import Preprocessing
+from captionkit.images.types import TENSORFLOW_BILINEAR, Preprocessing
 
 Box = tuple[float, float, float, float]
 
@@ -88,8 +88,8 @@ def jpeg_scale(width: int, height: int, preprocessing: Preprocessing) -> int:
     resizing the full decode was 3.0 of 255 without a margin, 1.5 with a quarter more, 0.8 with twice the
     size; the margin of a quarter still decodes a 12-megapixel photograph at one eighth for 224 × 224.
     """
-    if preprocessing.interpolation == "nearest":
-        return 1  # nearest picks single pixels; a scaled decode would hand it averages
+    if preprocessing.interpolation in ("nearest", TENSORFLOW_BILINEAR):
+        return 1  # these pick single pixels; a scaled decode would hand them averages
     for scale in (8, 4, 2):
         if min(width, height) / scale >= 1.25 * target_side(preprocessing):
             return scale

@@ -29,7 +29,9 @@ The last two come from `captionkit.images.sandbox` only: in one's own process a 
 and one that hangs cannot be stopped.
 """
 
-INTERPOLATIONS: tuple[str, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
+TENSORFLOW_BILINEAR = "tensorflow_bilinear"
+"""As TensorFlow 1 did; the other interpolations are Pillow's."""
+INTERPOLATIONS: tuple[str, ...] = ("nearest", "bilinear", "bicubic", "lanczos", TENSORFLOW_BILINEAR)
 MODES: tuple[str, ...] = ("crop", "squash", "squash_crop")
 
 FRAMES: tuple[str, ...] = ("first", "middle", "best")

@@ -174,3 +174,13 @@ def test_im2txt_in_tensorflow_and_the_bundle_predict_alike(
     assert scale > 0.01
     np.testing.assert_allclose(own.numpy(), expected_features, rtol=1e-3, atol=1e-3 * scale)
     np.testing.assert_allclose(logits.numpy(), expected[..., : UNKNOWN + 1], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (300, 200), (97, 211), (1201, 90)])
+def test_images_are_resized_as_tensorflow_resized_them(tensorflow: Any, size: tuple[int, int]) -> None:
+    image = photo(1).resize(size)
+    resize = tensorflow.compat.v1.image.resize_images
+    whole = resize(np.asarray(image, np.float32) / 255, [346, 346], method=0)
+    cut = tensorflow.compat.v1.image.resize_image_with_crop_or_pad(whole, 299, 299)
+    found = prepare(image, PREPROCESSING)
+    assert float(np.abs(found - cut.numpy() * 255).max()) < 0.51  # pixels are rounded
