@@ -12,10 +12,12 @@ from captionkit.adopt.contents import is_other, look
 from captionkit.adopt.errors import AdoptError, EncoderMissingError
 from captionkit.adopt.features import Features, similarity, try_features
 from captionkit.adopt.given import Given
+from captionkit.adopt.im2txt import adopt_im2txt, is_im2txt
 from captionkit.adopt.keras_merge import adopt_merge, is_keras
 from captionkit.adopt.options import AdoptOptions
 from captionkit.adopt.parts import sort_parts
 from captionkit.adopt.ruotianluo import adopt_ruotianluo, is_ruotianluo
+from captionkit.adopt.tensorflow_files import SAVED_MODEL, head_of, latest, read_tensorflow
 from captionkit.adopt.trial import SCENES, Trial, drawn_scenes, try_out
 from captionkit.model.captioner import Captioner
 from captionkit.model.encoders import NO_NETWORK
@@ -42,6 +44,9 @@ _PASSED_OVER = (
         ".lock",
         ".sh",
         ".log",
+        ".pbtxt",
+        ".meta",
+        "/checkpoint",
     ),
     *(".mp4", ".wav", ".jpg", ".jpeg", ".png", ".gif", ".webp"),
 )
@@ -70,16 +75,33 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
         AdoptError: a file that was named cannot be used; StorageError: it cannot be read.
     """
     found = Gathered()
+    read: set[str] = set()  # checkpoints and SavedModels, which are several files each
     for address in files:
         uri = storage.normalize(address)
         if not storage.is_folder(uri):
-            given = look(storage.read(uri), redact(address), base)
+            head = _head(uri, storage)
+            if head in read:
+                continue
+            read |= {head} if head else set()
+            given = read_given(uri, redact(address), storage, base)
             if not _is_part(given):
                 raise AdoptError(f"{redact(address)}: {given.form} that holds no part of a captioner{_keys(given)}")
             found.given.append(given)
             continue
-        for entry in sorted(storage.list(uri), key=lambda entry: entry.uri):
+        entries = sorted(storage.list(uri), key=lambda entry: entry.uri)
+        heads = {head for entry in entries if (head := head_of(entry.uri))} - read
+        read |= heads
+        last = latest(heads, storage)
+        found.passed_over += len(heads) - len(last)
+        for head in sorted(last):
+            try:
+                found.given.append(read_tensorflow(head, redact(head), storage))
+            except AdoptError as err:
+                found.problems.append(str(err))
+        for entry in entries:
             name = redact(entry.uri)
+            if head_of(entry.uri):
+                continue
             if name.lower().endswith(_PASSED_OVER) and not name.lower().endswith("word_counts.txt"):
                 found.passed_over += 1
                 continue
@@ -97,6 +119,26 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
             else:
                 found.passed_over += 1
     return found
+
+
+def read_given(uri: str, name: str, storage: Storage, base: int | None = None) -> Given:
+    """Read a file, or the checkpoint or SavedModel that it is part of.
+
+    Raises:
+        AdoptError: as `look` and `read_tensorflow`; StorageError: it cannot be read.
+    """
+    head = _head(uri, storage)
+    return read_tensorflow(head, name, storage) if head else look(storage.read(uri), name, base)
+
+
+def _head(uri: str, storage: Storage) -> str | None:
+    """See `head_of`; a checkpoint can also be named as TensorFlow does, without an ending, or by its graph, X.meta."""
+    if storage.is_folder(uri):
+        return f"{uri.rstrip('/')}/{SAVED_MODEL}"
+    index = f"{uri.removesuffix('.meta')}.index"
+    if (uri.endswith(".meta") or not storage.exists(uri)) and storage.exists(index):
+        return index
+    return head_of(uri)
 
 
 def _is_part(given: Given) -> bool:
@@ -240,6 +282,8 @@ def _convert(given: list[Given], options: AdoptOptions) -> Adopted:
     if options.kind == "ruotianluo" or (options.kind == "auto" and is_ruotianluo(given)):
         encoder_file = _encoder_file(options)
         return adopt_ruotianluo(given, encoder_file, options.encoder, options.rename, options.markers, changes)
+    if options.kind == "im2txt" or (options.kind == "auto" and is_im2txt(given)):
+        return adopt_im2txt(given, options.markers, changes)
     parts = sort_parts(given, options.rename)
     if options.kind == "sgrvinod" or (options.kind == "auto" and is_attention(parts.decoder)):
         return adopt_attention(parts, options.markers, changes)
@@ -250,4 +294,5 @@ def _encoder_file(options: AdoptOptions) -> Given | None:
     if options.encoder_weights is None:
         return None
     storage = Storage(options.storage)
-    return look(storage.read(storage.normalize(options.encoder_weights)), redact(options.encoder_weights))
+    address = storage.normalize(options.encoder_weights)
+    return read_given(address, redact(options.encoder_weights), storage)

@@ -186,7 +186,7 @@ def _encoder(
             state = backbone.tensors if backbone else file.tensors
         approximated = [
             f"encoder: torchvision's {name} stands in for Keras's, whose weights and padding are others; features and "
-            "captions differ a little. --encoder-weights FILE.h5 takes Keras's own (InceptionV3, VGG16)"
+            "captions differ a little. --encoder-weights FILE.h5 takes Keras's own"
         ]
     try:
         encoder = build_encoder(name, "pooled", state, change_preprocessing(usual, changes))

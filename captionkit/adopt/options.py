@@ -9,7 +9,7 @@ import tyro
 
 from captionkit.storage.options import StorageOptions
 
-Kind = Literal["auto", "tutorial", "udacity", "inception", "keras-merge", "sgrvinod", "ruotianluo"]
+Kind = Literal["auto", "tutorial", "udacity", "inception", "keras-merge", "sgrvinod", "ruotianluo", "im2txt"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class AdoptOptions:
     """Folder of the bundle to write."""
     kind: Kind = "auto"
     """Which project's captioner it is: the PyTorch tutorial's, Udacity's, its variant with Inception v3, the Keras
-    tutorial's merge model, sgrvinod's with attention, or one of ruotianluo's; auto: found out."""
+    tutorial's merge model, sgrvinod's with attention, one of ruotianluo's, or Google's im2txt; auto: found out."""
     rename: tuple[str, ...] = ()
     """OLD=NEW: tensors whose names begin with OLD begin with NEW instead."""
     markers: tuple[str, ...] = ()

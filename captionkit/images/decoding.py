@@ -27,13 +27,13 @@ from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import bitmaps, colours, frames, geometry, jpeg2000, profiles, raws, tiffs
+from captionkit.images import bitmaps, colours, frames, geometry, jpeg2000, profiles, raws, sampling, tiffs
 from captionkit.images.formats import RAW, identify, webp_size
 from captionkit.images.metadata import jpeg_frame, without_metadata
 from captionkit.images.picture import Picture, Room
 from captionkit.images.reasons import explain
 from captionkit.images.structure import check_structure, cut_short, ends_early
-from captionkit.images.types import Decoded, ImageError, Limits, Preprocessing
+from captionkit.images.types import TENSORFLOW_BILINEAR, Decoded, ImageError, Limits, Preprocessing
 
 # Plugins are called directly rather than through Image.open: no other format is tried, Pillow's process-wide
 # pixel limit (and its warning) stays out of the way of the limits given here, and a JPEG with a broken
@@ -312,12 +312,13 @@ def _render(picture: Picture, preprocessing: Preprocessing, profile: bytes | Non
         min(float(image.height), bottom / scale),
     )
     keeps_inks = image.mode == "CMYK" and profiles.fits(profile, "CMYK")
-    square = (image if keeps_inks else colours.plain(image)).resize(
-        (preprocessing.size, preprocessing.size),
-        _FILTERS[preprocessing.interpolation],
-        box,
-        _REDUCING_GAP,
-    )
+    whole = image if keeps_inks else colours.plain(image)
+    if preprocessing.interpolation == TENSORFLOW_BILINEAR:
+        square = sampling.sample(whole, preprocessing.size, box)
+    else:
+        square = whole.resize(
+            (preprocessing.size, preprocessing.size), _FILTERS[preprocessing.interpolation], box, _REDUCING_GAP
+        )
     if profile is not None:
         square = profiles.converted(square, profile)
     return np.ascontiguousarray(geometry.turn_upright(colours.opaque(square), picture.orientation))

@@ -30,8 +30,10 @@ The last two come from `captionkit.images.sandbox` only: in one's own process a 
 and one that hangs cannot be stopped.
 """
 
-INTERPOLATIONS: tuple[str, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
-MODES: tuple[str, ...] = ("crop", "squash")
+TENSORFLOW_BILINEAR = "tensorflow_bilinear"
+"""As TensorFlow 1 did; the other interpolations are Pillow's."""
+INTERPOLATIONS: tuple[str, ...] = ("nearest", "bilinear", "bicubic", "lanczos", TENSORFLOW_BILINEAR)
+MODES: tuple[str, ...] = ("crop", "squash", "squash_crop")
 
 FRAMES: tuple[str, ...] = ("first", "middle", "best")
 
@@ -80,7 +82,8 @@ class Preprocessing:
 
     size: the image becomes size × size. resize: its shorter side is brought to this length first, then
     the middle is cut out (`mode="crop"`, torchvision's Resize + CenterCrop); with `mode="squash"` the whole
-    image is brought to size × size and `resize` plays no part. mean, std: per RGB channel, for values in
+    image is brought to size × size and `resize` plays no part; with `mode="squash_crop"` the whole image is brought to
+    resize × resize, and the middle is cut out of that. mean, std: per RGB channel, for values in
     [0, 1]; applied by the encoder on its device, not here. each: of an ensemble whose members want different
     geometries, these; see `together`.
     """
@@ -100,7 +103,7 @@ class Preprocessing:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {self.mode!r}")
         if self.size < 1:
             raise ValueError(f"size must be at least 1, not {self.size}")
-        if self.mode == "crop" and self.resize < self.size:
+        if self.mode != "squash" and self.resize < self.size:
             raise ValueError(f"resize ({self.resize}) must not be below size ({self.size}): no square to cut out")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError("mean and std need three values each, std above 0")

@@ -57,7 +57,9 @@ def test_every_family_agrees_to_float_noise(family: str, options: dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["keras_inception_v3", "caffe_resnet18", "squeezenet1_1", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "encoder", ["keras_inception_v3", "keras_xception", "caffe_resnet18", "squeezenet1_1", "efficientnet_lite0"]
+)
 def test_encoders_of_other_kinds_agree(encoder: str) -> None:
     torch.manual_seed(0)
     built = build_encoder(encoder, "pooled", "none", Preprocessing(128, 128, "bilinear", "squash"))

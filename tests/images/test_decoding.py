@@ -49,7 +49,8 @@ def torchvision_says(image: Image.Image, preprocessing: Preprocessing) -> NDArra
     if preprocessing.mode == "squash":
         square = [preprocessing.size, preprocessing.size]
         return np.asarray(functional.resize(image, square, interpolation))
-    resized = functional.resize(image, [preprocessing.resize], interpolation)
+    sides = [preprocessing.resize] * (2 if preprocessing.mode == "squash_crop" else 1)
+    resized = functional.resize(image, sides, interpolation)
     return np.asarray(functional.center_crop(resized, [preprocessing.size]))
 
 
@@ -94,6 +95,7 @@ def test_errors_survive_pickling() -> None:
         Preprocessing(size=48, resize=57, interpolation="bicubic"),
         Preprocessing(size=64, resize=64, interpolation="lanczos"),
         Preprocessing(size=96, resize=96, mode="squash"),
+        Preprocessing(size=96, resize=110, mode="squash_crop"),
     ],
     ids=lambda preprocessing: f"{preprocessing.mode}{preprocessing.resize}",
 )
@@ -116,7 +118,7 @@ def test_reduced_jpegs_are_as_good_as_torchvisions(size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("mode", ["crop", "squash"])
+@pytest.mark.parametrize("mode", ["crop", "squash", "squash_crop"])
 def test_orientation_of_a_reduced_jpeg(orientation: int, mode: str) -> None:
     preprocessing = Preprocessing(size=40, resize=45, mode=mode)
     stored = photo(1001, 603)

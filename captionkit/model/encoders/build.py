@@ -1,17 +1,20 @@
 """build_encoder(): an encoder by its name."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from captionkit.images import Preprocessing
-from captionkit.model.encoders import tiny_resnet
+from captionkit.model.encoders import tiny_resnet, xception
 from captionkit.model.encoders.efficientnet_lite import SIZES
 from captionkit.model.encoders.encoder import NO_NETWORK, Encoder, EncoderError, Output
 from captionkit.model.encoders.layers import remove_classifier
 from captionkit.model.encoders.networks import (
     CAFFE_RESNETS,
+    KERAS_RESNETS,
+    KERAS_XCEPTION,
     PORTED,
     TINY_RESNET,
     build_empty_network,
@@ -21,6 +24,9 @@ from captionkit.model.encoders.networks import (
 )
 from captionkit.model.encoders.timm_models import PREFIX, cut_timm_network, timm_preprocessing
 from captionkit.model.encoders.weights import WEIGHTS, download_weights, load_weights, package_weights
+
+CAFFE_MEAN: Final = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+"""Of pixels, where a network was trained on those from 0 to 255 minus this, as Caffe's were."""
 
 
 def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
@@ -46,6 +52,12 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
         return Preprocessing(
             size=side, resize=round(side / 0.875), interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
         )
+    if name == KERAS_XCEPTION:
+        side = size or xception.SIZE
+        return Preprocessing(side, side, "nearest", "squash", (0.5,) * 3, (0.5,) * 3)
+    if name in KERAS_RESNETS:
+        side = size or 224
+        return Preprocessing(side, side, "nearest", "squash", CAFFE_MEAN, (1 / 255,) * 3)
     # Read from the description of the weights: nothing is downloaded.
     transforms = torchvision_models().get_model_weights(name.removeprefix("keras_")).DEFAULT.transforms()
     own_size, resize = transforms.crop_size[0], transforms.resize_size[0]
