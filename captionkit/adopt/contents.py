@@ -16,6 +16,7 @@ from captionkit.adopt.features import read_features
 from captionkit.adopt.given import Given
 from captionkit.adopt.keras_files import read_h5, read_keras_zip
 from captionkit.adopt.pickles import CallError, Name, Record, read_pickle
+from captionkit.adopt.tensor_bundle import TABLE_MAGIC, read_index
 from captionkit.adopt.torch_files import (
     LEGACY_MAGIC,
     TorchFile,
@@ -87,6 +88,11 @@ def _look(data: bytes, name: str) -> Given:
         return _look_zip(data, name)
     if data.startswith(LEGACY_MAGIC[:14]):
         return _torch(name, "PyTorch file (before 1.6)", read_torch_legacy(data))
+    if data.endswith(TABLE_MAGIC):
+        read_index(data)
+        raise AdoptError(
+            "this is the index of a TensorFlow checkpoint under another name; call it X.index, beside X.data-…"
+        )
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         try:
             return Given(name, "safetensors", tensors=load_tensors(data))

@@ -100,6 +100,7 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
     storage = Storage(options.storage)
     types = node_types(options.budget, storage)
     captioner = Captioner.load(options.captioner.model, dtype=options.captioner.dtype, storage=storage)
+    captioner.encoder.check()
     archive, chosen = list_archive(options, storage, progress)
     sample = measure(options, storage, captioner, archive, chosen)
     estimates = estimate(options.budget, archive, sample, types)
