@@ -22,6 +22,7 @@ from captionkit.images import Preprocessing
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import Merge
 from captionkit.model.encoders import NO_NETWORK, Encoder, EncoderError, build_encoder
+from captionkit.model.encoders.networks import KERAS_XCEPTION
 
 _USUAL = {2048: "inception_v3", 4096: "vgg16"}
 """The encoder by the length of its features, where none is named."""
@@ -173,6 +174,11 @@ def _encoder(
     if file is not None and file.keras_weights is not None:
         name, state, usual = to_torchvision(file.keras_weights)
         exact = [f"{name} with the weights of {file.name}"]
+        if name == KERAS_XCEPTION and "interpolation" not in changes:
+            approximated = [
+                "resizing: the nearest pixel, as Keras's load_img takes it; projects with Xception mostly had Pillow's "
+                "Image.resize: --preprocessing interpolation=bicubic"
+            ]
     else:
         name = name or _USUAL.get(size, "")
         if not name:

@@ -127,15 +127,10 @@ def read_index(data: bytes) -> Checkpoint:
     Raises:
         AdoptError: it is cut, damaged, or another table.
     """
-    table = dict(_read_table(memoryview(data)))
+    table = dict(read_table(memoryview(data)))
     header = table.pop(b"", None)
     if header is None:
         raise AdoptError("a table in LevelDB's format that is no index of a TensorFlow checkpoint")
-    if any(key == 1 and isinstance(value, memoryview) for key, value in fields(header)):
-        raise AdoptError(
-            "a checkpoint in TensorFlow's first format (before 0.12), which captionkit does not read: load it in "
-            "TensorFlow and save it with tf.train.Saver(write_version=tf.train.SaverDef.V2)"
-        )
     if integer(header, 2):
         raise AdoptError("the checkpoint was written on a big-endian machine, which captionkit does not read")
     count = integer(header, 1)
@@ -149,14 +144,33 @@ def read_index(data: bytes) -> Checkpoint:
 
 def _entry(message: memoryview) -> Entry:
     numbers = {key: value for key, value in fields(message) if isinstance(value, int)}
-    shape = next(parts(message, 2), memoryview(b""))
-    dims = tuple(integer(dim, 1) for dim in parts(shape, 2))
+    dims = read_shape(next(parts(message, 2), memoryview(b"")))
     dtype, shard, offset, size, checksum = (numbers.get(key, 0) for key in (1, 3, 4, 5, 6))
     return Entry(dtype, dims, shard, offset, size, checksum, any(True for _ in parts(message, 7)))
 
 
-def _read_table(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Keys and values of a table: its last block names the others."""
+def read_shape(message: memoryview) -> tuple[int, ...]:
+    """A TensorShapeProto."""
+    return tuple(integer(dim, 1) for dim in parts(message, 2))
+
+
+def is_first_format(data: bytes) -> bool:
+    """Whether a table is a checkpoint by itself (see `tensor_slices`), not an index: its first value is a message that
+    describes all tensors, and not the number of shards.
+
+    Raises:
+        AdoptError: as `read_table`.
+    """
+    key, header = next(read_table(memoryview(data)), (b"-", memoryview(b"")))
+    return key == b"" and next(parts(header, 1), None) is not None
+
+
+def read_table(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Keys and values of a table in LevelDB's format: its last block names the others.
+
+    Raises:
+        AdoptError: it is cut, damaged, compressed, or too large.
+    """
     if len(data) < _FOOTER or data[-8:] != TABLE_MAGIC:
         raise AdoptError(
             f"the index is cut or damaged: it lacks the end of a table ({len(data):,} bytes); fetch it anew"

@@ -115,6 +115,23 @@ def write_checkpoint(stem: Path, tensors: Mapping[str, Any], shards: int = 1, he
     return index
 
 
+def write_slices(path: Path, tensors: Mapping[str, Any]) -> Path:
+    """The format before TensorFlow 0.12: one file. Of a slice that is all of a tensor each extent is empty."""
+    described, pairs = b"", []
+    for name, value in tensors.items():
+        array = np.asarray(value)
+        kind = _NUMBERS[array.dtype.str]
+        shape = b"".join(field(2, field(1, size)) for size in array.shape)
+        whole = b"".join(field(1, b"") for _ in array.shape)
+        described += field(1, field(1, name) + field(2, shape) + field(3, kind) + field(4, whole))
+        number = {1: 5, 2: 6, 3: 7, 9: 10}[kind]
+        raw = b"".join(map(varint, array.ravel().tolist())) if array.dtype.kind == "i" else array.tobytes()
+        saved = field(1, name) + field(2, whole) + field(3, field(number, raw))
+        pairs.append((b"\0" + name.encode() + b"\0\1", field(2, saved)))
+    path.write_bytes(table([(b"", field(1, described + field(2, field(1, 1)))), *pairs]))
+    return path
+
+
 def object_graph(names: Mapping[str, str]) -> bytes:
     """The graph of objects that Keras puts into checkpoints. names: of variables in full, by their keys."""
     children = b"".join(field(1, field(1, number) + field(2, f"v{number}")) for number in range(1, len(names) + 1))

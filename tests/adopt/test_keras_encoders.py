@@ -13,11 +13,13 @@ from captionkit.adopt.captioners import change_preprocessing
 from captionkit.adopt.contents import look
 from captionkit.adopt.errors import AdoptError
 from captionkit.adopt.keras_encoders import is_encoder, to_torchvision
+from captionkit.adopt.keras_merge import adopt_merge
 from captionkit.images import prepare
 from captionkit.model.encoders import build_encoder
 from captionkit.model.encoders.fold import fold_batch_norms
 from tests.adopt.keras_networks import Network, run_resnet, run_xception, save_layers
 from tests.adopt.originals import photo
+from tests.adopt.test_keras_merge import Original, tokenizer
 
 SIDE = 79
 """Of the images in pixels: pooling meets odd and even sides."""
@@ -64,3 +66,19 @@ def test_another_network_is_refused_and_the_known_ones_named() -> None:
     assert not is_encoder(arrays)
     with pytest.raises(AdoptError, match=r"Xception, ResNet50.*layers stem_conv, top_conv"):
         to_torchvision(arrays)
+
+
+def test_a_captioner_with_xception_is_adopted_by_its_own_weights(tmp_path: Path) -> None:
+    net = Network(1)
+    run_xception(net, pixels(caffe=False), ["", "_1", "_2", "_3"])
+    files = [
+        save_layers(tmp_path / "xception_weights_tf_dim_ordering_tf_kernels_notop.h5", net.layers),
+        Original(features=2048).save_h5(tmp_path / "model_9.h5"),
+    ]
+    given = [look(path.read_bytes(), path.name) for path in files] + [look(tokenizer(), "tokenizer.p")]
+    adopted = adopt_merge(given, None, "", (), {"size": SIDE, "resize": SIDE})
+    assert adopted.exact[0].startswith("keras_xception with the weights of xception_weights")
+    assert "interpolation=bicubic" in adopted.approximated[0]
+    adopted = adopt_merge(given, None, "", (), {"size": SIDE, "resize": SIDE, "interpolation": "bicubic"})
+    assert not adopted.approximated
+    assert adopted.captioner.preprocessing.interpolation == "bicubic"

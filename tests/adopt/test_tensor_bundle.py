@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from tensorboardX.crc32c import crc32c as plain_crc32c
 
+from captionkit.adopt.contents import look
 from captionkit.adopt.crc32c import crc32c
 from captionkit.adopt.errors import AdoptError
 from captionkit.adopt.tensor_bundle import Checkpoint, read_index
-from tests.adopt.tensor_bundles import entry, field, table, varint, write_checkpoint
+from captionkit.adopt.tensor_slices import read_slices
+from tests.adopt.tensor_bundles import entry, field, table, varint, write_checkpoint, write_slices
 
 
 def test_the_checksum_is_that_of_the_castagnoli_polynomial() -> None:
@@ -89,7 +91,6 @@ def test_data_that_are_cut_or_changed_are_told(tmp_path: Path) -> None:
 HEADER = (b"", field(1, 1))
 DAMAGED: list[tuple[list[tuple[bytes, bytes]], str]] = [
     ([(b"a", field(1, 1))], "no index of a TensorFlow checkpoint"),
-    ([(b"", field(1, field(1, field(1, "name"))))], "first format"),
     ([(b"", field(1, 1) + field(2, 1))], "big-endian"),
     ([(b"", field(1, 0))], "names 0 files"),
     ([(b"", field(1, 10**9))], "1,000,000,000 files"),
@@ -140,3 +141,24 @@ def test_keys_that_repeat_a_long_beginning_do_not_fill_the_memory() -> None:
     footer = (varint(0) + varint(0) + varint(at) + varint(len(index))).ljust(40, b"\0")
     with pytest.raises(AdoptError, match="too long to be true"):
         read_index(data + footer + bytes.fromhex("57fb808b247547db"))
+
+
+def test_the_first_format_is_one_file(tmp_path: Path) -> None:
+    tensors = {name: value for name, value in some_tensors().items() if name not in ("text", "half")}
+    data = write_slices(tmp_path / "model.ckpt-5", tensors).read_bytes()
+    found = look(data, "model.ckpt-5").tensors
+    assert found.keys() == tensors.keys() - {"step"}
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor.numpy(), tensors[name].astype(np.float32))
+    for size in range(10, len(data), 997):
+        with pytest.raises(AdoptError):
+            read_slices(data[:size])
+    described = field(1, field(1, "a") + field(2, field(2, field(1, 3))) + field(3, 1) + field(4, b""))
+    values = field(2, field(1, "a") + field(3, field(5, bytes(8))))
+    with pytest.raises(AdoptError, match=r"a of \(3,\) has 8 bytes"):
+        read_slices(table([(b"", field(1, described)), (b"a", values)]))
+    with pytest.raises(AdoptError, match="lacks the values of a"):
+        read_slices(table([(b"", field(1, described))]))
+    halves = field(1, field(1, "a") + field(2, field(2, field(1, 3))) + field(3, 1) + field(4, b"") + field(4, b""))
+    with pytest.raises(AdoptError, match="saved in parts"):
+        read_slices(table([(b"", field(1, halves))]))

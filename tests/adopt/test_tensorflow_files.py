@@ -105,7 +105,7 @@ def test_what_is_missing_from_several_files_is_named(tmp_path: Path) -> None:
     assert f"is cut: it needs {len(whole):,} bytes and has {len(whole) - 10:,}" in complaint(index)
     renamed = index.rename(tmp_path / "c" / "weights.bin")
     assert "its index is missing: a checkpoint is m.ckpt.index and" in complaint(data)
-    assert "index of a TensorFlow checkpoint under another name" in complaint(renamed)
+    assert "TensorFlow checkpoint's index under another name" in complaint(renamed)
     found = gather((str(tmp_path / "c"),), Storage())
     assert any("its index is missing" in problem for problem in found.problems)
     inner.write_bytes(POINTER)
