@@ -8,6 +8,8 @@ from io import BytesIO
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
@@ -16,6 +18,8 @@ from captionkit.adopt.features import read_features
 from captionkit.adopt.given import Given
 from captionkit.adopt.keras_files import read_h5, read_keras_zip
 from captionkit.adopt.pickles import CallError, Name, Record, read_pickle
+from captionkit.adopt.tensor_bundle import TABLE_MAGIC, is_first_format, read_index
+from captionkit.adopt.tensor_slices import read_slices
 from captionkit.adopt.torch_files import (
     LEGACY_MAGIC,
     TorchFile,
@@ -87,6 +91,8 @@ def _look(data: bytes, name: str) -> Given:
         return _look_zip(data, name)
     if data.startswith(LEGACY_MAGIC[:14]):
         return _torch(name, "PyTorch file (before 1.6)", read_torch_legacy(data))
+    if data.endswith(TABLE_MAGIC):
+        return _look_table(data, name)
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         try:
             return Given(name, "safetensors", tensors=load_tensors(data))
@@ -107,6 +113,14 @@ def _look(data: bytes, name: str) -> Given:
                 return _look_text(data, name)
             raise
     return _look_text(data, name)
+
+
+def _look_table(data: bytes, name: str) -> Given:
+    if not is_first_format(data):
+        read_index(data)
+        raise AdoptError("this is a TensorFlow checkpoint's index under another name: call it X.index, beside X.data-…")
+    tensors = {key: torch.from_numpy(values.astype(np.float32)) for key, values in read_slices(data).items()}
+    return Given(name, "TensorFlow checkpoint (before 0.12)", tensors=tensors)
 
 
 def _torch(name: str, form: str, file: TorchFile) -> Given:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captionkit.adopt.captioners import Adopted, change_preprocessing, load_decoder
-from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.errors import AdoptError, EncoderMissingError
 from captionkit.adopt.given import Given
 from captionkit.adopt.keras_encoders import INCEPTION, VGG, is_encoder, to_torchvision
 from captionkit.adopt.keras_files import Arrays
@@ -21,7 +21,8 @@ from captionkit.adopt.words import set_markers, to_rows
 from captionkit.images import Preprocessing
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import Merge
-from captionkit.model.encoders import Encoder, EncoderError, build_encoder
+from captionkit.model.encoders import NO_NETWORK, Encoder, EncoderError, build_encoder
+from captionkit.model.encoders.networks import KERAS_XCEPTION
 
 _USUAL = {2048: "inception_v3", 4096: "vgg16"}
 """The encoder by the length of its features, where none is named."""
@@ -166,15 +167,22 @@ def _encoder(
     file: Given | None, name: str, size: int, changes: Mapping[str, Any]
 ) -> tuple[Encoder, list[str], list[str]]:
     """The encoder, and what of it is exact and what approximated."""
-    exact, approximated = [], []
+    exact, approximated = list[str](), list[str]()
+    if name == NO_NETWORK:
+        return build_encoder(name, "pooled", features=size), exact, approximated
     state: Mapping[str, Tensor] | str
     if file is not None and file.keras_weights is not None:
         name, state, usual = to_torchvision(file.keras_weights)
         exact = [f"{name} with the weights of {file.name}"]
+        if name == KERAS_XCEPTION and "interpolation" not in changes:
+            approximated = [
+                "resizing: the nearest pixel, as Keras's load_img takes it; projects with Xception mostly had Pillow's "
+                "Image.resize: --preprocessing interpolation=bicubic"
+            ]
     else:
         name = name or _USUAL.get(size, "")
         if not name:
-            raise AdoptError(
+            raise EncoderMissingError(
                 f"the network reads features of {size} values, of which captionkit cannot tell the encoder: name it by "
                 "--encoder, as torchvision does, or give its weights by --encoder-weights"
             )
@@ -184,12 +192,12 @@ def _encoder(
             state = backbone.tensors if backbone else file.tensors
         approximated = [
             f"encoder: torchvision's {name} stands in for Keras's, whose weights and padding are others; features and "
-            "captions differ a little. --encoder-weights FILE.h5 takes Keras's own (InceptionV3, VGG16)"
+            "captions differ a little. --encoder-weights FILE.h5 takes Keras's own"
         ]
     try:
         encoder = build_encoder(name, "pooled", state, change_preprocessing(usual, changes))
     except EncoderError as err:
-        raise AdoptError(f"the encoder: {err}") from err
+        raise (EncoderMissingError if state == "pretrained" else AdoptError)(f"the encoder: {err}") from err
     if encoder.feature_size != size:
         raise AdoptError(f"the encoder {name} gives {encoder.feature_size} values and the network reads {size}")
     return encoder, exact, approximated

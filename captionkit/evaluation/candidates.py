@@ -120,8 +120,8 @@ def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table
         if row["uri"] in wanted:
             exact[row["uri"]] = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name), row["run_id"])
         elif _file_name(row["uri"]) in by_name:
-            found = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name), row["run_id"])
-            similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = found
+            candidate = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name), row["run_id"])
+            similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = candidate
     candidates, frames = Candidates({name: dict.fromkeys(wanted, "")}), frames_of(table.uri, table.storage)
     for image in wanted:
         matches = {} if image in exact else similar.get(_file_name(image), {})

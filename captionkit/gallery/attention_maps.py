@@ -33,7 +33,7 @@ def make_attention_maps(
     pixels = decode(image, captioner.preprocessing, limits or Limits()).pixels
     features = captioner.encode(pixels[None])
     best = captioner.caption_features(features, options or SearchOptions())[0][0]
-    return AttentionMaps(pixels, tuple(best.text.split()), captioner.attention(features, best.text))
+    return AttentionMaps(captioner.seen(pixels), tuple(best.text.split()), captioner.attention(features, best.text))
 
 
 def maps_of_caption(
@@ -44,13 +44,16 @@ def maps_of_caption(
     Args:
         image: its encoded bytes.
         words: of the caption, T of them.
-        side: of the pixels that the maps are to be drawn over; what is cut off is what the captioner did not see.
+        side: of the pixels that the maps are to be drawn over; what is cut off is what the captioner did not see. An
+            ensemble of several geometries has those of the one that is attended to.
 
     Raises:
         captionkit.images.ImageError: the image cannot be decoded.
     """
     seen = captioner.preprocessing
-    features = captioner.encode(decode(image, seen, limits).pixels[None])
-    maps = captioner.attention(features, " ".join(words))
+    pixels = decode(image, seen, limits).pixels
+    maps = captioner.attention(captioner.encode(pixels[None]), " ".join(words))
+    if seen.each:  # an ensemble of several geometries
+        return AttentionMaps(captioner.seen(pixels), tuple(words), maps)
     larger = replace(seen, size=side, resize=max(side, round(seen.resize * side / seen.size)))
     return AttentionMaps(decode(image, larger, limits).pixels, tuple(words), maps)

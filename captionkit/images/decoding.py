@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -26,13 +27,13 @@ from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from captionkit.images import bitmaps, colours, frames, geometry, jpeg2000, profiles, raws, tiffs
+from captionkit.images import bitmaps, colours, frames, geometry, jpeg2000, profiles, raws, sampling, tiffs
 from captionkit.images.formats import RAW, identify, webp_size
 from captionkit.images.metadata import jpeg_frame, without_metadata
 from captionkit.images.picture import Picture, Room
 from captionkit.images.reasons import explain
 from captionkit.images.structure import check_structure, cut_short, ends_early
-from captionkit.images.types import FRAMES, Decoded, ImageError, Limits, Preprocessing
+from captionkit.images.types import FRAMES, TENSORFLOW_BILINEAR, Decoded, ImageError, Limits, Preprocessing
 
 # Plugins are called directly rather than through Image.open: no other format is tried, Pillow's process-wide
 # pixel limit (and its warning) stays out of the way of the limits given here, and a JPEG with a broken
@@ -94,6 +95,9 @@ def decode(
 
     Raises ImageError and, for any bytes whatever, nothing else.
     """
+    if preprocessing.each:  # once for each: a JPEG is decoded at a reduced scale, which depends on the geometry
+        found = [decode(data, one, limits, admit) for one in preprocessing.each]
+        return replace(found[0], pixels=_together([one.pixels for one in found], preprocessing.size))
     check_bytes(data, limits)
     name = identify(data)
     if name == "TIFF" and raws.is_raw(data):
@@ -160,6 +164,8 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
 
     Applies the same policy as `decode`, without limits. Raises ImageError where its pixels cannot be read.
     """
+    if preprocessing.each:
+        return _together([prepare(image, one) for one in preprocessing.each], preprocessing.size)
     with _quiet():
         try:
             if isinstance(image, TiffImageFile):
@@ -169,6 +175,12 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
             return _render(Picture(picture, image.size, _orientation(image)), preprocessing, _profile(image))
         except Exception as error:  # broad for the reason given in `decode`
             raise explain(image.format or "image", b"", error) from error
+
+
+def _together(squares: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    """As `Preprocessing.together` says."""
+    values = np.concatenate([square.reshape(-1) for square in squares])
+    return np.pad(values, (0, 3 * size**2 - len(values))).reshape(size, size, 3)
 
 
 def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
@@ -335,12 +347,13 @@ def _render(picture: Picture, preprocessing: Preprocessing, profile: bytes | Non
         min(float(image.height), bottom / scale),
     )
     keeps_inks = image.mode == "CMYK" and profiles.fits(profile, "CMYK")
-    square = (image if keeps_inks else colours.plain(image)).resize(
-        (preprocessing.size, preprocessing.size),
-        _FILTERS[preprocessing.interpolation],
-        box,
-        _REDUCING_GAP,
-    )
+    whole = image if keeps_inks else colours.plain(image)
+    if preprocessing.interpolation == TENSORFLOW_BILINEAR:
+        square = sampling.sample(whole, preprocessing.size, box)
+    else:
+        square = whole.resize(
+            (preprocessing.size, preprocessing.size), _FILTERS[preprocessing.interpolation], box, _REDUCING_GAP
+        )
     if profile is not None:
         square = profiles.converted(square, profile)
     return np.ascontiguousarray(geometry.turn_upright(colours.opaque(square), picture.orientation))

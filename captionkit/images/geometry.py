@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from captionkit.images.types import Preprocessing
+from captionkit.images.types import TENSORFLOW_BILINEAR, Preprocessing
 
 Box = tuple[float, float, float, float]
 
@@ -42,6 +42,11 @@ def upright_box(width: int, height: int, preprocessing: Preprocessing) -> Box:
     if preprocessing.mode == "squash":
         return (0.0, 0.0, float(width), float(height))
     size, resize = preprocessing.size, preprocessing.resize
+    if preprocessing.mode == "squash_crop":
+        # Half of what is left over is rounded down, as TensorFlow's central crop does.
+        first = (resize - size) // 2
+        left, right = (width * end / resize for end in (first, first + size))
+        return (left, height * first / resize, right, height * (first + size) / resize)
     if width <= height:
         new_width, new_height = resize, int(resize * height / width)
     else:
@@ -83,8 +88,8 @@ def jpeg_scale(width: int, height: int, preprocessing: Preprocessing) -> int:
     resizing the full decode was 3.0 of 255 without a margin, 1.5 with a quarter more, 0.8 with twice the
     size; the margin of a quarter still decodes a 12-megapixel photograph at one eighth for 224 × 224.
     """
-    if preprocessing.interpolation == "nearest":
-        return 1  # nearest picks single pixels; a scaled decode would hand it averages
+    if preprocessing.interpolation in ("nearest", TENSORFLOW_BILINEAR):
+        return 1  # these pick single pixels; a scaled decode would hand them averages
     for scale in (8, 4, 2):
         if min(width, height) / scale >= 1.25 * target_side(preprocessing):
             return scale

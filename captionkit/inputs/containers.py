@@ -181,9 +181,9 @@ class _Texts:
         self._suffixes = {*self._columns, *([".json"] if self._fields else ())}
         self._known: dict[str, dict[str, str]] = {}
 
-    def taken_from(self, found: Iterable[Member]) -> Iterator[Member]:
+    def taken_from(self, members: Iterable[Member]) -> Iterator[Member]:
         """The other members; these are read, as far as they are no longer than TEXT_BYTES."""
-        for member in found:
+        for member in members:
             suffix = posixpath.splitext(member.name)[1].lower()
             if suffix not in self._suffixes or is_hidden_name(member.name):
                 yield member
@@ -219,10 +219,10 @@ def _fields_of(text: str, wanted: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
+def image_members(members: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
     """Members that are images by their names, else by what they begin with: such a one comes opened, with what was read
     of it. The rest are counted in `others` by suffix, and hidden files are left out."""
-    for member in found:
+    for member in members:
         name, file, head = member.name, None, b""
         if is_hidden_name(name):
             continue

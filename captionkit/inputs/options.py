@@ -48,6 +48,9 @@ class InputOptions:
     dedupe: bool = False
     """Read and caption images of one content once, and give each address a row with that caption. What is of one
     content, the listing says: S3's ETag, where it is a hash, together with the size."""
+    list_again: bool = False
+    """List the inputs anew where a run that died or was stopped has left its listing for this command to go on with
+    (one that took over a minute, for up to a week)."""
     max_megapixels: float = 250.0
     """Images of more megapixels than this become failed rows; told from the header, before any pixel is read."""
     max_megabytes: float = 256.0

@@ -253,13 +253,13 @@ class ManifestMaker:
 
     def take(self) -> Manifest:
         """What was added since the last time."""
-        found, self._manifest = self._manifest, Manifest()
-        found.units, found.images = self._writer.take()
-        found.copy_units, _ = self._copies.take()
-        found.units += self._pages.take()[0]
+        part, self._manifest = self._manifest, Manifest()
+        part.units, part.images = self._writer.take()
+        part.copy_units, _ = self._copies.take()
+        part.units += self._pages.take()[0]
         before, self._passed_over = self._passed_over, self._inputs.ignored.copy()
-        found.passed_over = self._passed_over - before
-        return found
+        part.passed_over = self._passed_over - before
+        return part
 
 
 def _first_of_contents(
@@ -307,9 +307,9 @@ def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> I
                         again[at] |= bool(pending.contains(np.array([image_id(container_of(uri), "")], np.int64))[0])
                     again[at] |= version is not None and int(ids[at]) != image_id(uri, version)
             stale.append(ids[again])
-        found = np.unique(np.concatenate([*stale, np.empty(0, np.int64)]))
-        if len(found):
-            yield file, found
+        outdated = np.unique(np.concatenate([*stale, np.empty(0, np.int64)]))
+        if len(outdated):
+            yield file, outdated
 
 
 _Row = tuple[Any, ...]
@@ -386,9 +386,9 @@ class _Writer:
             self._unit(self._images)
             self._images = []
         self._write()
-        found = self.units, self.rows
+        taken = self.units, self.rows
         self.units, self.rows = [], 0
-        return found
+        return taken
 
 
 @lru_cache(maxsize=2)  # the units of one file often come to one worker

@@ -10,12 +10,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
+
+from tests.adopt.keras_networks import save_layers
 
 WORDS = [
     *("a", "the", "dog", "cat", "runs", "sits", "on", "in", "grass", "red"),
@@ -144,14 +145,7 @@ def save_keras_inception(path: Path, seed: int = 0) -> Path:
             size = len(module.weight)
             norm = [random.normal(0, 0.3, size), random.normal(0, 0.3, size), random.uniform(0.5, 2, size)]
             layers += [(f"conv2d{suffix}", [kernel]), (f"batch_normalization{suffix}", norm)]
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name, _ in layers]
-        for name, arrays in layers:
-            group = file.create_group(name)
-            group.attrs["weight_names"] = [f"part_{number}".encode() for number in range(len(arrays))]
-            for number, array in enumerate(arrays):
-                group.create_dataset(f"part_{number}", data=array.astype(np.float32))
-    return path
+    return save_layers(path, dict(layers))
 
 
 def renamed(module: nn.Module, **names: str) -> dict[str, Tensor]:

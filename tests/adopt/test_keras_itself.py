@@ -87,15 +87,43 @@ def test_inception_v3_of_keras_gives_its_features(keras: Any, tmp_path: Path) ->
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))
 
 
-def test_vgg16_of_keras_gives_its_features(keras: Any, tmp_path: Path) -> None:
-    network = keras.applications.VGG16(weights=None)
+@pytest.mark.parametrize("name", ["Xception", "ResNet50"])
+def test_newer_networks_of_keras_give_their_features(keras: Any, tmp_path: Path, name: str) -> None:
+    network = getattr(keras.applications, name)(weights=None)
+    random = np.random.default_rng(0)
+    for layer in network.layers:
+        if layer.__class__.__name__ == "BatchNormalization":
+            size = layer.get_weights()[0].shape
+            parts = [(0.5, 1.5), (-0.3, 0.3), (-0.3, 0.3), (0.5, 2)]
+            layer.set_weights([random.uniform(*ends, size) for ends in parts])
+        elif name == "ResNet50" and layer.__class__.__name__ == "Conv2D":
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel, random.normal(0, 0.2, bias.shape)])
+    network.save_weights(tmp_path / "n.weights.h5")
+    model = keras.Model(network.input, network.layers[-2].output)
+    given = look((tmp_path / "n.weights.h5").read_bytes(), "n.weights.h5")
+    found, tensors, preprocessing = to_torchvision(given.keras_weights)
+    assert found == f"keras_{name.lower()}"
+    encoder = build_encoder(found, "pooled", tensors, preprocessing)
+    resized = np.asarray(photo(0).resize((preprocessing.size,) * 2, 0), np.float32)
+    module = {"Xception": keras.applications.xception, "ResNet50": keras.applications.resnet50}[name]
+    expected = np.asarray(model.predict(module.preprocess_input(resized.copy())[None], verbose=0))
+    with torch.inference_mode():
+        features = encoder(torch.from_numpy(prepare(photo(0), preprocessing)[None])).numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", ["VGG16", "VGG19"])
+def test_vgg_of_keras_gives_its_features(keras: Any, tmp_path: Path, name: str) -> None:
+    network = getattr(keras.applications, name)(weights=None)
     network.save_weights(tmp_path / "vgg.weights.h5")
     model = keras.Model(network.input, network.layers[-2].output)
     given = look((tmp_path / "vgg.weights.h5").read_bytes(), "vgg.weights.h5")
-    name, tensors, preprocessing = to_torchvision(given.keras_weights)
-    encoder = build_encoder(name, "pooled", tensors, preprocessing)
+    found, tensors, preprocessing = to_torchvision(given.keras_weights)
+    assert found == name.lower()
+    encoder = build_encoder(found, "pooled", tensors, preprocessing)
     resized = np.asarray(photo(0).resize((224, 224), 0), np.float32)
     expected = np.asarray(model.predict(keras.applications.vgg16.preprocess_input(resized.copy())[None], verbose=0))
     with torch.inference_mode():
-        found = encoder(torch.from_numpy(prepare(photo(0), preprocessing)[None])).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))
+        features = encoder(torch.from_numpy(prepare(photo(0), preprocessing)[None])).numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))

@@ -49,7 +49,8 @@ def torchvision_says(image: Image.Image, preprocessing: Preprocessing) -> NDArra
     if preprocessing.mode == "squash":
         square = [preprocessing.size, preprocessing.size]
         return np.asarray(functional.resize(image, square, interpolation))
-    resized = functional.resize(image, [preprocessing.resize], interpolation)
+    sides = [preprocessing.resize] * (2 if preprocessing.mode == "squash_crop" else 1)
+    resized = functional.resize(image, sides, interpolation)
     return np.asarray(functional.center_crop(resized, [preprocessing.size]))
 
 
@@ -94,6 +95,7 @@ def test_errors_survive_pickling() -> None:
         Preprocessing(size=48, resize=57, interpolation="bicubic"),
         Preprocessing(size=64, resize=64, interpolation="lanczos"),
         Preprocessing(size=96, resize=96, mode="squash"),
+        Preprocessing(size=96, resize=110, mode="squash_crop"),
     ],
     ids=lambda preprocessing: f"{preprocessing.mode}{preprocessing.resize}",
 )
@@ -116,7 +118,7 @@ def test_reduced_jpegs_are_as_good_as_torchvisions(size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("mode", ["crop", "squash"])
+@pytest.mark.parametrize("mode", ["crop", "squash", "squash_crop"])
 def test_orientation_of_a_reduced_jpeg(orientation: int, mode: str) -> None:
     preprocessing = Preprocessing(size=40, resize=45, mode=mode)
     stored = photo(1001, 603)
@@ -240,6 +242,24 @@ def test_preprocessing_goes_through_json() -> None:
     ):
         with pytest.raises(ValueError, match=r"\w"):
             Preprocessing.from_json(wrong)
+
+
+def test_several_geometries_travel_as_one() -> None:
+    crop, squash = Preprocessing(20, 30, std=(1.0,) * 3), Preprocessing(31, 50, "lanczos", "squash")
+    both = Preprocessing.together([crop, squash, Preprocessing(20, 30), Preprocessing(31, 99, "lanczos", "squash")])
+    assert (both.size, len(both.each)) == (37, 2)
+    assert Preprocessing.from_json(json.loads(json.dumps(both.to_json()))) == both
+    assert Preprocessing.together([crop, Preprocessing(20, 30)]) == Preprocessing(20, 30)
+    image = photo(90, 60)
+    for pixels in (decode(encode(image, "PNG"), both).pixels, prepare(image, both)):
+        assert pixels.shape == (37, 37, 3)
+        for one in (crop, squash):
+            square = pixels.reshape(-1)[both.square(one)].reshape(one.size, one.size, 3)
+            assert np.array_equal(square, prepare(image, one))
+    with pytest.raises(ValueError, match="is not among"):
+        both.square(Preprocessing(20, 40))
+    with pytest.raises(ValueError, match="2 squares do not fit into 36 × 36"):
+        Preprocessing.from_json(both.to_json() | {"size": 36})
 
 
 def attempt(data: bytes) -> Decoded | ImageError:
