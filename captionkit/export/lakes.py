@@ -219,15 +219,15 @@ def _object_store(options: StorageOptions) -> dict[str, str]:
         raise UsageError(
             "--profile: Lance and Delta do not read ~/.aws; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     if (endpoint := _endpoint(options)) is not None:
-        found |= {"aws_endpoint": endpoint}
-        found |= {"aws_allow_http": "true"} if endpoint.startswith("http://") else {}
+        settings |= {"aws_endpoint": endpoint}
+        settings |= {"aws_allow_http": "true"} if endpoint.startswith("http://") else {}
     if options.region is not None:
-        found["aws_region"] = options.region
+        settings["aws_region"] = options.region
     if options.anonymous:
-        found["aws_skip_signature"] = "true"
-    return found
+        settings["aws_skip_signature"] = "true"
+    return settings
 
 
 def _endpoint(options: StorageOptions) -> str | None:

@@ -208,10 +208,10 @@ class _Texts:
 def _fields_of(text: str, wanted: Mapping[str, str]) -> dict[str, str]:
     """Fields of a JSON object under the names that they are wanted by; nothing where it is none."""
     try:
-        found = json.loads(text)
+        sample = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    values = {name: found.get(key) for key, name in wanted.items()} if isinstance(found, dict) else {}
+    values = {name: sample.get(key) for key, name in wanted.items()} if isinstance(sample, dict) else {}
     return {
         name: spelled(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in values.items()

@@ -71,7 +71,7 @@ class InputOptions:
         """
         from captionkit.schema import is_reserved, stored_name
 
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for text in self.carry:
             column, renamed, name = text.rpartition("=")
             source = column if renamed else text
@@ -83,11 +83,11 @@ class InputOptions:
                     f"{column}=old_{name}"
                 )
             stored = name if renamed else stored_name(text)
-            if stored in found.values() and found.get(source) != stored:
+            if stored in names.values() and names.get(source) != stored:
                 raise UsageError(f"--carry {' '.join(self.carry)}: two columns would be called `{stored}` in the table")
-            if found.setdefault(source, stored) != stored:
+            if names.setdefault(source, stored) != stored:
                 raise UsageError(f"--carry {' '.join(self.carry)}: `{source}` twice, under two names")
-        return found
+        return names
 
     def existing_stored(self) -> str | None:
         """The column of the table with the captions that images bring, where these are kept or skipped for.

@@ -182,12 +182,12 @@ def _pages(storage: Storage, containers: ContainerOptions, chosen: list[InputIte
         if item.kind == "image" and has_pages(item.name):
             with suppress(ImageError, AddressError):
                 try:
-                    [found] = counter.decode_many([next(encoded_images(item, storage, containers))])
+                    [counted] = counter.decode_many([next(encoded_images(item, storage, containers))])
                 except StorageError as err:
                     if err.fatal:
                         raise
                     continue
-                yield 1 if isinstance(found, ImageError) else found.width
+                yield 1 if isinstance(counted, ImageError) else counted.width
 
 
 def _bytes(

@@ -62,14 +62,14 @@ class Looking:
             raise IndexError(number)
         key = (uri, " ".join(words))
         with self._lock:  # one network, one computation at a time
-            found = self._kept.pop(key, None)
-            if found is None:
-                found = maps_of_caption(self._captioner, read(uri), words, limits, SIDE)
-            self._kept[key] = found
+            looked = self._kept.pop(key, None)
+            if looked is None:
+                looked = maps_of_caption(self._captioner, read(uri), words, limits, SIDE)
+            self._kept[key] = looked
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         file = io.BytesIO()
-        Image.fromarray(in_light(found.pixels, found.maps[number])).save(file, "WEBP", quality=WEBP_QUALITY, method=4)
+        Image.fromarray(in_light(looked.pixels, looked.maps[number])).save(file, "WEBP", quality=WEBP_QUALITY, method=4)
         return file.getvalue()
 
 

@@ -29,8 +29,8 @@ def frames_of(table_uri: str, storage: Storage) -> dict[str, str]:
     Raises:
         StorageError: the run records cannot be read.
     """
-    found = {run["run_id"]: run["options"].get("frame") for run in read_run_records(table_uri, storage)}
-    return {run: frame for run, frame in found.items() if frame in (*FRAMES, "each")}
+    frames = {run["run_id"]: run["options"].get("frame") for run in read_run_records(table_uri, storage)}
+    return {run: frame for run, frame in frames.items() if frame in (*FRAMES, "each")}
 
 
 def read_run_records(table_uri: str, storage: Storage) -> list[dict[str, Any]]:
