@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -26,11 +28,13 @@ from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
-from captionkit.storage import Storage, StorageOptions, has_pages, page_of
+from captionkit.storage import Storage, StorageError, StorageOptions, has_pages, page_of
 from captionkit.table.recaption import Chosen
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
+READERS = 16
+"""Files on disk that are hashed at a time."""
 COUNTS = (
     "listed", "containers", "duplicates", "done", "finished_containers", "replaced", "anew", "images", "single",
     "unknown", "paged", "copies",
@@ -195,13 +199,16 @@ class ManifestMaker:
         anew = chosen.find(ids) >= 0
         manifest.anew += int(anew.sum())
         todo = anew | ~self._done.contains(ids)
+        by_pages = np.zeros(len(ids), np.bool_)
         if self._has_pages:
-            todo &= np.array([(name, item.version) not in self._finished for item, name in images], np.bool_) | anew
+            by_pages |= np.array([(name, item.version) in self._finished for item, name in images], np.bool_)
+            todo &= ~by_pages | anew
         manifest.done += len(images) - int(todo.sum())
         same_as = ids
         if self._inputs.options.dedupe:
             eligible = np.ones(len(ids), np.bool_) if self._of_done else todo
-            same_as = _first_of_contents(self._contents, images, ids, eligible)
+            eligible &= ~by_pages  # pages have captions of their own, and their file none that could be copied
+            same_as = _first_of_contents(self._contents, images, ids, eligible, self._inputs.storage)
         copied = todo & (same_as != ids)
         manifest.copies += int(copied.sum())
         manifest.single += int(todo.sum() - copied.sum())
@@ -263,15 +270,32 @@ class ManifestMaker:
 
 
 def _first_of_contents(
-    contents: IdMap, images: list[tuple[InputItem, str]], ids: Ids, eligible: NDArray[np.bool_]
+    contents: IdMap, images: list[tuple[InputItem, str]], ids: Ids, eligible: NDArray[np.bool_], storage: Storage
 ) -> Ids:
     """For each image, the id of the first one with its contents, as far as these are known; else its own: (n,)."""
     keys = [content_key(item) if fine else None for (item, _), fine in zip(images, eligible.tolist(), strict=True)]
+    on_disk = [at for at in np.flatnonzero(eligible).tolist() if "://" not in images[at][0].uri]
+    with ThreadPoolExecutor(READERS) as pool:
+        hashed = pool.map(lambda at: _hash(images[at][0].uri, storage), on_disk)
+        for at, key in zip(on_disk, hashed, strict=True):
+            keys[at] = key
     known = np.flatnonzero([key is not None for key in keys])
     first: Ids = ids.copy()
     hashes = np.array([image_id(key, "") for key in keys if key is not None], np.int64)
     first[known] = contents.setdefault(hashes, ids[known])
     return first
+
+
+def _hash(uri: str, storage: Storage) -> str | None:
+    """What files of the same bytes have in common; None for one that cannot be read, as its row will say."""
+    hashed = blake2b(digest_size=16)
+    try:
+        with storage.open(uri) as file:
+            while part := file.read(2**20):
+                hashed.update(part)
+    except (StorageError, OSError):
+        return None
+    return hashed.hexdigest()
 
 
 def replace_changed(manifest: Manifest, table: CaptionTable) -> None:

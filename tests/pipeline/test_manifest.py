@@ -146,3 +146,5 @@ def test_a_table_of_pages_goes_on_where_files_are_to_be_one_row(folder: Folder, 
     replace_changed(manifest, table)
     assert manifest.replaced == 3
     assert [row["uri"] for row in CaptionTable(table.uri, STORAGE).rows()] == [f"{done}#page=1", f"{done}#page=2"]
+    copies = plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), dedupe=True)
+    assert (sorted(listed(copies)), copies.copies) == ([half], 1)  # of each other, and not of pages
