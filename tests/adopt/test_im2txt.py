@@ -201,6 +201,14 @@ def test_what_is_missing_is_named(original: Original, tmp_path: Path) -> None:
     del without.tensors["logits/biases"]
     with pytest.raises(AdoptError, match="has no variable logits/biases"):
         adopt_im2txt([without, words], (), {})
+    more = given_of(original)
+    more.tensors |= {
+        f"{CELL[0]}/Adam": more.tensors[CELL[0]],
+        "beta1_power": torch.ones(()),
+        "lstm/attend/kernel": torch.ones(2),
+    }
+    with pytest.raises(AdoptError, match="do not have: lstm/attend/kernel; it computes something else"):
+        adopt_im2txt([more, words], (), {})
     with pytest.raises(AdoptError, match="vocabulary is missing"):
         adopt_im2txt([given_of(original)], (), {})
     with pytest.raises(AdoptError, match=r"model.ckpt-1, model.ckpt-2 hold .* give one"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,32 @@ def test_a_saved_model_that_does_not_say_what_it_is_is_refused(
     folder = write_saved_model(tmp_path / "s", Original().layers, described)
     with pytest.raises(AdoptError, match=complaint):
         gather((str(folder / "saved_model.pb"),), Storage())
+
+
+def test_damaged_descriptions_and_graphs_end_in_words(tmp_path: Path) -> None:
+    original = Original()
+    folder = write_saved_model(tmp_path / "s", original.layers, metadata(original))
+    numbers = random.Random(0)
+    whole = keras_checkpoint(original.layers)
+    graph = whole["_CHECKPOINTABLE_OBJECT_GRAPH"]
+    refused = 0
+    for turn in range(150):
+        path = folder / ("saved_model.pb", "keras_metadata.pb")[turn % 2]
+        data = path.read_bytes()
+        changed, broken = bytearray(data), bytearray(graph)
+        for one in (changed, broken):
+            for _ in range(numbers.choice((1, 3, 20))):
+                one[numbers.randrange(len(one))] = numbers.randrange(256)
+        path.write_bytes(changed)
+        if turn % 3 == 0:  # with the right checksum
+            tensors = {**whole, "_CHECKPOINTABLE_OBJECT_GRAPH": bytes(broken)}
+            write_checkpoint(folder / "variables" / "variables", tensors)
+        try:
+            gather((str(folder / "saved_model.pb"),), Storage())
+        except AdoptError:
+            refused += 1
+        path.write_bytes(data)
+    assert 20 < refused < 150
 
 
 def test_the_command_adopts_a_folder_with_a_saved_model(weights: Path, tmp_path: Path) -> None:
