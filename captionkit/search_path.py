@@ -17,13 +17,13 @@ def safe_search_path() -> list[str]:
         here = os.path.realpath(os.getcwd())
     except OSError:  # the folder is gone
         here = ""
-    found = [
+    folders = [
         path
         for path in sys.path
         if os.path.isabs(path) and (os.path.realpath(path) != here or os.path.realpath(path) in library)
     ]
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return found if own in found else [*found, own]
+    return folders if own in folders else [*folders, own]
 
 
 def safe_environment() -> dict[str, str]:

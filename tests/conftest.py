@@ -19,6 +19,7 @@ from tests.support.archive import Folder, jpeg
 from tests.support.servers import S3Server, file_server, s3_server
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `--dist loadgroup`: tests that start Ray run one after another, in one process with one Ray, and first, since
     they take longest; those of any other file stay together, for the sake of its fixtures."""
@@ -28,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("ray" if with_ray else item.location[0]))
         groups[with_ray].append(item)
     items[:] = [*groups[True], *groups[False]]
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes by their type alone: an archive's hold the time, and processes that collect other names run no test."""
+    return "bytes" if isinstance(val, bytes) else None
 
 
 @pytest.fixture(scope="session")

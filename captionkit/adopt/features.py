@@ -23,6 +23,8 @@ from captionkit.storage import Storage
 
 FEWEST_VALUES = 32
 """Of a feature vector; shorter arrays by name are something else."""
+_BATCH = 256
+"""Images whose features are captioned together."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ def read_features(value: Any) -> Features | None:
     return Features(found, size)
 
 
-def try_features(captioner: Captioner, features: Features) -> Trial:
-    """Greedy captions of some images by their features, without the encoder."""
-    names = list(features.by_name)[:SCENES]
-    values = torch.from_numpy(np.stack([features.by_name[name] for name in names]))
-    options = SearchOptions(beam=1, max_length=MAX_WORDS)
-    found = captioner.caption_features(values.to(captioner.device, captioner.dtype), options)
-    captions = [(name, best.text) for name, (best, *_) in zip(names, found, strict=True) if best.text]
+def try_features(captioner: Captioner, features: Features, count: int | None = SCENES) -> Trial:
+    """Greedy captions of some images, or all, by their features, without the encoder."""
+    options, captions = SearchOptions(beam=1, max_length=MAX_WORDS), list[tuple[str, str]]()
+    names = list(features.by_name)[:count]
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        values = torch.from_numpy(np.stack([features.by_name[name] for name in batch]))
+        found = captioner.caption_features(values.to(captioner.device, captioner.dtype), options)
+        captions += [(name, best.text) for name, (best, *_) in zip(batch, found, strict=True) if best.text]
     return Trial(captions, judge([text for _, text in captions]))
 
 

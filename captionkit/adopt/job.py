@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from captionkit.adopt.attention import adopt_attention, is_attention
 from captionkit.adopt.captioners import Adopted, adopt_show_tell, read_preprocessing
 from captionkit.adopt.contents import is_other, look
-from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.errors import AdoptError, EncoderMissingError
 from captionkit.adopt.features import Features, similarity, try_features
 from captionkit.adopt.given import Given
 from captionkit.adopt.im2txt import adopt_im2txt, is_im2txt
 from captionkit.adopt.keras_merge import adopt_merge, is_keras
 from captionkit.adopt.options import AdoptOptions
 from captionkit.adopt.parts import sort_parts
+from captionkit.adopt.ruotianluo import adopt_ruotianluo, is_ruotianluo
 from captionkit.adopt.tensorflow_files import SAVED_MODEL, head_of, latest, read_tensorflow
-from captionkit.adopt.trial import Trial, drawn_scenes, try_out
+from captionkit.adopt.trial import SCENES, Trial, drawn_scenes, try_out
 from captionkit.model.captioner import Captioner
+from captionkit.model.encoders import NO_NETWORK
 from captionkit.model.image_reader import ImageLike
 from captionkit.storage import Storage, redact
 
@@ -186,34 +189,57 @@ def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, T
         }
     }
     images = [(redact(name), name) for name in options.try_images] if options.try_images else drawn_scenes()
-    trial = try_out(captioner, images, storage)
+    if captioner.encoder.config["name"] == NO_NETWORK:
+        log("warning: the bundle has no encoder: it captions features, not images (--encoder-weights gives it one)")
+        images, trial = [], Trial([], [])
+    else:
+        trial = try_out(captioner, images, storage)
     for name, caption in trial.captions[:_SHOWN]:
         log(f"{name}: {caption}")
     for warning in trial.warnings:
         log(f"warning: {warning}")
+    told: dict[str, str] = {}
     for given in found.given:
         if given.features is not None:
-            _try_features(captioner, given.name, given.features, images, storage, log)
+            count = SCENES if options.captions is None else None
+            told |= _try_features(captioner, given.name, given.features, count, images, storage, log)
+    if options.captions is not None:
+        _write_captions(told, options.captions, storage)
+        log(f"{redact(options.captions)}: captions of {len(told):,} images, by their features")
     captioner.save(storage.normalize(options.output), storage=storage)
     return adopted, trial
+
+
+def _write_captions(told: dict[str, str], address: str, storage: Storage) -> None:
+    if not told:
+        raise AdoptError(
+            "--captions wants features of images that this decoder reads, as encoded_test_images.pkl has them"
+        )
+    lines = [json.dumps({"image": name, "caption": text}, ensure_ascii=False) for name, text in told.items()]
+    storage.write(storage.normalize(address), "".join(f"{line}\n" for line in lines).encode())
 
 
 def _try_features(
     captioner: Captioner,
     name: str,
     features: Features,
+    count: int | None,
     images: Sequence[tuple[str, ImageLike]],
     storage: Storage,
     log: Callable[[str], None],
-) -> None:
-    """Say what the decoder makes of features that somebody computed, and how near the encoder's own are to them."""
+) -> dict[str, str]:
+    """Say what the decoder makes of features that somebody computed, and how near the encoder's own are to them.
+
+    Returns:
+        The captions of so many images, or of all, by their names.
+    """
     if captioner.decoder.feature_kind != "pooled" or captioner.decoder.feature_size != features.size:
         log(
             f"warning: {name} has features of {features.size:,} values, and this decoder reads "
             f"{captioner.decoder.feature_kind} ones of {captioner.decoder.feature_size:,}: they are another encoder's"
         )
-        return
-    trial = try_features(captioner, features)
+        return {}
+    trial = try_features(captioner, features, count)
     for image, caption in trial.captions[:_SHOWN]:
         log(f"{image}, by its features: {caption}")
     for warning in trial.warnings:
@@ -221,6 +247,7 @@ def _try_features(
     least = similarity(captioner, features, images, storage)
     if least is not None:
         log(f"note: the encoder's features of images that {name} has too have a cosine of at least {least:.3f} to them")
+    return dict(trial.captions)
 
 
 def convert(given: list[Given], options: AdoptOptions) -> Adopted:
@@ -243,15 +270,29 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
 def _convert(given: list[Given], options: AdoptOptions) -> Adopted:
     changes = read_preprocessing(options.preprocessing)
     if options.kind == "keras-merge" or (options.kind == "auto" and is_keras(given)):
-        encoder_file = None
-        if options.encoder_weights is not None:
-            storage = Storage(options.storage)
-            address = storage.normalize(options.encoder_weights)
-            encoder_file = read_given(address, redact(options.encoder_weights), storage)
-        return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
+        encoder_file = _encoder_file(options)
+        try:
+            return adopt_merge(given, encoder_file, options.encoder, options.markers, changes)
+        except EncoderMissingError as err:
+            if options.encoder or not any(one.features for one in given):
+                raise
+            adopted = adopt_merge(given, None, NO_NETWORK, options.markers, changes)
+            adopted.notes.append(str(err))
+            return adopted
+    if options.kind == "ruotianluo" or (options.kind == "auto" and is_ruotianluo(given)):
+        encoder_file = _encoder_file(options)
+        return adopt_ruotianluo(given, encoder_file, options.encoder, options.rename, options.markers, changes)
     if options.kind == "im2txt" or (options.kind == "auto" and is_im2txt(given)):
         return adopt_im2txt(given, options.markers, changes)
     parts = sort_parts(given, options.rename)
     if options.kind == "sgrvinod" or (options.kind == "auto" and is_attention(parts.decoder)):
         return adopt_attention(parts, options.markers, changes)
     return adopt_show_tell(parts, options.kind, options.markers, changes)
+
+
+def _encoder_file(options: AdoptOptions) -> Given | None:
+    if options.encoder_weights is None:
+        return None
+    storage = Storage(options.storage)
+    address = storage.normalize(options.encoder_weights)
+    return read_given(address, redact(options.encoder_weights), storage)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captionkit.adopt.captioners import Adopted, change_preprocessing, load_decoder
-from captionkit.adopt.errors import AdoptError
+from captionkit.adopt.errors import AdoptError, EncoderMissingError
 from captionkit.adopt.given import Given
 from captionkit.adopt.keras_encoders import INCEPTION, VGG, doubts, is_encoder, to_torchvision
 from captionkit.adopt.keras_files import Arrays
@@ -21,7 +21,7 @@ from captionkit.adopt.words import set_markers, to_rows
 from captionkit.images import Preprocessing
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import Merge
-from captionkit.model.encoders import Encoder, EncoderError, build_encoder
+from captionkit.model.encoders import NO_NETWORK, Encoder, EncoderError, build_encoder
 
 _USUAL = {2048: "inception_v3", 4096: "vgg16"}
 """The encoder by the length of its features, where none is named."""
@@ -166,7 +166,9 @@ def _encoder(
     file: Given | None, name: str, size: int, changes: Mapping[str, Any]
 ) -> tuple[Encoder, list[str], list[str]]:
     """The encoder, and what of it is exact and what approximated."""
-    exact, approximated = [], []
+    exact, approximated = list[str](), list[str]()
+    if name == NO_NETWORK:
+        return build_encoder(name, "pooled", features=size), exact, approximated
     state: Mapping[str, Tensor] | str
     if file is not None and file.keras_weights is not None:
         name, state, usual = to_torchvision(file.keras_weights)
@@ -175,7 +177,7 @@ def _encoder(
     else:
         name = name or _USUAL.get(size, "")
         if not name:
-            raise AdoptError(
+            raise EncoderMissingError(
                 f"the network reads features of {size} values, of which captionkit cannot tell the encoder: name it by "
                 "--encoder, as torchvision does, or give its weights by --encoder-weights"
             )
@@ -190,7 +192,7 @@ def _encoder(
     try:
         encoder = build_encoder(name, "pooled", state, change_preprocessing(usual, changes))
     except EncoderError as err:
-        raise AdoptError(f"the encoder: {err}") from err
+        raise (EncoderMissingError if state == "pretrained" else AdoptError)(f"the encoder: {err}") from err
     if encoder.feature_size != size:
         raise AdoptError(f"the encoder {name} gives {encoder.feature_size} values and the network reads {size}")
     return encoder, exact, approximated

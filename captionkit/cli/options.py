@@ -50,18 +50,18 @@ def parse(kind: type[T], command: str, args: Sequence[str], base: T | None = Non
 
 def _options_of_several_values(kind: type) -> set[str]:
     """Options that take several values, as they are typed: `--input`."""
-    found: set[str] = set()
+    names: set[str] = set()
     marked = get_type_hints(kind, include_extras=True)
     for name, hint in get_type_hints(kind).items():
         if _APPENDED in getattr(marked[name], "__metadata__", ()):
             continue  # each mention has one value, and the parser gathers them itself
         hints = [hint, *get_args(hint)]
         if any(get_origin(one) is tuple for one in hints):
-            found |= {f"--{name.replace('_', '-')}", f"--{name}"}
+            names |= {f"--{name.replace('_', '-')}", f"--{name}"}
         for one in hints:
             if isinstance(one, type) and is_dataclass(one):
-                found |= _options_of_several_values(one)
-    return found
+                names |= _options_of_several_values(one)
+    return names
 
 
 def _gathered(args: Sequence[str], several: set[str]) -> list[str]:

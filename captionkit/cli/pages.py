@@ -83,11 +83,11 @@ def attention(args: Sequence[str]) -> int:
     storage = Storage(options.storage)
     captioner = Captioner.load(options.model, storage=storage)
     try:
-        found = make_attention_maps(captioner, storage.read(storage.normalize(options.image)), options.search)
+        maps = make_attention_maps(captioner, storage.read(storage.normalize(options.image)), options.search)
     except ImageError as err:
         raise UsageError(f"{options.image}: {err}") from err
-    storage.write(storage.normalize(options.picture), attention_picture(found))
-    log_line(f"caption: {found.caption}")
+    storage.write(storage.normalize(options.picture), attention_picture(maps))
+    log_line(f"caption: {maps.caption}")
     log_line(f"picture: {options.picture}")
     return OK
 

@@ -120,19 +120,19 @@ def _images(options: ShowOptions, storage: Storage) -> dict[str, str]:
     from captionkit.inputs.kinds import IMAGE_SUFFIXES, suffix_of
     from captionkit.storage import is_pattern, public_uri
 
-    found: dict[str, str] = {}
+    images: dict[str, str] = {}
     for address in options.image:
         for typed in storage.expand(address):
             uri = storage.normalize(typed)
             if storage.exists(uri):
-                found.setdefault(uri, public_uri(typed))
+                images.setdefault(uri, public_uri(typed))
                 continue
             inside = storage.list(uri) if storage.is_folder(uri) else storage.glob(uri) if is_pattern(uri) else ()
             first = nsmallest(options.limit, (one.uri for one in inside if suffix_of(one.uri) in IMAGE_SUFFIXES))
             if not first:
                 raise UsageError(f"{public_uri(typed)}: no such image, nor a folder or pattern with images")
-            found |= {one: found.get(one, public_uri(one)) for one in first}
-    return dict(list(found.items())[: options.limit])
+            images |= {one: images.get(one, public_uri(one)) for one in first}
+    return dict(list(images.items())[: options.limit])
 
 
 def _matching(images: Sequence[str], references: Mapping[str, Sequence[str]]) -> list[Sequence[str]]:
@@ -144,16 +144,16 @@ def _matching(images: Sequence[str], references: Mapping[str, Sequence[str]]) ->
     by_name: dict[str, list[str]] = {}
     for image in references:
         by_name.setdefault(_file_name(image), []).append(image)
-    found: list[Sequence[str]] = []
+    matched: list[Sequence[str]] = []
     for image in images:
         alike = [image] if image in references else by_name.get(_file_name(image), [])
-        found.append(references[alike[0]] if len(alike) == 1 else ())
-    if not any(found):
+        matched.append(references[alike[0]] if len(alike) == 1 else ())
+    if not any(matched):
         raise UsageError(
             f"--corpus has no captions of {_file_name(images[0])}, nor of any other image shown; its images are "
             f"{', '.join(map(_file_name, list(references)[:3]))} …"
         )
-    return found
+    return matched
 
 
 def _file_name(address: str) -> str:

@@ -102,8 +102,8 @@ def show_plan(options: PlanOptions) -> int:
     from captionkit.progress import Meter
 
     with Meter("listing", "inputs") as meter:
-        found = make_plan(options, meter.update)
-    print(json.dumps(found.to_json()) if options.budget.json else found)
+        plan = make_plan(options, meter.update)
+    print(json.dumps(plan.to_json()) if options.budget.json else plan)
     return OK
 
 
@@ -134,8 +134,8 @@ def failures(args: Sequence[str]) -> int:
     from captionkit.storage import Storage
     from captionkit.table.failures import failures as group
 
-    found = group(options.output, Storage(options.storage), examples=options.examples)
-    print(json.dumps(found.to_json()) if options.json else found.text())
+    groups = group(options.output, Storage(options.storage), examples=options.examples)
+    print(json.dumps(groups.to_json()) if options.json else groups.text())
     return OK
 
 

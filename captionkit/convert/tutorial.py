@@ -11,7 +11,7 @@ import json
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captionkit.errors import UsageError
 from captionkit.images import Preprocessing
@@ -36,10 +36,10 @@ def to_tutorial(captioner: Captioner) -> tuple[dict[str, bytes], list[str]]:
     """
     decoder, encoder, notes = captioner.decoder, captioner.encoder, list[str]()
     name = encoder.config["name"]
-    if not isinstance(decoder, ShowTell) or decoder.config.image_relu:
+    if not isinstance(decoder, ShowTell) or not isinstance(decoder.lstm, nn.LSTM) or decoder.config.image_relu:
         raise UsageError(
             f"--to tutorial: the PyTorch tutorial's captioner is of the family show_tell; this one is {decoder.name}"
-            + (" with a ReLU after the image" if isinstance(decoder, ShowTell) else "")
+            + (" with a ReLU after the image or maxout" if isinstance(decoder, ShowTell) else "")
         )
     if not name.startswith(("resnet", "wide_resnet", "resnext")) or encoder.config["layer"]:
         raise UsageError(f"--to tutorial: the PyTorch tutorial's encoder is a whole ResNet; this one is {name}")

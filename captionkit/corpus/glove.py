@@ -113,7 +113,7 @@ def read_glove(
         if first and _is_header(first[0], size):
             del first[0]
         matrix = np.zeros((len(words), size), np.float32)
-        found = np.zeros(len(words), np.bool_)
+        has_vector = np.zeros(len(words), np.bool_)
         for line in chain(first, lines):
             count += 1
             if line[: line.find(b" ")] not in heads:
@@ -122,24 +122,24 @@ def read_glove(
             row = row_of.get(token)
             if row is None:
                 continue
-            if found[row]:
+            if has_vector[row]:
                 repeated += 1
                 continue
             vector = _vector(numbers, size)
             if vector is None:
                 broken += 1
                 continue
-            matrix[row], found[row] = vector, True
-    if seed is not None and found.any():
+            matrix[row], has_vector[row] = vector, True
+    if seed is not None and has_vector.any():
         random = np.random.default_rng(seed)
-        drawn = random.normal(matrix[found].mean(axis=0), matrix[found].std(axis=0), matrix.shape)
-        missing = ~found & np.array([word != _PAD for word in words], np.bool_)
+        drawn = random.normal(matrix[has_vector].mean(axis=0), matrix[has_vector].std(axis=0), matrix.shape)
+        missing = ~has_vector & np.array([word != _PAD for word in words], np.bool_)
         matrix[missing] = drawn[missing]
-    is_found = dict(zip(words, found, strict=True)) if counts else {}
+    is_found = dict(zip(words, has_vector, strict=True)) if counts else {}
     return WordVectors(
         tuple(words),
         matrix,
-        found,
+        has_vector,
         redact(uri),
         count,
         broken,

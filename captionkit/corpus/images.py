@@ -26,15 +26,15 @@ def list_images(storage: Storage, places: str | Iterable[str]) -> Iterator[tuple
     named = [places] if isinstance(places, str) else places
     for place in (one for name in named for one in storage.expand(name)):
         root = storage.normalize(place).rstrip("/")
-        found = False
+        any_image = False
         for entry in _entries(storage, place):
-            found = True
+            any_image = True
             if entry.uri.lower().endswith(SHARD_SUFFIXES):
                 yield from _members(storage, entry.uri)
             else:
                 below = entry.uri.startswith(f"{root}/")
                 yield (entry.uri[len(root) + 1 :] if below else entry.uri.rpartition("/")[2]), entry.uri
-        if not found:
+        if not any_image:
             raise CorpusError(f"{redact(place)}: this pattern matches no file")
 
 

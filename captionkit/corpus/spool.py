@@ -147,8 +147,8 @@ class Spool:
         Windows. More than one address means that the name is ambiguous; of the same relative path in several places,
         the first is taken.
         """
-        found = self._find(name)
-        return found if found or "\\" not in name else self._find(name.replace("\\", "/"))
+        entry = self._find(name)
+        return entry if entry or "\\" not in name else self._find(name.replace("\\", "/"))
 
     def _find(self, name: str) -> list[str]:
         name = posixpath.normpath(name.lstrip("/"))

@@ -116,8 +116,8 @@ def read_captions(table: CaptionTable, images: Iterable[str], name: str = "table
         if row["uri"] in wanted:
             exact[row["uri"]] = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name))
         elif _file_name(row["uri"]) in by_name:
-            found = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name))
-            similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = found
+            candidate = _Row(caption, reason, row["score"], row.get(CONFIDENCE.name))
+            similar.setdefault(_file_name(row["uri"]), {})[row["uri"]] = candidate
     candidates = Candidates({name: dict.fromkeys(wanted, "")})
     for image in wanted:
         matches = {} if image in exact else similar.get(_file_name(image), {})

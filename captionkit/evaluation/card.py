@@ -146,27 +146,28 @@ class ScoreCard:
         return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
-def _reliability(name: str, found: Reliability) -> list[str]:
+def _reliability(name: str, measured: Reliability) -> list[str]:
     """Whether a caption is right: risk by coverage, and what a confidence is worth."""
     lines = ["", f"## Is a caption right? ({_cell(name)})", ""]
     lines += [
-        f"Acceptable: {_cell(found.bound.meaning)}. So are {100 * found.acceptable:.1f} % of the captions. Of an "
-        f"acceptable caption and another the first has the higher score in {100 * found.ranking:.0f} % of pairs (50 is "
-        "chance).",
+        f"Acceptable: {_cell(measured.bound.meaning)}. So are {100 * measured.acceptable:.1f} % of the captions. "
+        "Of an acceptable caption and another the first has the higher score in "
+        f"{100 * measured.ranking:.0f} % of pairs (50 is chance).",
         "",
     ]
     rows = [
         [f"{100 * one.share:.0f} %", f"{one.score:.2f}", _share(one.confidence), _share(one.risk)]
-        for one in found.coverage
+        for one in measured.coverage
     ]
     lines += _table(["captions kept", "score from", "confidence from", "not acceptable"], rows)
-    if found.bins:
+    if measured.bins:
         lines += [
             "",
-            f"Confidence, {_cell(found.fitted)}; it is wrong by {100 * (found.error or 0):.1f} points on average:",
+            f"Confidence, {_cell(measured.fitted)}; it is wrong by {100 * (measured.error or 0):.1f} points on "
+            "average:",
             "",
         ]
-        dots = [[_share(one.expected), _share(one.found), f"{one.captions:,}"] for one in found.bins]
+        dots = [[_share(one.expected), _share(one.observed), f"{one.captions:,}"] for one in measured.bins]
         lines += _table(["confidence", "acceptable", "captions"], dots)
     return lines
 

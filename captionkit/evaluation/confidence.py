@@ -52,7 +52,7 @@ class Bin(NamedTuple):
 
     expected: float
     """Mean chance of the captions in it."""
-    found: float
+    observed: float
     """Share of them that are acceptable."""
     captions: int
 
@@ -124,7 +124,7 @@ def measure(
         by_chance = np.argsort(chances, kind="stable")
         for part in np.array_split(by_chance, min(BINS, len(by_chance))):
             bins.append(Bin(float(chances[part].mean()), float(acceptable[part].mean()), len(part)))
-    error = sum(one.captions * abs(one.expected - one.found) for one in bins) / len(scores) if bins else None
+    error = sum(one.captions * abs(one.expected - one.observed) for one in bins) / len(scores) if bins else None
     share = float(acceptable.mean())
     return Reliability(bound, share, _ranking(scores, acceptable), tuple(coverage), tuple(bins), error, fitted)
 
@@ -188,12 +188,12 @@ def people_bound(references: Sequence[Sequence[str]], below: float) -> Bound:
     if not several:
         raise UsageError("no image has two captions, by which people's captions could be measured against each other")
     frequencies = DocumentFrequencies.of([[tuple(text.split()) for text in texts] for texts in references])
-    found: list[float] = []
+    scores: list[float] = []
     for turn in range(max(map(len, several))):
         having = [texts for texts in several if len(texts) > turn]
         others = [[*texts[:turn], *texts[turn + 1 :]] for texts in having]
-        found += CiderD(others, frequencies).score([texts[turn] for texts in having]).tolist()
-    bound = float(np.quantile(found, below))
+        scores += CiderD(others, frequencies).score([texts[turn] for texts in having]).tolist()
+    bound = float(np.quantile(scores, below))
     return Bound(
         bound,
         f"CIDEr-D of at least {100 * bound:.1f}, which {1 - below:.0%} of people's captions reach against the others "

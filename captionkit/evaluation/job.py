@@ -104,7 +104,7 @@ def _with_reliability(
         bound = judged_bound(judgements, keyed, source)
     else:
         bound = people_bound(list(tokens.values()), 1 - result.acceptable)
-    found: dict[str, Reliability] = {}
+    reliability: dict[str, Reliability] = {}
     calibration = None
     for decoding in card.decodings:
         of_captions = candidates.scores.get(decoding.name, {})
@@ -120,8 +120,8 @@ def _with_reliability(
             chances, fitted = crossed_chances(scores, acceptable), "each by a table fitted on the other images of these"
         elif known := candidates.confidences.get(decoding.name):
             chances, fitted = np.array([known[image] for image in of_captions]), "by the captioner's own table"
-        found[decoding.name] = measure(scores, acceptable, bound, chances, fitted)
-    return replace(card, reliability=found, calibration=calibration)
+        reliability[decoding.name] = measure(scores, acceptable, bound, chances, fitted)
+    return replace(card, reliability=reliability, calibration=calibration)
 
 
 def write_calibrated(model: str | None, calibration: Calibration, uri: str, storage: Storage) -> str:
@@ -149,11 +149,11 @@ def is_judged(options: EvaluateOptions) -> bool:
     card = storage.join(storage.normalize(options.result.output), CARD_JSON)
     if not storage.exists(card):
         return False
-    found = json.loads(storage.read(card))
+    previous = json.loads(storage.read(card))
     known = fingerprint(read_files(_bundle(options), storage))
     searches = make_searches(options.candidates, options.search)
-    same_split = found["facts"]["split"] == options.corpus.split
-    return known in found["facts"].get("model", "") and list(found["scores"]) == list(searches) and same_split
+    same_split = previous["facts"]["split"] == options.corpus.split
+    return known in previous["facts"].get("model", "") and list(previous["scores"]) == list(searches) and same_split
 
 
 def calibrate_again(options: EvaluateOptions) -> None:

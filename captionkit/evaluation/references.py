@@ -51,8 +51,8 @@ def read_references(options: JudgedCorpusOptions, storage: Storage) -> Reference
         elif image.split == options.train_split:
             training += image.captions
     if not references:
-        found = ", ".join(f"{name} ({counted(count, 'image')})" for name, count in splits_found.most_common())
-        raise UsageError(f"--split {options.split}: the corpus has {found}. `--split all` takes every image.")
+        counts = ", ".join(f"{name} ({counted(count, 'image')})" for name, count in splits_found.most_common())
+        raise UsageError(f"--split {options.split}: the corpus has {counts}. `--split all` takes every image.")
     pairs = islice(references.items(), options.limit)
     return make_reference_set(pairs, training or None, str(corpus.report), keys)
 

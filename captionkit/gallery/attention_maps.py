@@ -27,4 +27,4 @@ def make_attention_maps(captioner: Captioner, image: bytes, options: SearchOptio
     pixels = decode(image, captioner.preprocessing).pixels
     features = captioner.encode(pixels[None])
     best = captioner.caption_features(features, options or SearchOptions())[0][0]
-    return AttentionMaps(pixels, tuple(best.text.split()), captioner.attention(features, best.text))
+    return AttentionMaps(captioner.seen(pixels), tuple(best.text.split()), captioner.attention(features, best.text))

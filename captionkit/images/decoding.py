@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -91,6 +92,9 @@ def decode(
 
     Raises ImageError and, for any bytes whatever, nothing else.
     """
+    if preprocessing.each:  # once for each: a JPEG is decoded at a reduced scale, which depends on the geometry
+        found = [decode(data, one, limits, admit) for one in preprocessing.each]
+        return replace(found[0], pixels=_together([one.pixels for one in found], preprocessing.size))
     check_bytes(data, limits)
     name = identify(data)
     if name == "TIFF" and raws.is_raw(data):
@@ -128,6 +132,8 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
 
     Applies the same policy as `decode`, without limits. Raises ImageError where its pixels cannot be read.
     """
+    if preprocessing.each:
+        return _together([prepare(image, one) for one in preprocessing.each], preprocessing.size)
     with _quiet():
         try:
             if isinstance(image, TiffImageFile):
@@ -137,6 +143,12 @@ def prepare(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
             return _render(Picture(picture, image.size, _orientation(image)), preprocessing, _profile(image))
         except Exception as error:  # broad for the reason given in `decode`
             raise explain(image.format or "image", b"", error) from error
+
+
+def _together(squares: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    """As `Preprocessing.together` says."""
+    values = np.concatenate([square.reshape(-1) for square in squares])
+    return np.pad(values, (0, 3 * size**2 - len(values))).reshape(size, size, 3)
 
 
 def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:

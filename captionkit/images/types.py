@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,8 @@ class Preprocessing:
     the middle is cut out (`mode="crop"`, torchvision's Resize + CenterCrop); with `mode="squash"` the whole
     image is brought to size × size and `resize` plays no part; with `mode="squash_crop"` the whole image is brought to
     resize × resize, and the middle is cut out of that. mean, std: per RGB channel, for values in
-    [0, 1]; applied by the encoder on its device, not here.
+    [0, 1]; applied by the encoder on its device, not here. each: of an ensemble whose members want different
+    geometries, these; see `together`.
     """
 
     size: int
@@ -92,6 +94,7 @@ class Preprocessing:
     mode: str = "crop"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    each: tuple[Preprocessing, ...] = ()
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
@@ -104,12 +107,48 @@ class Preprocessing:
             raise ValueError(f"resize ({self.resize}) must not be below size ({self.size}): no square to cut out")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError("mean and std need three values each, std above 0")
+        if sum(one.size**2 for one in self.each) > self.size**2:
+            raise ValueError(f"{len(self.each)} squares do not fit into {self.size} × {self.size} pixels")
+
+    @classmethod
+    def together(cls, geometries: Sequence[Preprocessing]) -> Preprocessing:
+        """Several geometries, in each of which every image is wanted; one where all are alike.
+
+        Its "square" is no picture: the squares of `each` lie in its values one after the other, zeros behind them, so
+        that pixels travel as those of a single geometry do. `square` finds them. Normalisation plays no part.
+        """
+        each = tuple(dict.fromkeys(one.geometry for one in geometries))
+        if len(each) == 1:
+            return each[0]
+        side = math.isqrt(sum(one.size**2 for one in each) - 1) + 1
+        return cls(side, side, mode="squash", each=each)
+
+    @property
+    def geometry(self) -> Preprocessing:
+        """Equal for preprocessings that give the same pixels: without normalisation, and `resize` where unused."""
+        resize = self.size if self.mode == "squash" else self.resize
+        return Preprocessing(self.size, resize, self.interpolation, self.mode, each=self.each)
+
+    def square(self, own: Preprocessing) -> slice:
+        """Where in the size × size × 3 values of an image at this geometry the square of another one lies.
+
+        Raises:
+            ValueError: it is none of `each`, nor this one.
+        """
+        start = 0
+        for one in self.each or (self.geometry,):
+            stop = start + 3 * one.size**2
+            if one == own.geometry:
+                return slice(start, stop)
+            start = stop
+        raise ValueError(f"{own} is not among {self.each or self}")
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that `json.dumps` takes and `from_json` gives back."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
-        }
+        fields = dataclasses.asdict(self) | {"each": [one.to_json() for one in self.each]}
+        if not self.each:
+            del fields["each"]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
@@ -117,6 +156,8 @@ class Preprocessing:
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
         }
+        if "each" in values:
+            values["each"] = tuple(cls.from_json(one) for one in values["each"])
         try:
             return cls(**values)
         except TypeError as error:

@@ -149,9 +149,9 @@ class _Texts:
         self._columns = {f".{name}": column for name in TEXT_COLUMNS if (column := stored_name(name)) in wanted}
         self._known: dict[str, dict[str, str]] = {}
 
-    def taken_from(self, found: Iterable[Member]) -> Iterator[Member]:
+    def taken_from(self, members: Iterable[Member]) -> Iterator[Member]:
         """The other members; these are read, as far as they are no longer than TEXT_BYTES."""
-        for member in found:
+        for member in members:
             column = self._columns.get(posixpath.splitext(member.name)[1].lower())
             if column is None or is_hidden_name(member.name):
                 yield member
@@ -169,10 +169,10 @@ class _Texts:
         return image._replace(carried={**image.carried, **texts}) if image is not None and texts else image
 
 
-def image_members(found: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
+def image_members(members: Iterable[Member], others: Counter[str]) -> Iterator[tuple[Member, BinaryIO | None, bytes]]:
     """Members that are images by their names, else by what they begin with: such a one comes opened, with what was read
     of it. The rest are counted in `others` by suffix, and hidden files are left out."""
-    for member in found:
+    for member in members:
         name, file, head = member.name, None, b""
         if is_hidden_name(name):
             continue

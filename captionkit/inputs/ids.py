@@ -38,12 +38,12 @@ class IdSet:
 
     def contains(self, ids: Ids) -> NDArray[np.bool_]:
         """For each of ``ids`` (n,), whether it is in the set: (n,)."""
-        found = np.zeros(len(ids), dtype=np.bool_)
+        is_member = np.zeros(len(ids), dtype=np.bool_)
         for run in self._runs:
             at = np.searchsorted(run, ids)
             at[at == len(run)] = 0
-            found |= run[at] == ids
-        return found
+            is_member |= run[at] == ids
+        return is_member
 
     def add(self, ids: Ids) -> NDArray[np.bool_]:
         """Add ``ids`` (n,); for each, whether it was new: (n,). Of equal ids in one call the first is new."""
@@ -77,15 +77,15 @@ class IdMap:
     def setdefault(self, ids: Ids, values: Ids) -> Ids:
         """Add what is new of ids (n,) with values (n,); for each id, the value it was first given with: (n,)."""
         unique, first, back = np.unique(ids, return_index=True, return_inverse=True)
-        found, known = values[first], np.zeros(len(unique), dtype=np.bool_)
+        earlier, known = values[first], np.zeros(len(unique), dtype=np.bool_)
         for keys, kept in self._runs:
             at = np.searchsorted(keys, unique)
             at[at == len(keys)] = 0
             here = keys[at] == unique
-            found = np.where(here, kept[at], found)
+            earlier = np.where(here, kept[at], earlier)
             known |= here
-        self._push(unique[~known], found[~known])
-        given: Ids = found[back]
+        self._push(unique[~known], earlier[~known])
+        given: Ids = earlier[back]
         return given
 
     def _push(self, keys: Ids, values: Ids) -> None:

@@ -49,8 +49,9 @@ from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import image_column
 
 STAT_CHUNK = 4096
-_OWN = re.compile(r"(_runs|_lease)/|_probe-|(captions|compacted)-[^/]*\.parquet$")
-"""What a run writes below its output folder."""
+_OWN = re.compile(r"/(_runs|_lease)/|/_probe-|/(captions|compacted)-[^/]*\.parquet$|-(reviews|listing)/")
+"""What a run writes below its output folder, and what lies beside that under its name (`captionkit.table`'s `beside`):
+how the rest of an address goes on behind the folder's own."""
 
 
 @dataclass
@@ -103,15 +104,15 @@ class Inputs:
         self._good = True
 
     def _address(self, address: str) -> Iterator[InputItem]:
-        found = 0
+        images = 0
         before = self.ignored.copy()
         for entry, named in self._with_inventories(self._entries(address)):
             if self._is_own(entry.uri):
                 continue
             for item in self._entry(entry, named):
-                found += 1
+                images += 1
                 yield item
-        if not found:
+        if not images:
             seen = self.ignored - before
             what = f"passed over {passed_over(seen)}" if seen else "nothing"
             hint = " Use --format images to take every file for an image." if seen else ""
@@ -217,14 +218,12 @@ class Inputs:
         return uri == self._asked
 
     def _is_own(self, uri: str) -> bool:
-        """Whether this is a file of the caption table that is written, or of its run records or lease."""
+        """Whether this is a file of the caption table that is written, or of its run records or lease, or one that lies
+        beside it."""
         if self.output is None:
             return False
-        root = self.storage.normalize(self.output).rstrip("/") + "/"
-        if not uri.startswith(root):
-            return False
-        name = uri[len(root) :]
-        return _OWN.match(name) is not None
+        root = self.storage.normalize(self.output).rstrip("/")
+        return uri.startswith(root) and _OWN.match(uri[len(root) :]) is not None
 
     def _list_form(self, uri: str, named: bool, suffix: str) -> Literal["text", "parquet"] | None:
         """What form of list a file is, None if none. A file that is named itself is looked into, whatever its suffix
@@ -294,14 +293,14 @@ class Inputs:
             if "\\" in spelling and "://" not in spelling:
                 (slashed,) = self.storage.stat_many([self._absolute(folder, spelling.replace("\\", "/"))])
                 entry = slashed if slashed.version or slashed.size is not None else entry
-            found = False
+            is_there = False
             for below in self._below(entry.uri, spelling) if not entry.version else ():
                 if suffix_of(below.uri) in IMAGE_SUFFIXES or suffix_of(below.uri) in (*SHARD_SUFFIXES, ".parquet"):
-                    found = True
+                    is_there = True
                     yield from self._container_or_image(below, carried)
                 elif not self._is_own(below.uri):
                     self.ignored[suffix_of(below.uri)] += 1
-            if found:
+            if is_there:
                 return
         yield from self._container_or_image(entry, carried)
 
@@ -328,8 +327,8 @@ class Inputs:
             yield InputItem(entry.uri, entry.version, entry.size, carried=carried)
 
     def _absolute(self, folder: str, uri: str) -> str:
-        whole = "://" in uri or uri.startswith(("/", "~/", "file:/"))
-        address = uri if whole else f"{folder}/{uri}"
+        is_absolute = "://" in uri or uri.startswith(("/", "~/", "file:/"))
+        address = uri if is_absolute else f"{folder}/{uri}"
         try:
             return self.storage.normalize(address)
         except AddressError:
@@ -397,9 +396,9 @@ class Inputs:
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:
-    found = []
+    columns = []
     for column in schema:
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            found.append(column.name)
-    return found
+            columns.append(column.name)
+    return columns

@@ -35,7 +35,10 @@ class InputOptions:
     address counts as done once it is in the table."""
     dedupe: bool = False
     """Read and caption images of one content once, and give each address a row with that caption. What is of one
-    content, the listing says: S3's ETag, where it is a hash, together with the size."""
+    content, S3's listing says (an ETag that is a hash, with the size), and of files on disk their hash."""
+    list_again: bool = False
+    """List the inputs anew where a run that died or was stopped has left its listing for this command to go on with
+    (one that took over a minute, for up to a week)."""
     max_megapixels: float = 250.0
     """Images of more megapixels than this become failed rows; told from the header, before any pixel is read."""
     max_megabytes: float = 256.0

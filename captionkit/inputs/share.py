@@ -27,8 +27,8 @@ class Share(NamedTuple):
         Raises:
             UsageError: it is no share.
         """
-        found = _SHARE.fullmatch(text)
-        share = cls(*map(int, found.groups())) if found else cls(0, 0)
+        match = _SHARE.fullmatch(text)
+        share = cls(*map(int, match.groups())) if match else cls(0, 0)
         if not 1 <= share.number <= share.of:
             raise UsageError(f"--share {text}: expected NUMBER/COUNT from 1/COUNT to COUNT/COUNT, as in 3/16")
         return share

@@ -173,8 +173,10 @@ def kind_of(head: bytes, is_header: Callable[[Sequence[str]], bool], table: bool
         return "json", ""
     first = re.split(r"[\r\n]", text, maxsplit=1)[0]
     if first.startswith("{"):
-        whole = len(first) < len(text) or len(head) < HEAD
-        return ("jsonl" if not whole or _is_object(first) or not re.match(r'\{\s*"|\{\s*$', first) else "json"), ""
+        is_complete = len(first) < len(text) or len(head) < HEAD
+        return (
+            "jsonl" if not is_complete or _is_object(first) or not re.match(r'\{\s*"|\{\s*$', first) else "json"
+        ), ""
     delimiter = delimiter_of(first, is_header)
     if delimiter is not None:
         return "csv", delimiter
@@ -207,12 +209,12 @@ def address_column(columns: Iterable[str], wanted: str) -> tuple[str | None, lis
 
     The one of the wanted name; else, where that is the default, the first of `ADDRESS_COLUMNS` in any case of letters.
     """
-    there = list(columns)
-    if wanted in there:
+    names = list(columns)
+    if wanted in names:
         return wanted, []
-    lower = {name.strip().lower(): name for name in reversed(there)}
-    names = ADDRESS_COLUMNS if wanted == ADDRESS_COLUMNS[0] else (wanted.lower(),)
-    fitting = [lower[name] for name in names if name in lower]
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    accepted = ADDRESS_COLUMNS if wanted == ADDRESS_COLUMNS[0] else (wanted.lower(),)
+    fitting = [lower[name] for name in accepted if name in lower]
     return (fitting[0], fitting[1:]) if fitting else (None, [])
 
 

@@ -50,8 +50,8 @@ class Calibration:
 
     def chance(self, scores: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
         """The chances of captions of these scores, (n,)."""
-        found: NDArray[np.float64] = np.interp(np.asarray(scores, np.float64), self.scores, self.chances)
-        return found
+        chances: NDArray[np.float64] = np.interp(np.asarray(scores, np.float64), self.scores, self.chances)
+        return chances
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that `json.dumps` takes and `from_json` gives back."""

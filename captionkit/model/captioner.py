@@ -30,6 +30,7 @@ from captionkit.model.device import pick_device, pick_dtype
 from captionkit.model.encoders import Encoder
 from captionkit.model.engines import Encode, Engine, make_encode
 from captionkit.model.ensemble import (
+    EnsembleConsensus,
     EnsembleDecoder,
     EnsembleEncoder,
     check_members,
@@ -83,7 +84,8 @@ class Captioner:
         encode: tuple[Encode, str] | None = None,
     ) -> None:
         check_fit(encoder, decoder, vocabulary, consensus)
-        self.consensus, self.calibration = consensus, calibration
+        self.consensus: Consensus | EnsembleConsensus | None = consensus
+        self.calibration = calibration
         self.encoder, self.decoder, self.vocabulary = encoder.eval(), decoder.eval(), vocabulary
         self.note, self.provenance = note, dict(provenance or {})
         self._loaded_fingerprint = loaded_fingerprint
@@ -153,8 +155,9 @@ class Captioner:
     def ensemble(cls, members: Sequence[Captioner]) -> Captioner:
         """Captioners that decode together: the next word has the mean of their probabilities. One is itself.
 
-        They have one vocabulary, and see images of one geometry. An encoder that several have in common is computed
-        once. An ensemble is not a bundle: it is loaded from its members' bundles.
+        They have one vocabulary. Each sees images as it was trained to; where geometries differ, an image is decoded
+        once for each. An encoder that several have in common is computed once. A consensus is the mean of those of the
+        members that have one. An ensemble is not a bundle: it is loaded from its members' bundles.
 
         Raises:
             BundleError: they do not fit each other.
@@ -170,15 +173,22 @@ class Captioner:
         shapes = [feature_shape(encoders[place]) for place in chosen]
         names = [member.fingerprint for member in members]
         notes = dict.fromkeys(member.note for member in members if member.note)
-        return cls(
-            EnsembleEncoder([encoders[place] for place in chosen], shapes),
-            EnsembleDecoder([member.decoder for member in members], sources, shapes),
+        eyes = [encoders[place] for place in chosen]
+        decoder = EnsembleDecoder(
+            [member.decoder for member in members], sources, shapes, [one.preprocessing for one in eyes]
+        )
+        made = cls(
+            EnsembleEncoder(eyes, shapes),
+            decoder,
             members[0].vocabulary,
             note=f"{len(members)} captioners together" + (f": {'; '.join(notes)}" if notes else ""),
             provenance={"ensemble": names},
             loaded_fingerprint=ensemble_fingerprint(names),
-            encode=(together([members[place]._encode for place in chosen]), members[0].engine),
+            encode=(together([members[place]._encode for place in chosen], eyes), members[0].engine),
         )
+        known = {number: one.consensus for number, one in enumerate(members) if isinstance(one.consensus, Consensus)}
+        made.consensus = EnsembleConsensus(known, decoder) if known else None
+        return made
 
     @classmethod
     def from_files(
@@ -229,6 +239,7 @@ class Captioner:
         if isinstance(self.decoder, EnsembleDecoder):
             raise BundleError("an ensemble is not one bundle: save its members, and load them together")
         about = {"note": self.note, "provenance": self.provenance}
+        assert not isinstance(self.consensus, EnsembleConsensus)  # which ensembles alone have
         parts = (self.encoder, self.decoder, self.vocabulary, self.consensus)
         return pack(*parts, about, half=half, calibration=self.calibration)
 
@@ -345,14 +356,18 @@ class Captioner:
         features = self.encode(np.stack([pixels for image in images if (pixels := image.pixels) is not None]))
         told: dict[int, list[Told]] = {number: [] for number in read}
         for name, options in searches.items():
-            found = self.caption_features(features, options, banned=banned, prefix=prefix)
-            for row, (number, (best, *_)) in enumerate(zip(read, found, strict=True)):
+            hypotheses = self.caption_features(features, options, banned=banned, prefix=prefix)
+            for row, (number, (best, *_)) in enumerate(zip(read, hypotheses, strict=True)):
                 looks = self.attends and best.text
                 maps = self.attention(features[row : row + 1], best.text) if looks else None
                 told[number].append(Told(name, best.text, best.score if best.text else None, maps=maps))
         # The pixels serve to draw attention alone; a page of many images would keep them all.
         return [
-            replace(image, captions=tuple(told.get(number, ())), pixels=image.pixels if self.attends else None)
+            replace(
+                image,
+                captions=tuple(told.get(number, ())),
+                pixels=None if image.pixels is None or not self.attends else self.seen(image.pixels),
+            )
             for number, image in enumerate(images)
         ]
 
@@ -407,7 +422,7 @@ class Captioner:
         Raises:
             UsageError: as `caption_pixels`.
         """
-        self.check(options, banned, prefix)
+        self.check(options, banned, prefix, images=False)
         n_best = options.n_best
         if options.consensus and options.method == "beam":
             options = replace(options, n_best=options.beam)  # the consensus ranks all of the beam
@@ -451,20 +466,32 @@ class Captioner:
 
     @property
     def attends(self) -> bool:
-        """Whether its decoder looks at places of the image."""
+        """Whether its decoder looks at places of the image; of an ensemble, whether a member's does."""
+        if isinstance(self.decoder, EnsembleDecoder):
+            return self.decoder.seen is not None
         return isinstance(self.decoder, AttentionDecoder)
+
+    def seen(self, pixels: Pixels) -> Pixels:
+        """The picture (size, size, 3) that `attention` lies over, of an image at the captioner's geometry. It is the
+        image itself, but for ensembles whose members want different geometries."""
+        geometry = self.decoder.seen if isinstance(self.decoder, EnsembleDecoder) else None
+        if geometry is None or not self.preprocessing.each:
+            return pixels
+        return pixels.reshape(-1)[self.preprocessing.square(geometry)].reshape(geometry.size, geometry.size, 3)
 
     @torch.inference_mode()
     def attention(self, features: Tensor, text: str) -> NDArray[np.float32]:
         """Where it looks for each of the T words of a caption of its own: (T, G, G), each summing to 1.
 
+        Of an ensemble the mean of the members that attend, so far as they do so to the same places as the first.
+
         Args:
-            features: (1, P, D), of the image; P = G × G.
+            features: (1, P, D), of the image; P = G × G. Of an ensemble (1, F).
 
         Raises:
             UsageError: it does not attend.
         """
-        if not isinstance(self.decoder, AttentionDecoder):
+        if not self.attends or not isinstance(self.decoder, (AttentionDecoder, EnsembleDecoder)):
             raise UsageError(f"this captioner's decoder, {self.decoder.name}, has no attention")
         ids = [self.vocabulary.id(word) for word in text.split()]
         weights = self.decoder.attention_maps(features, torch.tensor([[BOS, *ids]], device=self.device))[0, : len(ids)]
@@ -472,9 +499,12 @@ class Captioner:
         maps: NDArray[np.float32] = weights.float().cpu().view(len(ids), side, side).numpy()
         return maps
 
-    def check(self, options: SearchOptions, banned: Sequence[str], prefix: str) -> None:
-        """Raise UsageError for what this captioner cannot do: words that its vocabulary lacks, which could neither be
-        banned nor generated; a consensus without the training images' captions, or of too many images."""
+    def check(self, options: SearchOptions, banned: Sequence[str], prefix: str, *, images: bool = True) -> None:
+        """Raise UsageError for what this captioner cannot do: images without an encoder (unless there are only
+        features); words that its vocabulary lacks, which could neither be banned nor generated; a consensus without the
+        training images' captions, or of too many images."""
+        if images:
+            self.encoder.check()
         if options.consensus:
             if not self.consensus:
                 raise UsageError(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from captionkit.errors import UsageError
-from captionkit.model.encoders import Encoder
+from captionkit.model.encoders import NO_NETWORK, Encoder
 from captionkit.model.encoders.fold import fold_batch_norms
 
 Engine = Literal["auto", "torch", "openvino"]
@@ -63,6 +63,8 @@ def make_encode(
         raise UsageError(f"engine openvino computes on CPUs, not on {device}; leave it out (auto), or take torch")
     if engine == "openvino" and not has_openvino():
         raise UsageError("engine openvino is not installed: pip install 'captionkit[openvino]', or take torch")
+    if encoder.config["name"] == NO_NETWORK:
+        return encoder.to(device, dtype), "nothing"
     if engine != "torch" and device.type == "cpu" and has_openvino():
         try:
             return _openvino(encoder, dtype, key)

@@ -135,20 +135,20 @@ def caption_with_smaller_batches(
     Returns:
         For each image its captions (none where memory does not suffice for it even alone), and the part that held.
     """
-    found: list[list[Hypothesis]] = []
-    while len(found) < len(pixels):
-        some = pixels[len(found) :][:part]
+    hypotheses: list[list[Hypothesis]] = []
+    while len(hypotheses) < len(pixels):
+        some = pixels[len(hypotheses) :][:part]
         try:
-            found += captioner.caption_pixels(some, search, banned=words.banned, prefix=words.prefix)
+            hypotheses += captioner.caption_pixels(some, search, banned=words.banned, prefix=words.prefix)
         except (MemoryError, RuntimeError) as err:
             if not _is_out_of_memory(err):
                 raise
             _free_memory()
             if len(some) == 1:
-                found.append([])
+                hypotheses.append([])
             else:
                 part = len(some) // 2
-    return found, part
+    return hypotheses, part
 
 
 def _is_out_of_memory(error: Exception) -> bool:

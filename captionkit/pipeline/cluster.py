@@ -185,15 +185,15 @@ def require_gpus(each: float, option: str, connection: Connection, count: int = 
     fit = sum(int(gpus / each + 1e-6) for gpus in nodes) if each else count
     if fit >= count:
         return
-    there = f"{max(nodes, default=0.0):g}" if any(nodes) else "none"
+    available = f"{max(nodes, default=0.0):g}" if any(nodes) else "none"
     wanted = f"{each:g} GPU{'s' * (each != 1)}" + (f" for each of {count}" if count > 1 else "")
     if connection == "started":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         why = f", by CUDA_VISIBLE_DEVICES={visible}" if visible is not None else ""
-        raise UsageError(f"{option}: wants {wanted}, and Ray sees {there} on this machine{why}")
+        raise UsageError(f"{option}: wants {wanted}, and Ray sees {available} on this machine{why}")
     log_line(
-        f"waiting for a node with {wanted} ({option}): of {len(nodes)} in the cluster now, the largest has {there}. "
-        "Ctrl-C stops it"
+        f"waiting for a node with {wanted} ({option}): of {len(nodes)} in the cluster now, the largest has "
+        f"{available}. Ctrl-C stops it"
     )
 
 
@@ -230,8 +230,8 @@ FETCH_CPUS = 0.9
 
 def node_cpus() -> list[float]:
     """The CPUs of each node of the cluster that is there now, nodes without any left out."""
-    found = (node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-    return [cpus for cpus in found if cpus]
+    counts = (node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    return [cpus for cpus in counts if cpus]
 
 
 def plan_pool(options: ClusterOptions, nodes: Sequence[float], gpus: float, *, grows: bool = False) -> Pool:

@@ -49,9 +49,9 @@ def _rows(copies: pa.Table, table: CaptionTable, run_id: str, carry: dict[str, p
     order = np.argsort(ids, kind="stable")
     wanted = copies["same_as"].to_numpy()
     at = np.minimum(np.searchsorted(ids, wanted, sorter=order), max(0, len(ids) - 1))
-    there = ids[order[at]] == wanted if len(ids) else np.zeros(len(wanted), np.bool_)
-    copies = copies.filter(pa.array(there))
-    originals = originals.take(pa.array(order[at[there]]))
+    has_row = ids[order[at]] == wanted if len(ids) else np.zeros(len(wanted), np.bool_)
+    copies = copies.filter(pa.array(has_row))
+    originals = originals.take(pa.array(order[at[has_row]]))
     error = _explained(originals)
     carried = copies["carried"].combine_chunks()
     made = []
@@ -76,12 +76,12 @@ def _originals(table: CaptionTable, ids: np.ndarray, taken: list[str]) -> pa.Tab
     """The rows of these ids."""
     wanted = pa.array(np.unique(ids))
     columns = ["uri", "image_id", *taken]
-    found = [
+    batches = [
         chosen
         for _, batch in table.batches(columns)
         if len(chosen := batch.filter(pc.is_in(batch["image_id"], wanted)))
     ]
-    return pa.Table.from_batches(found, pa.schema([table.schema.field(name) for name in columns]))
+    return pa.Table.from_batches(batches, pa.schema([table.schema.field(name) for name in columns]))
 
 
 def _explained(originals: pa.Table) -> pa.ChunkedArray:

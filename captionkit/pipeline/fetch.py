@@ -216,8 +216,8 @@ def _size(chunk: list[EncodedImage | BrokenContainer]) -> float:
 
 def sum_retries(rows: pa.Table) -> Counter[str]:
     """By fault, what the column `RETRIES` adds up to."""
-    found = rows.filter(rows["retries"].is_valid())["retries"]
-    counts = {fault: pc.sum(pc.struct_field(found, fault)).as_py() for fault in FAULTS} if len(found) else {}
+    retries = rows.filter(rows["retries"].is_valid())["retries"]
+    counts = {fault: pc.sum(pc.struct_field(retries, fault)).as_py() for fault in FAULTS} if len(retries) else {}
     return Counter({fault: count for fault, count in counts.items() if count})
 
 

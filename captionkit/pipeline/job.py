@@ -32,6 +32,7 @@ from captionkit.pipeline.copies import copied_rows
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.finished import next_time
 from captionkit.pipeline.guard import Guard, RowsMissing
+from captionkit.pipeline.kept_listing import KeptListing
 from captionkit.pipeline.listing import Listing
 from captionkit.pipeline.machines import Machines, Waiting, no_progress
 from captionkit.pipeline.manifest import Manifest, ManifestMaker, delete_manifest, replace_changed
@@ -171,14 +172,16 @@ class CaptionJob:
             if (stopped := stop_behind(err)) is not None:
                 record.status = "stopped"
                 raise stopped from None
-            found = raised_by_task(err)
-            record.broke(found)
-            if found is err:
+            cause = raised_by_task(err)
+            record.broke(cause)
+            if cause is err:
                 raise
-            raise found from None
+            raise cause from None
         else:
             failed = record.counts["failed"] / max(1, record.rows)
             record.status = "too_many_failed" if failed > self.options.table.max_failed else "succeeded"
+            if listing.kept is not None:
+                listing.kept.forget()
         finally:
             # A record of a run that found its input missing would only litter the output.
             if listed is not None:
@@ -223,7 +226,9 @@ class CaptionJob:
             inputs, opened.table, f"{self.base}.manifest", share, chosen, of_done=not options.table.mixed
         )
         # Which columns there are to carry is known when all is listed, and what is chosen is told from what is not.
-        return Listing(inputs, maker, ahead=not options.inputs.carry and options.table.recaption_where is None)
+        ahead = not options.inputs.carry and options.table.recaption_where is None
+        kept = KeptListing(inputs, self.storage, opened.table.uri, options.table.share or "")
+        return Listing(inputs, maker, kept=kept, ahead=ahead)
 
     def _next(self, listing: Listing, opened: OpenTable, chosen: Chosen) -> _Listed:
         """The next part of the inputs, once it is listed, with the table in order for it."""
@@ -293,10 +298,10 @@ class CaptionJob:
                         try:
                             self._consume(dataset, listed, listing, waiting)
                         except Exception as err:
-                            found = machines.explain(no_progress(err, waiting, hours))
-                            if found is err:
+                            cause = machines.explain(no_progress(err, waiting, hours))
+                            if cause is err:
                                 raise
-                            raise found from err
+                            raise cause from err
                     if listed.last:
                         break
                     with stop_at(self.until):

@@ -9,6 +9,7 @@ from itertools import islice
 from types import TracebackType
 
 from captionkit.inputs.listing import Inputs
+from captionkit.pipeline.kept_listing import KeptListing
 from captionkit.pipeline.manifest import CHUNK, Manifest, ManifestMaker, ReadUnit
 
 AHEAD_SECONDS = 20.0
@@ -21,11 +22,14 @@ class Listing:
     """Lists inputs ahead of what is done with them. A context manager: its end ends the listing.
 
     Args:
+        kept: Where the items come from, if not from `inputs` itself.
         ahead: Whether parts may be taken before all is listed.
     """
 
-    def __init__(self, inputs: Inputs, maker: ManifestMaker, *, ahead: bool = True) -> None:
-        self.inputs, self.maker, self._ahead = inputs, maker, ahead
+    def __init__(
+        self, inputs: Inputs, maker: ManifestMaker, *, kept: KeptListing | None = None, ahead: bool = True
+    ) -> None:
+        self.inputs, self.maker, self.kept, self._ahead = inputs, maker, kept, ahead
         self.total = Manifest()
         """The numbers of all parts that were taken."""
         self.units: list[ReadUnit] = []
@@ -51,7 +55,7 @@ class Listing:
 
     def _list(self) -> None:
         try:
-            items = self.inputs.items()
+            items = (self.kept or self.inputs).items()
             while chunk := list(islice(items, CHUNK)):
                 with self._changed:
                     if self._stopped:
@@ -91,8 +95,8 @@ class Listing:
                 progress(self.maker.listed)
             self.check()
             self.finished = self._listed_all
-            found = self.maker.take()
-        self.total.count(found)
-        self.copy_units += found.copy_units
-        self.units += [*found.units, *found.copy_units]
-        return found
+            part = self.maker.take()
+        self.total.count(part)
+        self.copy_units += part.copy_units
+        self.units += [*part.units, *part.copy_units]
+        return part

@@ -71,18 +71,18 @@ class Machines:
 
     def failed_start(self, error: BaseException | None) -> None:
         """Take down that an actor could not be built, from Ray's error, and say so."""
-        found = _FAILED.search(str(error))
-        if found is None:
+        match = _FAILED.search(str(error))
+        if match is None:
             line = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             log_line(f"a captioner actor died as it started, and is started again: {line}")
             return
-        host, node, reason = found.groups()
+        host, node, reason = match.groups()
         machine = next((each for each in self.failed if each.node == node), None)
         if machine is None:
             self.failed.append(machine := FailedMachine(host, node, reason))
         machine.error, machine.failures = reason, machine.failures + 1
         self._last[node] = time.monotonic()
-        log_line(f"the {found[0]}. It is started again, elsewhere if another machine has room")
+        log_line(f"the {match[0]}. It is started again, elsewhere if another machine has room")
 
     def place(self) -> dict[str, Any]:
         """Where Ray may start the next actor, as options of a Ray actor.
@@ -176,18 +176,18 @@ class Waiting:
         """What the run waits for, and what to do."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         pool = self._pool
-        there = f"{counted(len(nodes), 'machine')}, {sum(node.get('CPU', 0.0) for node in nodes):g} CPUs and "
-        there += f"{sum(node.get('GPU', 0.0) for node in nodes):g} GPUs in the cluster"
+        cluster = f"{counted(len(nodes), 'machine')}, {sum(node.get('CPU', 0.0) for node in nodes):g} CPUs and "
+        cluster += f"{sum(node.get('GPU', 0.0) for node in nodes):g} GPUs in the cluster"
         actor = f"{pool.gpus:g} GPUs" if pool.gpus else f"{pool.cpus:.2g} CPUs"
         for needs, gpus, cpus in ((f"a captioner ({actor})", pool.gpus, pool.cpus), ("fetching", 0.0, pool.fetch_cpus)):
             if not any(node.get("GPU", 0.0) >= gpus and node.get("CPU", 0.0) >= cpus for node in nodes):
                 return (
-                    f"waiting for a machine with room for {needs}; {there} now. `ray status` on the head says what is "
-                    "asked for and why none comes"
+                    f"waiting for a machine with room for {needs}; {cluster} now. `ray status` on the head says what "
+                    "is asked for and why none comes"
                 )
         return (
-            f"{there}, enough for this run; captioners are starting, storage is slow, other jobs hold the machines, or "
-            "one hangs. `ray status` on the head says what is free"
+            f"{cluster}, enough for this run; captioners are starting, storage is slow, other jobs hold the machines, "
+            "or one hangs. `ray status` on the head says what is free"
         )
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -26,11 +28,13 @@ from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.schema import HAS_MEMBER, MANIFEST_COLUMNS
-from captionkit.storage import Storage, StorageOptions
+from captionkit.storage import Storage, StorageError, StorageOptions
 from captionkit.table.recaption import Chosen
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 CHUNK = 8192
+READERS = 16
+"""Files on disk that are hashed at a time."""
 COUNTS = (
     "listed", "containers", "duplicates", "done", "finished_containers", "replaced", "anew", "images", "single",
     "unknown", "copies",
@@ -189,7 +193,7 @@ class ManifestMaker:
         same_as = ids
         if self._inputs.options.dedupe:
             eligible = np.ones(len(ids), np.bool_) if self._of_done else todo
-            same_as = _first_of_contents(self._contents, images, ids, eligible)
+            same_as = _first_of_contents(self._contents, images, ids, eligible, self._inputs.storage)
         copied = todo & (same_as != ids)
         manifest.copies += int(copied.sum())
         manifest.single += int(todo.sum() - copied.sum())
@@ -220,24 +224,41 @@ class ManifestMaker:
 
     def take(self) -> Manifest:
         """What was added since the last time."""
-        found, self._manifest = self._manifest, Manifest()
-        found.units, found.images = self._writer.take()
-        found.copy_units, _ = self._copies.take()
+        part, self._manifest = self._manifest, Manifest()
+        part.units, part.images = self._writer.take()
+        part.copy_units, _ = self._copies.take()
         before, self._passed_over = self._passed_over, self._inputs.ignored.copy()
-        found.passed_over = self._passed_over - before
-        return found
+        part.passed_over = self._passed_over - before
+        return part
 
 
 def _first_of_contents(
-    contents: IdMap, images: list[tuple[InputItem, str]], ids: Ids, eligible: NDArray[np.bool_]
+    contents: IdMap, images: list[tuple[InputItem, str]], ids: Ids, eligible: NDArray[np.bool_], storage: Storage
 ) -> Ids:
     """For each image, the id of the first one with its contents, as far as these are known; else its own: (n,)."""
     keys = [content_key(item) if fine else None for (item, _), fine in zip(images, eligible.tolist(), strict=True)]
+    on_disk = [at for at in np.flatnonzero(eligible).tolist() if "://" not in images[at][0].uri]
+    with ThreadPoolExecutor(READERS) as pool:
+        hashed = pool.map(lambda at: _hash(images[at][0].uri, storage), on_disk)
+        for at, key in zip(on_disk, hashed, strict=True):
+            keys[at] = key
     known = np.flatnonzero([key is not None for key in keys])
     first: Ids = ids.copy()
     hashes = np.array([image_id(key, "") for key in keys if key is not None], np.int64)
     first[known] = contents.setdefault(hashes, ids[known])
     return first
+
+
+def _hash(uri: str, storage: Storage) -> str | None:
+    """What files of the same bytes have in common; None for one that cannot be read, as its row will say."""
+    hashed = blake2b(digest_size=16)
+    try:
+        with storage.open(uri) as file:
+            while part := file.read(2**20):
+                hashed.update(part)
+    except (StorageError, OSError):
+        return None
+    return hashed.hexdigest()
 
 
 def replace_changed(manifest: Manifest, table: CaptionTable) -> None:
@@ -269,9 +290,9 @@ def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> I
                     version = containers.get(container_of(uri))
                     again[at] |= version is not None and int(ids[at]) != image_id(uri, version)
             stale.append(ids[again])
-        found = np.unique(np.concatenate([*stale, np.empty(0, np.int64)]))
-        if len(found):
-            yield file, found
+        outdated = np.unique(np.concatenate([*stale, np.empty(0, np.int64)]))
+        if len(outdated):
+            yield file, outdated
 
 
 _Row = tuple[Any, ...]
@@ -348,9 +369,9 @@ class _Writer:
             self._unit(self._images)
             self._images = []
         self._write()
-        found = self.units, self.rows
+        taken = self.units, self.rows
         self.units, self.rows = [], 0
-        return found
+        return taken
 
 
 @lru_cache(maxsize=2)  # the units of one file often come to one worker

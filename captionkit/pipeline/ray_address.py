@@ -22,9 +22,9 @@ _LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
 
 def named_cluster(address: str | None) -> tuple[str, str] | None:
     """The address of the cluster to join and the option or variable that names it; None for a Ray of this run's own."""
-    for found, source in ((address, "--address"), (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")):
-        if found:
-            return None if found == "local" else (found, source)
+    for value, source in ((address, "--address"), (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS")):
+        if value:
+            return None if value == "local" else (value, source)
     return None
 
 
@@ -38,16 +38,16 @@ def check_ray(address: str | None) -> None:
     if named is None:
         _check_temporary_folder()
         return
-    found, source = named
-    if found.startswith(("http://", "https://")):
+    value, source = named
+    if value.startswith(("http://", "https://")):
         raise UsageError(
-            f"{source} {found}: that is the address of a dashboard, as `ray job submit` takes it. "
+            f"{source} {value}: that is the address of a dashboard, as `ray job submit` takes it. "
             f"{_leave_out(source)}, or give the head's HOST:PORT, as `ray start --head` prints it"
         )
-    match = HOST_AND_PORT.fullmatch(found)
-    if found != "auto" and "://" not in found and not (match and 0 < int(match["port"]) < 2**16):
+    match = HOST_AND_PORT.fullmatch(value)
+    if value != "auto" and "://" not in value and not (match and 0 < int(match["port"]) < 2**16):
         raise UsageError(
-            f"{source} {found}: expected the head's HOST:PORT, or `auto` for a cluster on this machine. "
+            f"{source} {value}: expected the head's HOST:PORT, or `auto` for a cluster on this machine. "
             f"{_leave_out(source)}"
         )
 

@@ -52,17 +52,17 @@ class RayDataLog(logging.Handler):
 
 def in_our_words(message: str) -> str | None:
     """A warning of Ray Data's detectors as one line; None for any other message."""
-    if found := _HANGS.search(message):
-        place = f" (process {found['pid']} on Ray node {found['node']})" if found["pid"] else ""
+    if match := _HANGS.search(message):
+        place = f" (process {match['pid']} on Ray node {match['node']})" if match["pid"] else ""
         return (
-            f"warning: {_task(found['operator'])}{place} has given nothing for {float(found['seconds']):.0f} s; on "
-            f"average one takes {float(found['mean']):.0f} s. The storage it reads from is slow, or its machine hangs: "
+            f"warning: {_task(match['operator'])}{place} has given nothing for {float(match['seconds']):.0f} s; on "
+            f"average one takes {float(match['mean']):.0f} s. The storage it reads from is slow, or its machine hangs: "
             "`ray stack` on that machine shows where it is; a machine that is taken away has its tasks run elsewhere"
         )
-    if found := _MEMORY.search(message):
-        mean, most = (" ".join(found[name].split()) for name in ("mean", "most"))
+    if match := _MEMORY.search(message):
+        mean, most = (" ".join(match[name].split()) for name in ("mean", "most"))
         return (
-            f"warning: {_task(found['operator'])} takes {mean} of memory on average, and up to {most}: more than its "
+            f"warning: {_task(match['operator'])} takes {mean} of memory on average, and up to {most}: more than its "
             "share of a machine, which may run out. Fewer --actors or --fetch-threads, a smaller --batch-size, or "
             "machines with more memory"
         )

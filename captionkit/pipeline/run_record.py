@@ -33,8 +33,8 @@ def now() -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {name: version(name) for name in PACKAGES}
-    return {"captionkit": captionkit.__version__, "python": platform.python_version(), **found}
+    installed = {name: version(name) for name in PACKAGES}
+    return {"captionkit": captionkit.__version__, "python": platform.python_version(), **installed}
 
 
 @dataclass
@@ -102,8 +102,8 @@ class RunRecord:
         self.counts["failed"] += len(failed)
         self.counts["captioned"] += len(rows) - len(failed)
         self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["duplicate_members"]).as_py() or 0)
-        for found in rows["passed_over"].drop_null().to_pylist():
-            self.pass_over(json.loads(found))
+        for text in rows["passed_over"].drop_null().to_pylist():
+            self.pass_over(json.loads(text))
         _count(self.failures, failed["error_kind"])
         _count(self.batch_sizes, rows["batch"].drop_null().cast(pa.string()))
         self.bytes_read += pc.sum(rows["bytes"]).as_py() or 0
@@ -158,5 +158,5 @@ def _public(value: Any) -> Any:
 
 
 def _count(counts: dict[str, int], values: pa.ChunkedArray) -> None:
-    for found in values.value_counts().to_pylist():
-        counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
+    for pair in values.value_counts().to_pylist():
+        counts[pair["values"]] = counts.get(pair["values"], 0) + pair["counts"]

@@ -44,7 +44,7 @@ def estimate(budget: BudgetOptions, archive: Archive, sample: Sample, types: dic
     """
     if not sample.captioned:
         return []
-    found = []
+    rows = []
     feeder = _feeder({name: types[name] for name in budget.node_types or types})
     for name in budget.node_types or types:
         rates = _rates(types[name], sample, budget.gpu_rate)
@@ -57,14 +57,14 @@ def estimate(budget: BudgetOptions, archive: Archive, sample: Sample, types: dic
             continue
         bound, rate = min(rates.items(), key=lambda pair: pair[1])
         for nodes in budget.nodes:
-            found.append(_row(archive.images, name, nodes, rate * nodes, bound, types))
+            rows.append(_row(archive.images, name, nodes, rate * nodes, bound, types))
             if bound == "decode" and feeder:
                 missing = nodes * (rates["captions"] - rates["decode"]) / sample.decode_rate
                 count = ceil(missing / _cores(types[feeder]))
                 fed = _row(archive.images, name, nodes, rates["captions"] * nodes, "captions", types, feeder, count)
-                if fed.dollars < found[-1].dollars:
-                    found.append(fed)
-    return found
+                if fed.dollars < rows[-1].dollars:
+                    rows.append(fed)
+    return rows
 
 
 def _row(

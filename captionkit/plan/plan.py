@@ -100,13 +100,14 @@ def make_plan(options: PlanOptions, progress: Callable[[int], None] = lambda _: 
     storage = Storage(options.storage)
     types = node_types(options.budget, storage)
     captioner = Captioner.load(options.captioner.model, dtype=options.captioner.dtype, storage=storage)
+    captioner.encoder.check()
     archive, chosen = list_archive(options, storage, progress)
     sample = measure(options, storage, captioner, archive, chosen)
     estimates = estimate(options.budget, archive, sample, types)
     settings = choose(options, sample, estimates, types) if estimates else None
     advice = advise(options, sample, estimates)
-    found = traffic(options.budget, archive, sample, storage)
-    return Plan(archive, sample, estimates, settings, advice, options.inputs.dedupe, found)
+    expected_traffic = traffic(options.budget, archive, sample, storage)
+    return Plan(archive, sample, estimates, settings, advice, options.inputs.dedupe, expected_traffic)
 
 
 def advise(options: PlanOptions, sample: Sample, estimates: list[Estimate]) -> list[str]:

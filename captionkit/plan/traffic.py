@@ -32,18 +32,18 @@ class Traffic:
 
     def lines(self) -> list[str]:
         """For people."""
-        found = [
+        lines = [
             f"Object storage: {self.gigabytes:,.1f} GB in {self.gets:,} reads, listed in {self.lists:,} requests: "
             f"about {self.request_dollars:,.2f} dollars for requests."
         ]
         if self.elsewhere:
             where = ", ".join(f"{bucket} in {region}" for bucket, region in sorted(self.elsewhere.items()))
-            found.append(
+            lines.append(
                 f"WARNING: {where}, and the machines in {self.machines}: {self.egress_gigabytes:,.1f} GB leave their "
                 f"region, about {self.egress_dollars:,.2f} dollars. Run the job where the images are: captions are "
                 "small."
             )
-        return found
+        return lines
 
 
 def traffic(budget: BudgetOptions, archive: Archive, sample: Sample, storage: Storage) -> Traffic | None:

@@ -11,7 +11,7 @@ from captionkit.drawing.formatting import address, one_line
 from captionkit.errors import UsageError
 from captionkit.export.rows import plain
 from captionkit.gallery.page import ADDRESS_LENGTH, REASON_LENGTH
-from captionkit.review.index import OTHER, SAID, Index, Query
+from captionkit.review.index import GENERATED, OTHER, Index, Query
 from captionkit.table.reviews import APPROVED, EDITED, REJECTED, Review, Reviews
 
 CAPTION_LENGTH = 10_000
@@ -80,8 +80,8 @@ class Desk:
             "row": number,
             "folder": folder,
             "name": name,
-            "caption": row[SAID],
-            "said": row[SAID],
+            "caption": row[GENERATED],
+            "generated": row[GENERATED],
             "failed": row["error_kind"],
             "error": one_line(row["error"], REASON_LENGTH),
             "score": row["score"],
@@ -95,10 +95,10 @@ class Desk:
         if self.index.has_other:
             card["other"] = {name: row[name] for name in OTHER}
         review = None if self.reviews is None else self.reviews.get(row["uri"])
-        if review is not None and review.holds_for(row["image_id"], row[SAID]):
+        if review is not None and review.holds_for(row["image_id"], row[GENERATED]):
             card |= {"review": review.decision, "reviewer": review.reviewer, "caption": review.caption}
         elif review is not None:
-            card["earlier"] = {"decision": review.decision, "caption": review.caption or review.said}
+            card["earlier"] = {"decision": review.decision, "caption": review.caption or review.generated}
         return card
 
     def decide(self, number: int, decision: str | None, caption: str | None = None) -> dict[str, Any]:
@@ -129,20 +129,20 @@ class Desk:
 
     def _review(self, row: dict[str, Any], decision: str, caption: str | None) -> Review:
         text: str | None = (caption or "").encode("utf-8", "replace").decode().strip()
-        said: str | None = row[SAID]
-        if decision == EDITED and text == said:
+        generated: str | None = row[GENERATED]
+        if decision == EDITED and text == generated:
             decision = APPROVED
         if decision == EDITED:
             if not text or len(text) > CAPTION_LENGTH:
                 raise UsageError(f"a caption has 1 to {CAPTION_LENGTH:,} characters, and this one {len(text or ''):,}")
         elif decision not in (APPROVED, REJECTED):
             raise UsageError(f"there is no decision {one_line(decision, 40)}")
-        elif not said:
+        elif not generated:
             raise UsageError("there is no caption to approve or reject; write one")
         else:
-            text = said if decision == APPROVED else None
+            text = generated if decision == APPROVED else None
         now = datetime.now(timezone.utc)
-        return Review(row["uri"], row["image_id"], decision, text, said, row["model"], self._reviewer or None, now)
+        return Review(row["uri"], row["image_id"], decision, text, generated, row["model"], self._reviewer or None, now)
 
     def _change(self, uri: str, review: Review | None) -> None:
         assert self.reviews is not None

@@ -40,8 +40,8 @@ KEPT_RESULTS = 4
 OTHER = ("other_caption", "other_score", "other_model")
 _COLUMN = "column:"
 _TEXT = "text__"
-SAID = "said__"
-"""Column of what the captioner said, whatever people decided."""
+GENERATED = "generated__"
+"""Column of what the captioner generated, whatever people decided."""
 _UNDECIDED = len(DECISIONS)
 
 Rows = NDArray[np.int64]
@@ -125,7 +125,7 @@ class Index:
         return int(self._starts[-1])
 
     def row(self, number: int) -> dict[str, Any]:
-        """A row's columns, as it was reviewed when the index was made, and what the captioner said in `SAID`.
+        """A row's columns, as it was reviewed when the index was made, and what the captioner generated in `GENERATED`.
 
         Raises:
             IndexError: there is no such row.
@@ -259,11 +259,11 @@ def open_index(
         stored = [field for field in selection.schema if not pa.types.is_binary(field.type) and field.name not in ours]
         schema = pa.schema([*stored, pa.field(COLUMN, pa.string()), *(other.fields if other else ())])
         condition = parse_where(where, schema) if where else None
-        whole = pa.schema([*schema, *(pa.field(name, pa.string()) for name in (_TEXT, SAID))])
+        whole = pa.schema([*schema, *(pa.field(name, pa.string()) for name in (_TEXT, GENERATED))])
         path = Path(folder) / "rows.arrow"
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, whole) as writer:
             for rows in selection.chosen(field.name for field in stored):
-                rows = rows.append_column(SAID, rows["caption"])
+                rows = rows.append_column(GENERATED, rows["caption"])
                 if reviews is not None:
                     rows = reviews.overlay(rows)
                 else:

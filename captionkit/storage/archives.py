@@ -221,8 +221,8 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"a member claims {self.size:,} bytes")
         if self.type in _LONG_HEADERS and self.size > NAME_BYTES:
             raise tarfile.ReadError(f"a name or header in it claims {self.size:,} bytes")
-        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # typeshed leaves it out
-        return found
+        info: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # typeshed leaves it out
+        return info
 
 
 class _Tail:

@@ -182,6 +182,6 @@ def no_such_host(error: BaseException, address: str, hint: str = "", fatal: bool
 
 def explain_write_error(error: Exception, address: str) -> StorageError:
     """As `explain_os_error`, in words for writing. Who may not write one file of an output may write none."""
-    found = explain_os_error(error, address)
-    kind = "write_error" if found.kind == "read_error" else found.kind
-    return StorageError(kind, found.message, found.fatal or kind == "permission", found.fault, found.after)
+    cause = explain_os_error(error, address)
+    kind = "write_error" if cause.kind == "read_error" else cause.kind
+    return StorageError(kind, cause.message, cause.fatal or kind == "permission", cause.fault, cause.after)

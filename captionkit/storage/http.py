@@ -63,15 +63,17 @@ class HTTPBackend:
         self._hosts: OrderedDict[str, Retries] = OrderedDict()
         self._lock = threading.Lock()
 
-    async def _redirected(self, _session: Any, _context: Any, found: Any) -> None:
+    async def _redirected(self, _session: Any, _context: Any, redirect: Any) -> None:
         """Asked before a redirect is followed: a server may not lead where its address itself would not be let."""
-        headers = found.response.headers
-        target = urljoin(str(found.url), headers.get("Location") or headers.get("URI") or "")
+        headers = redirect.response.headers
+        target = urljoin(str(redirect.url), headers.get("Location") or headers.get("URI") or "")
         scheme = target.partition(":")[0].lower()
         if scheme not in self._schemes:
-            found.response.close()
+            redirect.response.close()
             allowed = ", ".join(self._schemes)
-            raise failure("forbidden", str(found.url), f"it leads on to {scheme}, and here only {allowed} may be read")
+            raise failure(
+                "forbidden", str(redirect.url), f"it leads on to {scheme}, and here only {allowed} may be read"
+            )
 
     def read(self, address: str) -> bytes:
         return self._body(address, Body(patience=self._options.timeout_seconds))
@@ -102,8 +104,8 @@ class HTTPBackend:
         return _entry(address, self._headers(address))
 
     def _headers(self, address: str, part: bool = False) -> Mapping[str, str]:
-        found: Mapping[str, str] = self._patiently(address, lambda: sync(self._fs.loop, self._ask, address, part))
-        return found
+        headers: Mapping[str, str] = self._patiently(address, lambda: sync(self._fs.loop, self._ask, address, part))
+        return headers
 
     async def _ask(self, address: str, part: bool) -> Mapping[str, str]:
         """The headers of an object; part: of an answer with its first byte."""
@@ -168,13 +170,13 @@ class HTTPBackend:
         """The patience for an address's host: that one of them is gone says nothing of the others."""
         host = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
         with self._lock:
-            found = self._hosts.pop(host, None) or Retries(
+            retries = self._hosts.pop(host, None) or Retries(
                 self._options.retries, self._options.retry_seconds, wary=True
             )
-            self._hosts[host] = found  # at the end: asked for last
+            self._hosts[host] = retries  # at the end: asked for last
             if len(self._hosts) > _HOSTS:
                 self._hosts.popitem(last=False)
-        return found
+        return retries
 
     def write(self, address: str, data: bytes) -> None:
         raise _read_only(address)

@@ -153,7 +153,7 @@ def _walk(root: str, descend: Callable[[str], bool], hidden: bool) -> Iterator[E
         levels = [(os.scandir(root), _identity(root))]
     try:
         while levels:
-            found = None
+            entry = None
             with explained(root, explain_os_error):
                 item = next(levels[-1][0], None)
                 if item is None:
@@ -163,15 +163,15 @@ def _walk(root: str, descend: Callable[[str], bool], hidden: bool) -> Iterator[E
                     continue
                 path = spelled(item.path)  # a name that is not UTF-8 fails when it is read
                 if _leads_nowhere(item):
-                    found = Entry(path, None, "")
+                    entry = Entry(path, None, "")
                 elif item.is_dir():
                     identity = _identity(item.path)
                     if descend(path) and identity not in (known for _, known in levels):
                         levels.append((os.scandir(item.path), identity))
                 elif item.is_file():
-                    found = _entry(path, item.stat())
-            if found is not None:
-                yield found
+                    entry = _entry(path, item.stat())
+            if entry is not None:
+                yield entry
     finally:
         for scan, _ in levels:
             scan.close()

@@ -61,8 +61,8 @@ class S3Backend:
         writes = method.startswith(("put", "delete", "create", "upload", "complete", "abort"))
         bucket, _ = self._split(address)
         act = partial(self._plain.call_s3, method, Bucket=bucket, **arguments)
-        found: dict[str, Any] = self._patiently(address, act, writes=writes)
-        return found
+        answer: dict[str, Any] = self._patiently(address, act, writes=writes)
+        return answer
 
     def read(self, address: str) -> bytes:
         self._split(address, object_needed=True)
@@ -181,8 +181,8 @@ class S3Backend:
             return data, (now - answer["LastModified"]).total_seconds()
 
         with explained(address, self._explain):
-            found: tuple[bytes, float] = sync(self._fs.loop, get)
-        return found
+            data_and_age: tuple[bytes, float] = sync(self._fs.loop, get)
+        return data_and_age
 
     def delete(self, address: str) -> None:
         _, key = self._split(address, object_needed=True)

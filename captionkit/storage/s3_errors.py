@@ -141,10 +141,10 @@ def explain_s3_error(error: Exception, address: str) -> StorageError:
 
 def explain_s3_write_error(error: Exception, address: str) -> StorageError:
     """In words for writing. Who may not write one object of an output may write none."""
-    found = explain_s3_error(error, address)
-    kind = "write_error" if found.kind == "read_error" else found.kind
-    message = found.message.replace(_MAY, "check what these credentials may write")
-    return StorageError(kind, message, found.fatal or kind == "permission", found.fault, found.after)
+    cause = explain_s3_error(error, address)
+    kind = "write_error" if cause.kind == "read_error" else cause.kind
+    message = cause.message.replace(_MAY, "check what these credentials may write")
+    return StorageError(kind, message, cause.fatal or kind == "permission", cause.fault, cause.after)
 
 
 def error_status(error: Exception) -> int:

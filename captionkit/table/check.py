@@ -89,9 +89,9 @@ def _naming(inputs: Sequence[str], runs: list[dict[str, Any]], storage: Storage)
     return {"run_id": "", "options": {**options, "input": [storage.normalize(address) for address in inputs]}}
 
 
-def _check_models(table: CaptionTable, report: CheckReport, found: Counter[str], *, mixed: bool) -> None:
+def _check_models(table: CaptionTable, report: CheckReport, counts: Counter[str], *, mixed: bool) -> None:
     every = [maker for file in table.files for maker in file.footer.makers()]
-    report.models = sorted(set(found) | {maker.model for maker in every})
+    report.models = sorted(set(counts) | {maker.model for maker in every})
     makers = {json.dumps(maker, sort_keys=True) for maker in every}
     kinds = report.models if len(report.models) > 1 else sorted(makers)
     if len(kinds) > 1 and not mixed:
@@ -107,7 +107,7 @@ class _Coverage:
         """Indices of the containers that are among the inputs."""
 
     def check(self, runs: list[dict[str, Any]]) -> None:
-        report, whole = self.report, True
+        report, is_complete = self.report, True
         if not runs:
             report.problem("coverage", f"there is no run record in {self.rows.table.uri}/_runs that would name them")
             return
@@ -123,7 +123,7 @@ class _Coverage:
                     report.note("lists", note)
                 self._pass_over(inputs.ignored, where)
             except (UsageError, StorageError) as err:
-                whole = False
+                is_complete = False
                 # The archive of an earlier night may be gone, and its rows in good order.
                 tell = report.note if number else report.problem
                 denied = isinstance(err, StorageError) and err.kind == "permission"
@@ -131,9 +131,9 @@ class _Coverage:
                 tell("coverage", f"those of run {run['run_id']}: {err}{hint}" if run["run_id"] else str(err))
         extra = ~self.rows.in_input
         extra &= ~np.isin(self.rows.containers, np.array(sorted(self.listed), np.int32))
-        if whole and extra.any():
-            found = np.flatnonzero(extra)
-            report.note("extra", *self.rows.addresses(found), count=len(found))
+        if is_complete and extra.any():
+            places = np.flatnonzero(extra)
+            report.note("extra", *self.rows.addresses(places), count=len(places))
 
     def _pass_over(self, files: Counter[str], where: str) -> None:
         if files:
@@ -173,15 +173,15 @@ class _Coverage:
             return
         if self.members:
             self._members(item, name)
-        there = sum(rows for _, rows, _ in current)
+        present = sum(rows for _, rows, _ in current)
         totals = [total for _, _, total in current if total is not None]
         total = max([*totals, sum(item.row_groups)]) if item.kind == "parquet" else max(totals, default=None)
-        if total is not None and there >= total:
+        if total is not None and present >= total:
             return
         if not parts and item.kind == "tar" and self._holds_no_image(item):
             return
         of = f"of {total:,} rows" if total is not None else "rows, and its end was not reached"
-        self.report.problem("unfinished", f"{name}: {there:,} {of}")
+        self.report.problem("unfinished", f"{name}: {present:,} {of}")
 
     def _holds_no_image(self, item: InputItem) -> bool:
         """Whether a shard of which the table has no row has none to give; read up to its first image."""
@@ -202,18 +202,18 @@ class _Coverage:
             self._find([join_member(name, str(row)) for row in range(sum(item.row_groups))])
             return
         others: Counter[str] = Counter()
-        found: dict[str, None] = {}
+        members: dict[str, None] = {}
         try:
             for member in self._images_in(item, others):
-                found[join_member(name, member)] = None
+                members[join_member(name, member)] = None
         except CONTAINER_ERRORS as err:
             if isinstance(err, StorageError) and err.fatal:
                 raise
             if int(self.rows.find([name])[0]) < 0:  # else a failed row says so
                 self.report.problem("coverage", f"{name}: {redact(' '.join(str(err).split()))[:300]}")
-            if found:
-                found.popitem()  # what broke may be this one's own data, which nobody has read here
-        self._find(list(found))
+            if members:
+                members.popitem()  # what broke may be this one's own data, which nobody has read here
+        self._find(list(members))
         self._pass_over(others, f"in {name}")
 
     def _find(self, members: list[str]) -> None:
@@ -224,12 +224,12 @@ class _Coverage:
 
 def _distinct(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The newest run, and those earlier ones that came to their end; of those that had the same inputs, one."""
-    found: dict[str, dict[str, Any]] = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for number, run in enumerate(runs):
         if not number or run.get("status") in ("succeeded", "too_many_failed"):
             inputs = {name: run["options"].get(name) for name in INPUT_OPTIONS}
-            found.setdefault(json.dumps(inputs, sort_keys=True), run)
-    return list(found.values())
+            distinct.setdefault(json.dumps(inputs, sort_keys=True), run)
+    return list(distinct.values())
 
 
 def _inputs(run: dict[str, Any], table: CaptionTable) -> Inputs:

@@ -61,11 +61,11 @@ class TableIndex:
     def _check_schema(self, file: TableFile) -> None:
         with self.table.storage.open(file.uri) as stream:
             schema = pq.read_schema(stream)
-        found = {column.name: _spelled(column.type) for column in schema}
+        actual = {column.name: _spelled(column.type) for column in schema}
         expected = {column.name: _spelled(column.type) for column in SCHEMA}
         expected |= {name: _spelled(kind) for name, kind in file.footer.carry.items()}
-        if found != expected:
-            wrong = sorted(set(found.items()) ^ set(expected.items()))
+        if actual != expected:
+            wrong = sorted(set(actual.items()) ^ set(expected.items()))
             names = ", ".join(dict.fromkeys(name for name, _ in wrong))
             self.report.problem("schema", f"{file.uri}: {names}")
 
@@ -94,8 +94,8 @@ class TableIndex:
             self.report.problem("rules", f"{uris[at]} in {file.uri}")
         self.report.captioned += pc.sum(captioned).as_py() or 0
         self.report.failed += pc.sum(failed).as_py() or 0
-        for found in pc.value_counts(batch["model"]).to_pylist():
-            self.models[found["values"]] += found["counts"]
+        for pair in pc.value_counts(batch["model"]).to_pylist():
+            self.models[pair["values"]] += pair["counts"]
         self.size += len(batch)
 
     def _compare(self, file: TableFile, parts: Counter[str]) -> None:
@@ -125,14 +125,14 @@ class TableIndex:
 
     def addresses(self, rows: NDArray[np.int64]) -> list[str]:
         """Some of the addresses of these rows, with the file of each."""
-        found = []
+        misplaced = []
         chosen = np.sort(rows[:EXAMPLES])
         for start, file in self.starts:
             inside = chosen[(chosen >= start) & (chosen < start + file.rows)] - start
             if len(inside):
                 uris = pa.chunked_array([batch.column(0) for _, batch in self.table.batches(["uri"], [file])])
-                found += [f"{uri} in {file.uri}" for uri in uris.take(pa.array(inside)).to_pylist()]
-        return found
+                misplaced += [f"{uri} in {file.uri}" for uri in uris.take(pa.array(inside)).to_pylist()]
+        return misplaced
 
 
 def _spelled(kind: pa.DataType | str) -> str:

@@ -104,8 +104,8 @@ class CheckReport:
         """For a person: what was found, and the verdict last."""
         rows = f"{counted(self.rows, 'row')}: {self.captioned:,} captioned, {self.failed:,} failed"
         lines = [f"{self.table}: {counted(self.files, 'file')}, {rows}"]
-        for kind, found in (("note", self.notes), ("problem", self.problems)):
-            for name, finding in found.items():
+        for kind, findings in (("note", self.notes), ("problem", self.problems)):
+            for name, finding in findings.items():
                 means = MEANINGS_OF_ONE.get(name, MEANINGS[name]) if finding.count == 1 else MEANINGS[name]
                 lines.append(f"{kind}: {finding.count:,} {means}")
                 lines += [f"  {example}" for example in finding.examples]

@@ -135,9 +135,9 @@ def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFi
     containers: dict[str, Container] = {}
     for file in group:
         for key, part in file.footer.containers.items():
-            whole = containers.setdefault(key, Container(part.version))
-            whole.rows += part.rows
-            whole.total = max((total for total in (whole.total, part.total) if total is not None), default=None)
+            container = containers.setdefault(key, Container(part.version))
+            container.rows += part.rows
+            container.total = max((total for total in (container.total, part.total) if total is not None), default=None)
     first = group[0].footer
     runs = {run: maker for file in group for run, maker in file.footer.runs.items()}
     footer = _MergedFooter(first.model, first.search, first.carry, containers, runs, _names(group))
@@ -177,8 +177,8 @@ def remove_duplicate_rows(table: CaptionTable) -> int:
         places = np.flatnonzero(np.isin(keys, doubled))
         if not len(places):
             continue
-        found = read_file(table, file.uri, ["image_id", "status", "captioned_at"]).take(pa.array(places))
-        for at, key, row in zip(places.tolist(), keys[places].tolist(), found.to_pylist(), strict=True):
+        candidates = read_file(table, file.uri, ["image_id", "status", "captioned_at"]).take(pa.array(places))
+        for at, key, row in zip(places.tolist(), keys[places].tolist(), candidates.to_pylist(), strict=True):
             rows[key].append(_Row(file, at, row["image_id"], row["status"] == CAPTIONED, row["captioned_at"]))
     out: dict[str, list[int]] = defaultdict(list)
     for same in rows.values():

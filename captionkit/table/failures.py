@@ -101,7 +101,7 @@ class _Tally:
         order = sorted(self.samples, key=lambda reason: -self.reasons[reason])
         chosen = [self.samples[reason][turn : turn + 1] for turn in range(self.examples) for reason in order]
         folders = {folder: count for folder, count in self.folders.most_common(self.examples) if count > 1}
-        examples = [example for found in chosen for example in found][: self.examples]
+        examples = [example for group in chosen for example in group][: self.examples]
         return Group(kind, self.count, self.count / max(1, rows), reasons, folders, examples)
 
 
@@ -140,13 +140,13 @@ def failed_rows(table: CaptionTable, kinds: Collection[str] = ()) -> Iterator[tu
     if unknown:
         raise UsageError(f"no kind of failure is called {' '.join(unknown)}; there are: {', '.join(ERROR_KINDS)}")
     for file in list(table.files):
-        found = []
+        batches = []
         for _, batch in table.batches(["image_id", "status", "error_kind"], [file]):
             chosen = pc.equal(batch["status"], FAILED)
             if kinds:
                 chosen = pc.and_(chosen, pc.is_in(batch["error_kind"], pa.array(sorted(kinds), pa.string())))
-            found.append(batch.filter(chosen)["image_id"].to_numpy())
-        ids = np.unique(np.concatenate([*found, np.empty(0, np.int64)]))
+            batches.append(batch.filter(chosen)["image_id"].to_numpy())
+        ids = np.unique(np.concatenate([*batches, np.empty(0, np.int64)]))
         if len(ids):
             yield file, ids
 

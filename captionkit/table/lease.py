@@ -54,7 +54,7 @@ class LeaseLost(StorageError):
 def holders(table_uri: str, storage: Storage) -> list[Holder]:
     """All who are writing to a table now, the whole or a share of it, as far as can be told without waiting."""
     shares = ["", *LeaseFiles(table_uri, storage).shares()]
-    return [found for share in shares if (found := holder(table_uri, storage, share)) is not None]
+    return [lease for share in shares if (lease := holder(table_uri, storage, share)) is not None]
 
 
 def holder(table_uri: str, storage: Storage, share: str = "") -> Holder | None:

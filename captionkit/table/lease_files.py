@@ -107,24 +107,24 @@ class LeaseFiles:
     def shares(self) -> list[str]:
         """The shares of the table that have, or had, a lease: "3/16"."""
         try:
-            found = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/share-*/*.parquet")]
+            uris = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/share-*/*.parquet")]
         except StorageError as err:
             if err.kind == "not_found" and not err.fatal:
                 return []
             raise
-        return sorted({f"{match[1]}/{match[2]}" for uri in found if (match := _SHARE.search(uri))})
+        return sorted({f"{match[1]}/{match[2]}" for uri in uris if (match := _SHARE.search(uri))})
 
     def uri(self, number: int) -> str:
         return f"{self.folder}/{number:06d}.parquet"
 
     def numbers(self) -> list[int]:
         try:
-            found = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/*.parquet")]
+            uris = [entry.uri for entry in self.storage.glob(escape(self.folder) + "/*.parquet")]
         except StorageError as err:
             if err.kind == "not_found" and not err.fatal:
                 return []
             raise
-        return sorted(int(match[1]) for uri in found if (match := _NAME.search(uri)))
+        return sorted(int(match[1]) for uri in uris if (match := _NAME.search(uri)))
 
     def latest(self) -> Seen | None:
         while numbers := self.numbers():

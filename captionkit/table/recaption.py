@@ -91,9 +91,9 @@ def choose(table: CaptionTable, where: str, maker: Maker) -> tuple[Chosen, list[
             files.append(np.full(len(rows), number, np.int32))
         if len(gone := np.unique(np.concatenate(dropped))):
             failed.append((file, gone))
-    whole = np.concatenate(ids)
-    order = np.argsort(whole, kind="stable")
-    chosen.ids, chosen.files = whole[order], np.concatenate(files)[order]
+    all_ids = np.concatenate(ids)
+    order = np.argsort(all_ids, kind="stable")
+    chosen.ids, chosen.files = all_ids[order], np.concatenate(files)[order]
     chosen.within = np.concatenate(containers)[order]
     return chosen, failed
 
@@ -172,8 +172,8 @@ class RecaptionWriter:
 
     def lost(self, read: Collection[str]) -> int:
         """Chosen rows whose images have not come although their containers were read."""
-        whole = [uri for uri in read if uri in self._chosen.containers and uri not in self.left_out]
-        numbers = [self._chosen.containers[uri] for uri in whole]
+        containers = [uri for uri in read if uri in self._chosen.containers and uri not in self.left_out]
+        numbers = [self._chosen.containers[uri] for uri in containers]
         return int((~self.came & np.isin(self._chosen.within, np.array(numbers, np.int32))).sum())
 
     def flush(self) -> None:
@@ -192,8 +192,8 @@ class RecaptionWriter:
     def _remember(self, old: pa.Table) -> None:
         """Keep examples of replaced rows: ids are hashes, so that the lowest are spread over the table."""
         some = old.select(["image_id", "uri", "caption", "score"]).sort_by("image_id").slice(0, EXAMPLES).to_pylist()
-        found = {**self.before, **{row["uri"]: row for row in some}}
-        lowest = sorted(found.values(), key=lambda row: row["image_id"])[:EXAMPLES]
+        rows = {**self.before, **{row["uri"]: row for row in some}}
+        lowest = sorted(rows.values(), key=lambda row: row["image_id"])[:EXAMPLES]
         self.before = {row["uri"]: row for row in lowest}
 
     def _by_file(self) -> Iterator[tuple[str, pa.Table]]:

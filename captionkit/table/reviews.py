@@ -7,7 +7,7 @@ in one atomic write; a lease in the same folder sees to it that one process at a
 
 What a decision holds for:
 
-- "approved" and "edited": the text is the caption of that image, whichever model said what, then or later;
+- "approved" and "edited": the text is the caption of that image, whichever model generated what, then or later;
 - "rejected": these words of that image. Another model's other words are undecided;
 - none of them holds for a later version of the image (its `image_id` is another). It stays in the table.
 
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from captionkit.errors import UsageError
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, StorageError, public_uri
-from captionkit.table.table import CaptionTable
+from captionkit.table.table import CaptionTable, beside
 
 APPROVED, EDITED, REJECTED = "approved", "edited", "rejected"
 DECISIONS = (APPROVED, EDITED, REJECTED)
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
         pa.field("image_id", pa.int64(), nullable=False),  # of the version that was looked at
         pa.field("decision", pa.string(), nullable=False),  # one of DECISIONS
         pa.field("caption", pa.string()),  # the text that holds; null where it was rejected
-        pa.field("said", pa.string()),  # what the captioner had said; null where it had failed
+        pa.field("generated", pa.string()),  # what the captioner generated; null where it had failed
         pa.field("model", pa.string(), nullable=False),
         pa.field("reviewer", pa.string()),
         pa.field("decided_at", pa.timestamp("us", tz="UTC"), nullable=False),
@@ -59,21 +59,19 @@ class Review:
     image_id: int
     decision: str
     caption: str | None
-    said: str | None
+    generated: str | None
     model: str
     reviewer: str | None
     decided_at: datetime
 
-    def holds_for(self, image_id: int, said: str | None) -> bool:
-        """Whether it says something of this version of the image, of which a captioner says this."""
-        return self.image_id == image_id and (self.decision != REJECTED or self.said == said)
+    def holds_for(self, image_id: int, generated: str | None) -> bool:
+        """Whether it says something of this version of the image, of which a captioner generated this."""
+        return self.image_id == image_id and (self.decision != REJECTED or self.generated == generated)
 
 
 def reviews_of(table_uri: str) -> str:
     """The folder of a table's reviews: beside it, its name with `-reviews`; "" where the table is a whole bucket."""
-    uri = table_uri.rstrip("/")
-    scheme, _, rest = uri.rpartition("://")
-    return "" if not rest or (scheme and "/" not in rest) else f"{uri}-reviews"
+    return beside(table_uri, "reviews")
 
 
 class Reviews:
@@ -156,8 +154,8 @@ class Reviews:
         places = np.flatnonzero(np.isin(rows["image_id"].to_numpy(), self._ids))
         if len(places):
             captions, status = rows["caption"].to_pylist(), rows["status"].to_pylist()
-            found = rows.select(["uri", "image_id"]).take(pa.array(places)).to_pylist()
-            for place, row in zip(places.tolist(), found, strict=True):
+            matches = rows.select(["uri", "image_id"]).take(pa.array(places)).to_pylist()
+            for place, row in zip(places.tolist(), matches, strict=True):
                 review = self._by_uri.get(row["uri"])
                 if review is None or not review.holds_for(row["image_id"], captions[place]):
                     continue

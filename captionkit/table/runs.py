@@ -34,12 +34,12 @@ def read_run_records(table_uri: str, storage: Storage) -> list[dict[str, Any]]:
         if err.kind != "not_found":
             raise
         return []
-    found = []
+    records = []
     for uri in uris:
         try:
             record = from_document(storage.read(uri))
         except ValueError:
             continue
         if isinstance(record, dict) and isinstance(record.get("options"), dict) and record.get("run_id"):
-            found.append(record)
-    return sorted(found, key=lambda record: str(record.get("started_at")), reverse=True)
+            records.append(record)
+    return sorted(records, key=lambda record: str(record.get("started_at")), reverse=True)

@@ -65,8 +65,8 @@ class Status:
 def newest(runs: list[Status]) -> list[Status]:
     """Of runs, the latest first, that one; where it was of a share, the latest of each share of that count."""
     of = runs[0].share.partition("/")[2]
-    found = {run.share: run for run in reversed(runs) if run.share.partition("/")[2] == of}
-    return sorted(found.values(), key=lambda run: int(run.share.partition("/")[0])) if of else runs[:1]
+    latest = {run.share: run for run in reversed(runs) if run.share.partition("/")[2] == of}
+    return sorted(latest.values(), key=lambda run: int(run.share.partition("/")[0])) if of else runs[:1]
 
 
 def read_status(output: str, storage: Storage) -> list[Status]:
@@ -76,13 +76,13 @@ def read_status(output: str, storage: Storage) -> list[Status]:
         UsageError: there is no run record.
         StorageError: it cannot be read.
     """
-    found = []
+    statuses = []
     for record in read_run_records(storage.normalize(output), storage):
         try:
             last = datetime.fromisoformat(record.get("ended_at") or record["renewed_at"])
         except (ValueError, KeyError):
             continue  # of another version
-        found.append(Status(record, (datetime.now(timezone.utc) - last).total_seconds()))
-    if not found:
+        statuses.append(Status(record, (datetime.now(timezone.utc) - last).total_seconds()))
+    if not statuses:
         raise UsageError(f"{output} holds no run record: no caption job has written there yet")
-    return found
+    return statuses

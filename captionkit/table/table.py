@@ -76,9 +76,9 @@ class Footer:
         """All that made rows of the file."""
         return [self.maker, *self.runs.values()]
 
-    def with_runs(self, there: Collection[str], more: Mapping[str, Maker]) -> Footer:
-        """The same of a file that has rows of the runs `there` and of no other; `more` tells who made those of some."""
-        makers = {run: more.get(run, self.runs.get(run, self.maker)) for run in sorted(there)}
+    def with_runs(self, present: Collection[str], more: Mapping[str, Maker]) -> Footer:
+        """The same of a file that has rows of the runs `present` and of no other; `more`: who made some."""
+        makers = {run: more.get(run, self.runs.get(run, self.maker)) for run in sorted(present)}
         main = self.maker if self.maker in makers.values() else next(iter(makers.values()), self.maker)
         runs = {run: maker for run, maker in makers.items() if maker != main}
         return Footer(main.model, main.search, self.carry, self.containers, runs)
@@ -107,6 +107,13 @@ class TableFile:
     uri: str
     rows: int
     footer: Footer
+
+
+def beside(table_uri: str, name: str) -> str:
+    """A folder beside a table, of its name with `-NAME`; "" where the table is a whole bucket, which has none."""
+    uri = table_uri.rstrip("/")
+    scheme, _, rest = uri.rpartition("://")
+    return "" if not rest or (scheme and "/" not in rest) else f"{uri}-{name}"
 
 
 class CaptionTable:
@@ -158,9 +165,9 @@ class CaptionTable:
                 file = open_parquet(stream)
             except (pa.ArrowInvalid, OSError) as err:  # OSError is what a damaged footer raises
                 raise UsageError(f"{uri} in the output folder is not a readable Parquet file: {err}") from err
-        found = TableFile(uri, file.metadata.num_rows, Footer.from_metadata(file.metadata.metadata, uri))
+        entry = TableFile(uri, file.metadata.num_rows, Footer.from_metadata(file.metadata.metadata, uri))
         self.schema = file.schema_arrow.remove_metadata()  # all files of a table have the same
-        return found
+        return entry
 
     def __len__(self) -> int:
         return sum(file.rows for file in self.files)
@@ -254,10 +261,10 @@ class CaptionTable:
             self.files.remove(file)
             return len(rows)
         uris = rows.filter(pa.array(gone)).column("uri").to_pylist()
-        lost, whole = Counter(map(container_of, uris)), set(uris)
+        lost, exact = Counter(map(container_of, uris)), set(uris)
         for key, container in file.footer.containers.items():
             container.rows -= lost[key]
-            if key in whole:  # the row of a shard that broke: how many images it has was a guess
+            if key in exact:  # the row of a shard that broke: how many images it has was a guess
                 container.total = None
         footer = file.footer
         if footer.runs:

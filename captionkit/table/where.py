@@ -104,9 +104,9 @@ class _Parser:
         return _Token(kind, match[kind], match.start(kind))
 
     def wrong(self, expected: str) -> UsageError:
-        found = self.token.text or "the end"
+        actual = self.token.text or "the end"
         return UsageError(
-            f"{self.option} {self.text}: {expected} is expected at position {self.token.at + 1}, not {found}"
+            f"{self.option} {self.text}: {expected} is expected at position {self.token.at + 1}, not {actual}"
         )
 
     def _take(self, *texts: str) -> str | None:
@@ -122,16 +122,16 @@ class _Parser:
             raise self.wrong(text)
 
     def condition(self) -> Any:
-        found = self._all()
+        condition = self._all()
         while self._take("or"):
-            found = found | self._all()
-        return found
+            condition = condition | self._all()
+        return condition
 
     def _all(self) -> Any:
-        found = self._one()
+        condition = self._one()
         while self._take("and"):
-            found = found & self._one()
-        return found
+            condition = condition & self._one()
+        return condition
 
     def _one(self) -> Any:
         self._depth += 1
@@ -141,9 +141,9 @@ class _Parser:
             if self._take("not"):
                 return ~self._one()
             if self._take("("):
-                found = self.condition()
+                condition = self.condition()
                 self._need(")")
-                return found
+                return condition
             return self._test(self._value())
         finally:
             self._depth -= 1
@@ -164,18 +164,18 @@ class _Parser:
         negated = self._take("not")
         if self._take("in"):
             self._need("(")
-            found = left.expression == self._as(self._constant(), left.kind)
+            condition = left.expression == self._as(self._constant(), left.kind)
             while self._take(","):
-                found = found | (left.expression == self._as(self._constant(), left.kind))
+                condition = condition | (left.expression == self._as(self._constant(), left.kind))
             self._need(")")
         elif self._take("like"):
             pattern = self._constant().constant
             if not isinstance(pattern, str):
                 raise UsageError(f"{self.option} {self.text}: like needs a pattern in single quotes")
-            found = pc.match_like(left.expression, pattern)
+            condition = pc.match_like(left.expression, pattern)
         else:
             raise self.wrong("a comparison, is null, in or like")
-        return ~found if negated else found
+        return ~condition if negated else condition
 
     def _value(self) -> _Value:
         token = self.token

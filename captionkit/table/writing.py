@@ -124,9 +124,9 @@ def _end_shares(uri: str, storage: Storage, run_id: str, schema: pa.Schema, whic
 
 def unfinished_merges(table: CaptionTable) -> dict[str, list[str]]:
     """Files that were put together with others but are still there, by the merged file: what a death leaves."""
-    there = {file_name(uri): uri for uri in table.file_uris()}
-    found: dict[str, list[str]] = {}
-    for name, uri in there.items():
+    by_name = {file_name(uri): uri for uri in table.file_uris()}
+    left_behind: dict[str, list[str]] = {}
+    for name, uri in by_name.items():
         if not name.startswith(PREFIX):
             continue
         with table.storage.open(uri) as stream:
@@ -134,10 +134,10 @@ def unfinished_merges(table: CaptionTable) -> dict[str, list[str]]:
                 metadata = pq.read_metadata(stream).metadata or {}
             except (pa.ArrowInvalid, OSError):
                 continue  # whoever opens the table says so
-        left = [there[old] for old in json.loads(metadata.get(REPLACES, b"[]")) if old in there]
+        left = [by_name[old] for old in json.loads(metadata.get(REPLACES, b"[]")) if old in by_name]
         if left:
-            found[uri] = left
-    return found
+            left_behind[uri] = left
+    return left_behind
 
 
 def recover(table: CaptionTable) -> list[str]:
@@ -167,8 +167,8 @@ def recover(table: CaptionTable) -> list[str]:
 
 def ids_in(table: CaptionTable, uri: str) -> Ids:
     """The image ids of a table file, in order: (rows,) int64."""
-    found: Ids = read_file(table, uri, ["image_id"]).column(0).to_numpy()
-    return found
+    ids: Ids = read_file(table, uri, ["image_id"]).column(0).to_numpy()
+    return ids
 
 
 def read_file(table: CaptionTable, uri: str, columns: list[str] | None = None) -> Any:

@@ -101,22 +101,22 @@ def find_data_set(name: str, folder: str, output: str, storage: Storage) -> Data
         StorageError: the folder does not exist or cannot be read, or the output folder cannot be written.
     """
     ways = DATA_SETS[name]
-    found = _look(folder, {text for way in ways for text in (*way.files, *way.beside)}, storage)
-    way = next((way for way in ways if set(way.files) <= found.texts.keys()), None)
+    contents = _look(folder, {text for way in ways for text in (*way.files, *way.beside)}, storage)
+    way = next((way for way in ways if set(way.files) <= contents.texts.keys()), None)
     if way is None:
         wanted = "; or ".join(" and ".join(way.files) for way in ways)
         raise UsageError(
             f"--data {public_uri(folder)} holds no captions of {name}: neither it, nor a folder or zip file in it, "
             f"has {wanted}"
         )
-    images = _photos(found, way)
+    images = _photos(contents, way)
     if not images:
         wanted = f" called {' and '.join(way.photos)}" if way.photos else ""
         raise UsageError(
             f"--data {public_uri(folder)} holds captions of {name} and no photos: no folder, zip or tar{wanted} with "
             "photos in it was found"
         )
-    texts = {text: found.texts[text] for text in (*way.files, *way.beside) if text in found.texts}
+    texts = {text: contents.texts[text] for text in (*way.files, *way.beside) if text in contents.texts}
     if any(text.member for text in texts.values()):
         # All of them: the lists of splits are looked for beside the captions.
         places = {text: storage.join(output, UNPACKED, text) for text in texts}
@@ -128,26 +128,26 @@ def find_data_set(name: str, folder: str, output: str, storage: Storage) -> Data
 
 
 def _look(folder: str, wanted: set[str], storage: Storage) -> _Folder:
-    found = _Folder()
+    contents = _Folder()
     for uri in sorted(entry.uri for entry in storage.list(folder)):
         if "/__MACOSX/" in uri:
             continue
         base, suffix = posixpath.basename(uri), suffix_of(uri)
-        if base in wanted and (base not in found.texts or found.texts[base].member):
-            found.texts[base] = _Text(uri)
+        if base in wanted and (base not in contents.texts or contents.texts[base].member):
+            contents.texts[base] = _Text(uri)
         elif suffix in IMAGE_SUFFIXES:
-            found.photos.add(posixpath.dirname(uri))
+            contents.photos.add(posixpath.dirname(uri))
         elif suffix == ".zip":
             has_photos = False
             for member, base in _zip_names(uri, storage):
                 has_photos |= suffix_of(base) in IMAGE_SUFFIXES
                 if base in wanted:
-                    found.texts.setdefault(base, _Text(uri, member))
+                    contents.texts.setdefault(base, _Text(uri, member))
             if has_photos:
-                found.shards.append(uri)
+                contents.shards.append(uri)
         elif suffix in SHARD_SUFFIXES:
-            found.shards.append(uri)
-    return found
+            contents.shards.append(uri)
+    return contents
 
 
 def _zip_names(uri: str, storage: Storage) -> Iterator[tuple[str, str]]:
@@ -162,14 +162,14 @@ def _zip_names(uri: str, storage: Storage) -> Iterator[tuple[str, str]]:
         raise UsageError(f"{public_uri(uri)}: the zip file is broken ({err}); download it again") from err
 
 
-def _photos(found: _Folder, way: _Captions) -> tuple[str, ...]:
-    places: Sequence[str] = [*sorted(found.photos)] or found.shards
+def _photos(contents: _Folder, way: _Captions) -> tuple[str, ...]:
+    places: Sequence[str] = [*sorted(contents.photos)] or contents.shards
     if not way.photos:
         return tuple(places)
     chosen = []
     for name in way.photos:  # each where it is: one may be unpacked and the other not
-        folders = [place for place in sorted(found.photos) if posixpath.basename(place) == name]
-        zips = [place for place in found.shards if posixpath.basename(place).partition(".")[0] == name]
+        folders = [place for place in sorted(contents.photos) if posixpath.basename(place) == name]
+        zips = [place for place in contents.shards if posixpath.basename(place).partition(".")[0] == name]
         chosen += folders[:1] or zips
     return tuple(chosen)
 

@@ -47,6 +47,7 @@ def make_networks(options: TrainOptions, corpus: TrainingCorpus, storage: Storag
     """
     if (init := options.network.init) is not None:
         captioner = Captioner.load(init, device="cpu", dtype="float32", engine=None, storage=storage)
+        captioner.encoder.check()
         if captioner.decoder.predicts_padding and options.scst.scst_epochs:
             raise UsageError(NO_SAMPLING.format(captioner.decoder.name))
         networks = Networks(captioner.encoder, captioner.vocabulary, captioner.decoder)

@@ -66,13 +66,13 @@ def _read_candidates(train: Captions, tables: Sequence[str], storage: Storage) -
     index = {public_uri(image): number for number, (image, _) in enumerate(train)}
     candidates: dict[int, dict[str, None]] = {}
     for table in tables:
-        found = False
+        any_row = False
         for row in CaptionTable(table, storage).rows(["uri", "caption", "alternatives"]):
             if (image := index.get(row["uri"])) is not None and row["caption"]:
-                found = True
+                any_row = True
                 alternatives = (other["caption"] for other in row["alternatives"] or ())
                 candidates.setdefault(image, {}).update(dict.fromkeys((row["caption"], *alternatives)))
-        if not found:
+        if not any_row:
             raise UsageError(
                 f"--teacher {redact(table)} has no caption for any training image, such as {public_uri(train[0][0])}; "
                 "make it by `captionkit caption --input IMAGES --model TEACHER --beam 10 --n-best 10 --output TABLE`"

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,20 +25,30 @@ from captionkit.scenes import draw, random_scene
 from captionkit.vocabulary import Vocabulary
 from tests.test_readme import ROOT
 
+MAXOUT = {"place_size": 20, "deep_output": False, "gated": False, "zero_start": True, "maxout": True}
 
-def captioner(family: str, encoder: str = "resnet18") -> Captioner:
+
+def captioner(family: str, encoder: str = "resnet18", **options: Any) -> Captioner:
     torch.manual_seed(0)
     kind = DECODERS[family].feature_kind
     built = build_encoder(encoder, kind, "none", Preprocessing(96, 96, "bilinear", "squash"))
     vocabulary = Vocabulary.build(["a red ball and a green tree on the grass with two dogs"], min_count=1)
-    config = {"vocab_size": len(vocabulary), "feature_size": built.feature_size}
+    config = {"vocab_size": len(vocabulary), "feature_size": built.feature_size, **options}
     return Captioner(built, build_decoder(family, config), vocabulary)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", DECODERS)
-def test_every_family_agrees_to_float_noise(family: str) -> None:
-    speaker = captioner(family)
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        *((family, {}) for family in DECODERS),
+        ("show_tell", {"maxout": True}),
+        ("soft_attention", MAXOUT),
+        ("top_down", {"place_size": 20, "image_size": 24, "deep_output": False}),
+    ],
+)
+def test_every_family_agrees_to_float_noise(family: str, options: dict[str, Any]) -> None:
+    speaker = captioner(family, **options)
     files = to_onnx(speaker)
     assert difference(speaker, files) < 1e-4
     about = json.loads(files["captioner.json"])
@@ -46,7 +57,9 @@ def test_every_family_agrees_to_float_noise(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["keras_inception_v3", "keras_xception", "squeezenet1_1", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "encoder", ["keras_inception_v3", "keras_xception", "caffe_resnet18", "squeezenet1_1", "efficientnet_lite0"]
+)
 def test_encoders_of_other_kinds_agree(encoder: str) -> None:
     torch.manual_seed(0)
     built = build_encoder(encoder, "pooled", "none", Preprocessing(128, 128, "bilinear", "squash"))

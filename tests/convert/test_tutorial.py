@@ -11,8 +11,10 @@ import torch
 from captionkit import Captioner
 from captionkit.cli import OK, USAGE, main
 from captionkit.convert.tutorial import to_tutorial
+from captionkit.errors import UsageError
 from captionkit.images import prepare
 from captionkit.model.decoders import ShowTell
+from captionkit.model.encoders import build_encoder
 from tests.adopt import originals
 from tests.adopt.originals import Decoder, Encoder, photo
 from tests.adopt.test_show_tell import ALL, EMBED, HIDDEN, encoder, make_decoder, run
@@ -83,3 +85,11 @@ def test_other_families_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     bundle = str(ROOT / "captionkit" / "assets" / "default")
     assert main(["convert", bundle, "--to", "tutorial", str(tmp_path / "out")]) == USAGE
     assert "is of the family show_tell; this one is par_inject" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["maxout", "image_relu"])
+def test_what_the_tutorial_does_not_compute_is_refused(adopted: Captioner, option: str) -> None:
+    config = ShowTell.Config(vocab_size=len(adopted.vocabulary), feature_size=8, **{option: True})
+    other = Captioner(build_encoder("none", features=8), ShowTell(config), adopted.vocabulary)
+    with pytest.raises(UsageError, match="this one is show_tell with a ReLU after the image or maxout"):
+        to_tutorial(other)

@@ -244,6 +244,24 @@ def test_preprocessing_goes_through_json() -> None:
             Preprocessing.from_json(wrong)
 
 
+def test_several_geometries_travel_as_one() -> None:
+    crop, squash = Preprocessing(20, 30, std=(1.0,) * 3), Preprocessing(31, 50, "lanczos", "squash")
+    both = Preprocessing.together([crop, squash, Preprocessing(20, 30), Preprocessing(31, 99, "lanczos", "squash")])
+    assert (both.size, len(both.each)) == (37, 2)
+    assert Preprocessing.from_json(json.loads(json.dumps(both.to_json()))) == both
+    assert Preprocessing.together([crop, Preprocessing(20, 30)]) == Preprocessing(20, 30)
+    image = photo(90, 60)
+    for pixels in (decode(encode(image, "PNG"), both).pixels, prepare(image, both)):
+        assert pixels.shape == (37, 37, 3)
+        for one in (crop, squash):
+            square = pixels.reshape(-1)[both.square(one)].reshape(one.size, one.size, 3)
+            assert np.array_equal(square, prepare(image, one))
+    with pytest.raises(ValueError, match="is not among"):
+        both.square(Preprocessing(20, 40))
+    with pytest.raises(ValueError, match="2 squares do not fit into 36 × 36"):
+        Preprocessing.from_json(both.to_json() | {"size": 36})
+
+
 def attempt(data: bytes) -> Decoded | ImageError:
     """Decodes; anything but a picture of the right shape or an ImageError (whose kind is checked as it is
     made) fails the test.

@@ -302,6 +302,17 @@ def test_a_jobs_own_table_is_no_input(folder: Folder) -> None:
     assert not inputs.ignored
 
 
+def test_what_lies_beside_a_jobs_own_table_is_no_input(folder: Folder) -> None:
+    a = folder.add("a.jpg", b"1")
+    for own in ("captions-listing/0-000000.arrow", "captions-reviews/x.parquet", "captions/_runs/r.parquet"):
+        folder.add(own, b"not to be read")
+    pq.write_table(pa.table({"uri": ["/x.jpg"]}), folder.path / "captions-reviews" / "reviews.parquet")
+    b = folder.add("captions-more/b.jpg", b"1")
+    inputs = Inputs(InputOptions(input=(str(folder.path),)), Storage(), output=f"{folder.path}/captions/")
+    assert sorted(item.uri for item in inputs.items()) == [a, b]
+    assert not inputs.ignored
+
+
 def test_another_caption_table_in_a_folder_is_passed_over(folder: Folder) -> None:
     a = folder.add("a.jpg", b"1")
     table = pa.table({"uri": ["/x.jpg"]}).replace_schema_metadata({b"captionkit": b"{}"})

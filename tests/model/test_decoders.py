@@ -166,6 +166,8 @@ def test_built_from_its_config() -> None:
         ("one_shot", {"vocab_size": 5, "feature_size": 4, "length": 0}, "length must be a whole number of at least 1"),
         ("par_inject", {"vocab_size": 5, "feature_size": 4, "positions": 2.5}, "positions must be a whole number"),
         ("top_down", {"vocab_size": 5, "feature_size": 4, "attention_size": 0}, "attention_size must be a whole"),
+        ("top_down", {"vocab_size": 5, "feature_size": 4, "place_size": 0}, "place_size must be a whole number"),
+        ("show_tell", {"vocab_size": 5, "feature_size": 4, "maxout": True, "layers": 2}, "maxout has one layer, not 2"),
     ],
 )
 def test_a_config_that_makes_no_decoder(name: str, config: dict[str, object], message: str) -> None:

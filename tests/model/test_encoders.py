@@ -253,3 +253,26 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
     with pytest.raises(EncoderError, match=r"squeezenet1_1 cannot be downloaded .*no route to host.*give a file"):
         build_encoder("squeezenet1_1")
+
+
+@torch.no_grad()
+def test_caffes_resnet_has_its_stride_and_pooling() -> None:
+    """Written anew: the first convolution of a stage has its stride, and the pooling no padding."""
+    torch.manual_seed(0)
+    resnet = models.resnet50(weights=None).eval()
+    encoder = build_encoder("caffe_resnet50", "grid", resnet.state_dict(), SMALL)
+    maps = functional.max_pool2d(resnet.relu(resnet.bn1(resnet.conv1(normalised(pixels())))), 3, 2, ceil_mode=True)
+    assert maps.shape[2:] == (16, 16)
+    for number, stage in enumerate((resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)):
+        for place, block in enumerate(stage):
+            stride = 2 if number and not place else 1
+            out = torch.relu(block.bn1(functional.conv2d(maps, block.conv1.weight, stride=stride)))
+            out = torch.relu(block.bn2(functional.conv2d(out, block.conv2.weight, padding=1)))
+            out = block.bn3(block.conv3(out))
+            maps = torch.relu(out + (maps if block.downsample is None else block.downsample(maps)))
+    torch.testing.assert_close(encoder(pixels()), maps.flatten(2).transpose(1, 2), rtol=1e-3, atol=1e-3)
+    usual = build_encoder("resnet50", "grid", resnet.state_dict(), SMALL)
+    assert (usual(pixels()) - encoder(pixels())).abs().mean() > 0.05
+    assert default_preprocessing("caffe_resnet101").size == 448
+    with pytest.raises(EncoderError, match="no pretrained weights"):
+        build_encoder("caffe_resnet101")

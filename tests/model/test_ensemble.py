@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from captionkit import BundleError, Captioner, Vocabulary
-from captionkit.images import Preprocessing
-from captionkit.model.decoders import DECODERS, Decoder, build_decoder
+from captionkit.images import Decoded, Preprocessing, Sandbox, prepare
+from captionkit.model.consensus import Consensus
+from captionkit.model.decoders import DECODERS, AttentionDecoder, Decoder, build_decoder
 from captionkit.model.encoders import Encoder, build_encoder
 from captionkit.model.search.options import SearchOptions
+from captionkit.scenes import draw, random_scene
+from captionkit.vocabulary import PAD
 
 WORDS = Vocabulary.build(["a red ball and a green tree on the grass with two small dogs in water"], min_count=1)
 GEOMETRY = Preprocessing(64, 64, "bilinear", "squash")
@@ -114,9 +118,6 @@ def test_members_that_do_not_fit_are_told_apart() -> None:
     other = Vocabulary((*WORDS.words[:-1], "zebra"))
     with pytest.raises(BundleError, match=r"19 words and number 2 19; word 18 is '\w+' and '\w+'"):
         Captioner.ensemble([first, member("merge", 2, words=other)])
-    large = encoder(geometry=Preprocessing(96, 96, "bilinear", "squash"))
-    with pytest.raises(BundleError, match=r"one geometry.*size"):
-        Captioner.ensemble([first, member("merge", 2, large)])
     with pytest.raises(BundleError, match="at least one"):
         Captioner.ensemble([])
     assert Captioner.ensemble([first]) is first
@@ -133,3 +134,88 @@ def test_the_fewest_steps_of_a_member_are_all_steps() -> None:
     both = Captioner.ensemble([member("one_shot", 1), member("merge", 2)])
     assert isinstance(both.decoder, Decoder)
     assert both.decoder.max_steps == 40
+
+
+def photographs(count: int = 3) -> list[bytes]:
+    """JPEGs of scenes, not square, and large enough to be decoded at a reduced scale."""
+    found = []
+    for seed in range(count):
+        file = io.BytesIO()
+        draw(random_scene(seed), 640).resize((640, 480)).save(file, "JPEG")
+        found.append(file.getvalue())
+    return found
+
+
+CROP = Preprocessing(48, 80, "bicubic", "crop", (0.4,) * 3)
+GEOMETRIES = (GEOMETRY, CROP, Preprocessing(64, 99, "bilinear", "squash", (0.3,) * 3), Preprocessing(80, 80, "nearest"))
+
+
+def test_each_member_sees_images_as_it_was_trained_to() -> None:
+    """Whichever way pixels come: decoded in this process or in a sandbox, or from an open image."""
+    families = ("show_tell", "merge", "par_inject", "merge")
+    eyes = [encoder(seed=seed, geometry=geometry) for seed, geometry in enumerate(GEOMETRIES)]
+    members = [member(family, seed, own) for seed, (family, own) in enumerate(zip(families, eyes, strict=True))]
+    both, images = Captioner.ensemble(members), photographs()
+    assert [one.size for one in both.preprocessing.each].count(64) == 1, "two members see the same square"
+    with Sandbox(both.preprocessing, threads=1) as sandbox:
+        decoded = [one for one in sandbox.decode_many(images) if isinstance(one, Decoded)]
+    assert [(one.width, one.height) for one in decoded] == [(640, 480)] * 3
+    pixels = np.stack([one.pixels for one in decoded])
+    each = []
+    for one in members:
+        with Sandbox(one.preprocessing, threads=1) as sandbox:
+            own = np.stack([found.pixels for found in sandbox.decode_many(images) if isinstance(found, Decoded)])
+        each.append(probabilities(one, own, [1, 5]))
+    torch.testing.assert_close(probabilities(both, pixels, [1, 5]), torch.stack(each).mean(dim=0))
+    picture = draw(random_scene(1), 300)
+    own = [probabilities(one, prepare(picture, one.preprocessing)[None], [1]) for one in members]
+    found = probabilities(both, prepare(picture, both.preprocessing)[None], [1])
+    torch.testing.assert_close(found, torch.stack(own).mean(dim=0))
+    captions = both.caption([*images, b"no image"], beam=2)
+    assert [caption.error_kind for caption in captions] == [None, None, None, "not_an_image"]
+
+
+def test_attention_is_the_mean_of_members_that_look_at_the_same_places() -> None:
+    """Those with another square, or a coarser grid, have a say in the words, and none in the picture."""
+    geometries = (GEOMETRY, CROP, GEOMETRY, Preprocessing(96, 96, "bilinear", "squash"))
+    families = ("soft_attention", "top_down", "top_down", "soft_attention")
+    eyes = [encoder("grid", seed, geometry) for seed, geometry in enumerate(geometries)]
+    members = [member(family, seed, own) for seed, (family, own) in enumerate(zip(families, eyes, strict=True))]
+    both = Captioner.ensemble([*members, member("merge", 9)])
+    assert both.attends
+    first = min(members, key=lambda one: one.fingerprint)
+    alike = [one for one in members if one.preprocessing.size == first.preprocessing.size]
+    picture = draw(random_scene(1), 200)
+    pixels = prepare(picture, both.preprocessing)
+    expected = []
+    for one in alike:
+        assert isinstance(one.decoder, AttentionDecoder)
+        features = one.encode(prepare(picture, one.preprocessing)[None])
+        expected.append(one.attention(features, "a red ball"))
+    found = both.attention(both.encode(pixels[None]), "a red ball")
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-5)
+    assert np.array_equal(both.seen(pixels), prepare(picture, first.preprocessing))
+    [shown] = both.show([picture], beams=(2,)).images
+    assert shown.pixels is not None
+    assert np.array_equal(shown.pixels, both.seen(pixels))
+    assert shown.captions[0].maps is not None
+    assert not Captioner.ensemble([member("merge", 1), member("merge", 2)]).attends
+    assert np.array_equal(first.seen(pixels), pixels)
+
+
+def test_a_consensus_is_the_mean_of_the_members() -> None:
+    texts = ["a red ball", "two small dogs in water", "a green tree on the grass", "a tree and a ball"]
+    ids = [[WORDS.encode(text)] for text in texts]
+    members = [member("merge", 1), member("show_tell", 2), member("merge", 3)]
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    for one in members[:2]:
+        one.consensus = Consensus.of(one.encode(pixels), ids, PAD)
+    both, candidates = Captioner.ensemble(members), [[ids[0][0], ids[1][0]], [ids[2][0]]]
+    assert both.consensus is not None
+    each = [one.consensus.expected_cider(one.encode(pixels[:2]), candidates, 3) for one in members[:2] if one.consensus]
+    assert each[0] != each[1]
+    found = both.consensus.expected_cider(both.encode(pixels[:2]), candidates, 3)
+    assert [len(row) for row in found] == [2, 1]
+    np.testing.assert_allclose(found[0], np.mean([each[0][0], each[1][0]], axis=0))
+    assert both.caption_pixels(pixels, SearchOptions(beam=3, consensus=3))
+    assert Captioner.ensemble([members[2], member("merge", 4)]).consensus is None

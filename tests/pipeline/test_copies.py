@@ -19,6 +19,7 @@ from captionkit.storage import Storage
 from captionkit.storage.documents import from_document
 from captionkit.table.check import check
 from captionkit.table.table import CaptionTable
+from tests.support.archive import Folder
 from tests.support.table_rows import rows, write
 
 STORAGE = Storage()
@@ -84,6 +85,25 @@ def test_of_one_content_the_first_is_read_and_the_others_are_its_copies(bucket: 
         ("c.jpg", "seen before", "ck-7", "r2"),
         ("d.jpg", "seen before", "ck-7", "r2"),
     ]
+
+
+def test_files_on_disk_are_told_by_their_hash(folder: Folder, tmp_path: Path) -> None:
+    """However large they are; one that cannot be read is a copy of none."""
+    large = bytes(range(256)) * 8192
+    for name, data in {"a": b"one", "b": b"two", "c": b"one", "d": large, "e": large[:-1] + b"x", "f": large}.items():
+        folder.add(f"in/{name}.jpg", data)
+    gone = folder.add("in/g.jpg", b"one")
+    inputs = Inputs(InputOptions((f"{folder.path}/in",), dedupe=True), STORAGE)
+    listed = sorted(inputs.items())
+    Path(gone).unlink()
+    maker = ManifestMaker(inputs, CaptionTable(str(tmp_path / "t"), STORAGE), f"{tmp_path}/manifest-{uuid4()}")
+    maker.add(listed)
+    manifest = maker.take()
+    assert names(manifest) == ["a.jpg", "b.jpg", "d.jpg", "e.jpg", "g.jpg"]
+    assert names(manifest, copies=True) == ["c.jpg", "f.jpg"]
+    first = {row["uri"]: row["image_id"] for row in read_unit(manifest.units[0], STORAGE).to_pylist()}
+    copies = read_unit(manifest.copy_units[0], STORAGE).to_pylist()
+    assert [row["same_as"] for row in copies] == [first[f"{folder.path}/in/{name}.jpg"] for name in "ad"]
 
 
 def test_what_is_wrong_with_an_image_is_wrong_with_its_copies_and_what_storage_said_is_not(

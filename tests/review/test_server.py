@@ -128,7 +128,7 @@ def test_decisions_are_saved_when_they_are_confirmed_and_laid_over_the_captions(
     assert (status, told["counts"]) == (200, {"approved": 1, "edited": 2, "rejected": 1, "undecided": 2})
     saved = Reviews(reviews_of(table), STORAGE)
     found = [saved.get(row) for row in [str(Path(table).parent / f"{n}.jpg") for n in range(4)]]
-    assert [one and (one.decision, one.caption, one.said, one.reviewer) for one in found] == [
+    assert [one and (one.decision, one.caption, one.generated, one.reviewer) for one in found] == [
         ("approved", "a dog in the grass", "a dog in the grass", "ada"),
         ("edited", "a blue boat", "a red boat", "ada"),
         ("rejected", None, "two cats", "ada"),

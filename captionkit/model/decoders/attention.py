@@ -1,6 +1,7 @@
 """What families with attention over a grid have in common. Letters of shapes: see base.py, and here:
 
 A  values of a key or query in the attention, `attention_size`
+C  values of a place as the attention reads it, and of its context: `place_size`, or D
 O  values that the family's recurrence gives to its output layers
 b  hypotheses of an image
 """
@@ -25,6 +26,14 @@ class AttentionDecoder(RecurrentDecoder):
     class Config(RecurrentDecoder.Config):
         attention_size: int = 256
         """A, length of keys and queries."""
+        place_size: int | None = None
+        """C, values that a hidden layer with a ReLU makes of each place first; None: places stay as the encoder gives
+        them."""
+
+        @property
+        def context_size(self) -> int:
+            """C."""
+            return self.place_size or self.feature_size
 
     config: Config
     feature_kind = "grid"
@@ -35,6 +44,11 @@ class AttentionDecoder(RecurrentDecoder):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.words = self.make_embedding(config.embed_size, frozen=config.frozen_words)
+        self.places = nn.Linear(config.feature_size, config.place_size) if config.place_size else None
+
+    def project_places(self, grid_NPD: Tensor) -> Tensor:
+        """The grid as attention reads it, (N, P, C), from the standardized one."""
+        return grid_NPD if self.places is None else self.dropout(torch.relu(self.places(grid_NPD)))
 
     @abstractmethod
     def attend_step(self, gates_RG: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
@@ -95,18 +109,18 @@ class AdditiveAttention(nn.Module):
     def __init__(self, config: AttentionDecoder.Config, *, relu: bool = False) -> None:
         super().__init__()
         self.relu = relu
-        self.keys = nn.Linear(config.feature_size, config.attention_size)
+        self.keys = nn.Linear(config.context_size, config.attention_size)
         self.query = nn.Linear(config.hidden_size, config.attention_size, bias=False)
         self.energy = nn.Linear(config.attention_size, 1, bias=False)
 
-    def forward(self, query_RH: Tensor, keys_NPA: Tensor, grid_NPD: Tensor) -> tuple[Tensor, Tensor]:
-        """The context (R, D), which is the weighted mean of the places, and the weights (R, P).
+    def forward(self, query_RH: Tensor, keys_NPA: Tensor, grid_NPC: Tensor) -> tuple[Tensor, Tensor]:
+        """The context (R, C), which is the weighted mean of the places, and the weights (R, P).
 
         The grid is read once for each image, whatever the number of its hypotheses.
 
         Args:
             query_RH: R is N or a multiple of it; those of an image are neighbours.
-            keys_NPA: `self.keys(grid_NPD)`, the same for all steps.
+            keys_NPA: `self.keys(grid_NPC)`, the same for all steps.
         """
         images = len(keys_NPA)
         query_NbA = self.query(query_RH).view(images, len(query_RH) // max(1, images), keys_NPA.shape[2])
@@ -114,4 +128,4 @@ class AdditiveAttention(nn.Module):
         hidden_NbPA = keys_NPA.unsqueeze(1) + query_NbA.unsqueeze(2)
         hidden_NbPA = hidden_NbPA.relu_() if self.relu else hidden_NbPA.tanh_()
         weights_NbP = torch.softmax(self.energy(hidden_NbPA).squeeze(3), dim=2)
-        return torch.bmm(weights_NbP, grid_NPD).flatten(0, 1), weights_NbP.flatten(0, 1)
+        return torch.bmm(weights_NbP, grid_NPC).flatten(0, 1), weights_NbP.flatten(0, 1)

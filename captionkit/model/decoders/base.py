@@ -67,7 +67,8 @@ class Decoder(nn.Module, ABC):
         def __post_init__(self) -> None:
             for field in fields(self):
                 value = getattr(self, field.name)
-                if field.type in (int, "int") and (not isinstance(value, int) or value < 1):
+                is_size = field.type in (int, "int") or (field.type == int | None and value is not None)
+                if is_size and (not isinstance(value, int) or value < 1):
                     raise ValueError(f"{field.name} must be a whole number of at least 1, not {value!r}")
             if not 0 <= self.dropout < 1:
                 raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")

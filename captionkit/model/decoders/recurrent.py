@@ -36,13 +36,16 @@ class RecurrentDecoder(Decoder):
 
 
 @torch.no_grad()
-def init_forget_gate_bias(bias_G: Tensor) -> None:
+def init_forget_gate_bias(bias_G: Tensor, hidden_size: int | None = None) -> None:
     """Add 1 to the part of an LSTM's bias that belongs to the forget gate, so that at first the cell is kept.
 
     With PyTorch's 0 it is halved at every step (Jozefowicz et al. 2015,
     http://proceedings.mlr.press/v37/jozefowicz15.html).
+
+    Args:
+        hidden_size: H, where G is not 4 × H.
     """
-    hidden_size = len(bias_G) // 4
+    hidden_size = hidden_size or len(bias_G) // 4
     bias_G[hidden_size : 2 * hidden_size] += 1
 
 
@@ -55,7 +58,27 @@ def make_lstm(input_size: int, hidden_size: int, layers: int = 1, dropout: float
 
 
 def lstm_cell(gates_RG: Tensor, cell_RH: Tensor) -> tuple[Tensor, Tensor]:
-    """An LSTM's new hidden and cell state (R, H), from the sum of all inputs of its gates."""
-    input_RH, forget_RH, candidate_RH, output_RH = gates_RG.chunk(4, dim=1)
-    cell_RH = torch.sigmoid(forget_RH) * cell_RH + torch.sigmoid(input_RH) * torch.tanh(candidate_RH)
+    """An LSTM's new hidden and cell state (R, H), from the sum of all inputs of its gates.
+
+    Of five parts, G = 5 × H, the two in the middle are candidates, of which the larger one counts, without a hyperbolic
+    tangent: maxout (Goodfellow et al. 2013, arXiv:1302.4389), as in the captioners of Rennie et al. 2017,
+    arXiv:1612.00563.
+    """
+    input_RH, forget_RH, *candidates, output_RH = gates_RG.chunk(gates_RG.shape[1] // cell_RH.shape[1], dim=1)
+    candidate_RH = torch.maximum(*candidates) if len(candidates) == 2 else torch.tanh(candidates[0])
+    cell_RH = torch.sigmoid(forget_RH) * cell_RH + torch.sigmoid(input_RH) * candidate_RH
     return torch.sigmoid(output_RH) * torch.tanh(cell_RH), cell_RH
+
+
+class MaxoutLSTM(nn.Module):
+    """An LSTM of one layer with two candidates, of which the larger one counts (see `lstm_cell`)."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.from_input = nn.Linear(input_size, 5 * hidden_size)
+        self.from_state = nn.Linear(hidden_size, 5 * hidden_size, bias=False)
+        init_forget_gate_bias(self.from_input.bias, hidden_size)
+
+    def forward(self, inputs_RE: Tensor, hidden_RH: Tensor, cell_RH: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: the new hidden and cell state."""
+        return lstm_cell(self.from_input(inputs_RE) + self.from_state(hidden_RH), cell_RH)

@@ -7,7 +7,15 @@ to fewer places if asked for (adaptive pooling, as in Rennie et al. 2017, arXiv:
 """
 
 from captionkit.model.encoders.build import build_encoder, default_preprocessing
-from captionkit.model.encoders.encoder import Encoder, EncoderError, Output
+from captionkit.model.encoders.encoder import NO_NETWORK, Encoder, EncoderError, Output
 from captionkit.model.encoders.networks import encoder_names
 
-__all__ = ["Encoder", "EncoderError", "Output", "build_encoder", "default_preprocessing", "encoder_names"]
+__all__ = [
+    "NO_NETWORK",
+    "Encoder",
+    "EncoderError",
+    "Output",
+    "build_encoder",
+    "default_preprocessing",
+    "encoder_names",
+]

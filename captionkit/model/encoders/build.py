@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captionkit.images import Preprocessing
 from captionkit.model.encoders import tiny_resnet, xception
 from captionkit.model.encoders.efficientnet_lite import SIZES
-from captionkit.model.encoders.encoder import Encoder, EncoderError, Output
+from captionkit.model.encoders.encoder import NO_NETWORK, Encoder, EncoderError, Output
 from captionkit.model.encoders.layers import remove_classifier
 from captionkit.model.encoders.networks import (
+    CAFFE_RESNETS,
     KERAS_RESNETS,
     KERAS_XCEPTION,
     PORTED,
@@ -40,6 +41,10 @@ def default_preprocessing(name: str, size: int | None = None) -> Preprocessing:
     if name == TINY_RESNET:
         # The whole image, not its centre.
         side = size or tiny_resnet.SIZE
+        return Preprocessing(size=side, resize=side, mode="squash")
+    if name in CAFFE_RESNETS:
+        # 14 × 14 places, of the whole image.
+        side = size or 448
         return Preprocessing(size=side, resize=side, mode="squash")
     if name in SIZES:
         side = size or SIZES[name].image
@@ -74,12 +79,14 @@ def build_encoder(
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
     grid: int | None = None,
+    features: int | None = None,
 ) -> Encoder:
     """Build an encoder, in fp32, channels_last and eval mode.
 
     Args:
         name: as torchvision names its models: "resnet50", "vgg16", "squeezenet1_1" …; or "efficientnet_lite0" to 4; or
-            "timm/resnet50.a1_in1k", as timm names its own, where it is installed.
+            "timm/resnet50.a1_in1k", as timm names its own, where it is installed; or "none", for a captioner of
+            features that somebody computed.
         output: "pooled" or "grid".
         weights: "pretrained" (torchvision's best or timm's, downloaded once; of EfficientNet-Lite the package's),
             "package" (of a Python package, see `package_weights`), "none" (random), or a state dict with
@@ -87,14 +94,20 @@ def build_encoder(
         preprocessing: another geometry or normalisation than `default_preprocessing`'s.
         layer: read the feature map after this layer ("layer3", "features.28") instead of the last one.
         grid: average the feature map to grid × grid places.
+        features: of "none", D.
 
     Raises:
         EncoderError: unknown or unsuited name, layer or output; weights that cannot be downloaded or are not
             of this network; images too small for it.
     """
-    check_name(name)
     if output not in ("pooled", "grid"):
         raise EncoderError(f'an encoder\'s output is "pooled" or "grid", not {output!r}')
+    if name == NO_NETWORK:
+        if not features or features < 1:
+            raise EncoderError(f'the encoder "{NO_NETWORK}" wants the length of a feature vector, not {features!r}')
+        about = {"name": name, "output": output, "layer": None, "features": features}
+        return Encoder(nn.Module(), about, preprocessing or Preprocessing(1, 1))
+    check_name(name)
     if grid is not None and (output != "grid" or grid < 1):
         raise EncoderError(f"grid={grid} is for grid features, and at least 1")
     if isinstance(weights, str) and weights not in WEIGHTS:
@@ -109,10 +122,10 @@ def build_encoder(
     config = {"name": name, "output": output, "layer": layer, **({"grid": grid} if grid else {})}
     preprocessing = preprocessing or default_preprocessing(name)
     if name.startswith(PREFIX):
-        features = cut_timm_network(network, name, output, layer, preprocessing.size)
+        cut = cut_timm_network(network, name, output, layer, preprocessing.size)
     else:
-        features = remove_classifier(network, name, output, layer)
-    encoder = Encoder(features, config, preprocessing)
+        cut = remove_classifier(network, name, output, layer)
+    encoder = Encoder(cut, config, preprocessing)
     if not isinstance(state, str):
         load_weights(encoder.network, name, state, complete_keys)
     return encoder.to(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """The encoder: a network without its classifier, and the normalisation before it."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from captionkit.errors import UsageError
 from captionkit.images import Preprocessing
 
 Output = Literal["pooled", "grid"]
+NO_NETWORK: Final = "none"
+"""The name of what stands in an encoder's place where there is none."""
 
 
 class EncoderError(UsageError):
@@ -43,9 +45,23 @@ class Encoder(nn.Module):
         self.feature_size = self._measure()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels uint8 (N, H, W, 3), RGB → features (N, D) or (N, P, D), in the dtype of the weights."""
+        """Pixels uint8 (N, H, W, 3), RGB → features (N, D) or (N, P, D), in the dtype of the weights.
+
+        Raises:
+            EncoderError: it has no network (`NO_NETWORK`).
+        """
+        self.check()
         # A permuted view of NHWC is channels_last already: no copy, and the layout that is fastest for convolutions.
         return self._extract(pixels.permute(0, 3, 1, 2).to(self.scale.dtype).mul_(self.scale).add_(self.shift))
+
+    def check(self) -> None:
+        """Raise EncoderError where there is no network, and images cannot be seen."""
+        if self.config["name"] == NO_NETWORK:
+            raise EncoderError(
+                "this captioner has no encoder: it captions features that somebody computed "
+                "(Captioner.caption_features), not images. Adopt it again with --encoder-weights, the file of the "
+                "encoder that computed them"
+            )
 
     def train_only(self, layers: Sequence[str]) -> None:
         """Freeze all weights but those of some layers, by torchvision's names ("layer4", "features.12").
@@ -77,6 +93,8 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def _measure(self) -> int:
         """D, from the features of an empty image; it costs nothing while the weights are on "meta"."""
+        if self.config["name"] == NO_NETWORK:
+            return int(self.config["features"])
         name, size = self.config["name"], self.preprocessing.size
         device = next(self.network.parameters()).device
         try:

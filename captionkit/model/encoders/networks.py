@@ -23,6 +23,10 @@ KERAS_RESNETS: Final = ("keras_resnet50", "keras_resnet101", "keras_resnet152")
 """torchvision's ResNets as keras.applications has them: a stage's first block steps by 2 in its first convolution."""
 KERAS: Final = (KERAS_INCEPTION, KERAS_XCEPTION, *KERAS_RESNETS)
 """Networks for weights of keras.applications; nothing else has weights for them."""
+CAFFE: Final = "caffe_"
+"""Begins the names of Caffe's ResNets (He et al. 2016, github.com/KaimingHe/deep-residual-networks): torchvision's keys
+and shapes, but each stage's stride in another convolution, and other edges of the first pooling."""
+CAFFE_RESNETS: Final = tuple(f"{CAFFE}resnet{depth}" for depth in (18, 34, 50, 101, 152))
 PORTED: Final = ("googlenet", "inception_v3", KERAS_INCEPTION)
 """Networks whose weights come from TensorFlow, have auxiliary heads, and expect pixels from -1 to 1."""
 _TRANSFORMERS: Final = ("vit_", "swin_", "maxvit")
@@ -53,7 +57,7 @@ def check_name(name: str) -> None:
     if name.startswith(PREFIX):
         check_timm_name(name)
         return
-    if name in (TINY_RESNET, *KERAS, *SIZES) or name in (names := encoder_names()):
+    if name in (TINY_RESNET, *KERAS, *CAFFE_RESNETS, *SIZES) or name in (names := encoder_names()):
         return
     models = torchvision_models()
     if name in models.list_models(module=models):
@@ -73,19 +77,27 @@ def build_network(name: str) -> nn.Module:
     if name == KERAS_XCEPTION:
         return Xception()
     if name in KERAS_RESNETS:
-        resnet: Any = build_network(name.removeprefix("keras_"))
-        for stage in (resnet.layer2, resnet.layer3, resnet.layer4):
-            stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
-        return cast(nn.Module, resnet)
+        return _stride_first(build_network(name.removeprefix("keras_")))
     if name == KERAS_INCEPTION:
         inception = build_network("inception_v3")
         for module in inception.modules():
             if isinstance(branch := getattr(module, "branch_pool", None), nn.Module):
                 branch.register_forward_pre_hook(_average_without_padding)
         return inception
+    if name in CAFFE_RESNETS:
+        resnet: Any = _stride_first(build_network(name.removeprefix(CAFFE)))
+        resnet.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        return cast(nn.Module, resnet)
     options = {"aux_logits": False, "init_weights": True} if name in PORTED else {}
     network: nn.Module = torchvision_models().get_model(name, weights=None, **options)
     return network
+
+
+def _stride_first(resnet: Any) -> nn.Module:
+    """torchvision's ResNet with the stride of each stage in its first block's first convolution."""
+    for stage in (resnet.layer2, resnet.layer3, resnet.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    return cast(nn.Module, resnet)
 
 
 def _average_without_padding(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:

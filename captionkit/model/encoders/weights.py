@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captionkit.model.encoders.efficientnet_lite import SIZES, rename_keys
 from captionkit.model.encoders.encoder import EncoderError
-from captionkit.model.encoders.networks import KERAS, PORTED, TINY_RESNET, torchvision_models
+from captionkit.model.encoders.networks import CAFFE_RESNETS, KERAS, PORTED, TINY_RESNET, torchvision_models
 from captionkit.model.encoders.timm_models import PREFIX, download_timm_weights
 
 WEIGHTS: Final = ("pretrained", "package", "none")
@@ -26,7 +26,7 @@ def download_weights(name: str) -> dict[str, Tensor]:
     """
     if name.startswith(PREFIX):
         return dict(download_timm_weights(name))
-    if name in (TINY_RESNET, *KERAS):
+    if name in (TINY_RESNET, *KERAS, *CAFFE_RESNETS):
         raise EncoderError(f"{name} has no pretrained weights: give a file with them, or start from random weights")
     try:
         # Through the model and not `get_state_dict`: torchvision renames the keys of its oldest files there.

@@ -12,6 +12,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "show_tell": ("show_tell", {}),
     "show_tell of 3 layers": ("show_tell", {"layers": 3, "dropout": 0.3}),
     "show_tell with a ReLU": ("show_tell", {"image_relu": True}),
+    "show_tell with maxout": ("show_tell", {"maxout": True}),
     "merge": ("merge", {}),
     "merge by concatenation": ("merge", {"joined": "concat", "image_size": 20, "merged_size": 28}),
     "merge with hard gates": ("merge", {"gates": "hard_sigmoid_5"}),
@@ -23,7 +24,22 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         "soft_attention",
         {"attention_size": 16, "deep_output": False, "relu": True, "gate_each": True, "linear_start": True},
     ),
+    "soft_attention as Att2in has it": (
+        "soft_attention",
+        {
+            "attention_size": 16,
+            "place_size": 20,
+            "deep_output": False,
+            "gated": False,
+            "zero_start": True,
+            "maxout": True,
+        },
+    ),
     "top_down": ("top_down", {"attention_size": 16}),
+    "top_down as in its paper": (
+        "top_down",
+        {"attention_size": 16, "place_size": 20, "image_size": 28, "deep_output": False},
+    ),
     "top_down with tied words": ("top_down", {"attention_size": 16, "tied": True}),
 }
 

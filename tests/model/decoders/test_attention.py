@@ -100,3 +100,11 @@ def test_our_lstm_cell_is_torchs() -> None:
     inputs, hidden, memory = torch.randn(3, 5), torch.randn(3, 7), torch.randn(3, 7)
     gates = inputs @ cell.weight_ih.T + cell.bias_ih + hidden @ cell.weight_hh.T + cell.bias_hh
     torch.testing.assert_close(lstm_cell(gates, memory), cell(inputs, (hidden, memory)))
+
+
+@torch.no_grad()
+def test_of_two_candidates_the_larger_one_counts() -> None:
+    gates = torch.tensor([[0.0, 0.0, 3.0, 5.0, 0.0], [0.0, 0.0, 7.0, -5.0, 0.0]])
+    hidden, cell = lstm_cell(gates, torch.tensor([[4.0], [4.0]]))
+    torch.testing.assert_close(cell, torch.tensor([[4.5], [5.5]]))
+    torch.testing.assert_close(hidden, cell.tanh() / 2)
