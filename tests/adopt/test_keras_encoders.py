@@ -48,10 +48,9 @@ def assert_same(path: Path, name: str, expected: Tensor) -> None:
     assert float((expected[0] - expected[1]).abs().max()) > 0.1 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("numbers", [["", "_1", "_2", "_3"], ["_8", "_9", "_10", "_11"]])
-def test_xception(tmp_path: Path, numbers: list[str]) -> None:
+def test_xception(tmp_path: Path) -> None:
     net = Network(1)
-    expected = run_xception(net, pixels(caffe=False), list(numbers))
+    expected = run_xception(net, pixels(caffe=False), ["_8", "_9", "_10", "_11"])
     assert_same(save_layers(tmp_path / "x.h5", net.layers), "keras_xception", expected)
 
 

@@ -145,7 +145,7 @@ def test_damaged_descriptions_and_graphs_end_in_words(tmp_path: Path) -> None:
     whole = keras_checkpoint(original.layers)
     graph = whole["_CHECKPOINTABLE_OBJECT_GRAPH"]
     refused = 0
-    for turn in range(150):
+    for turn in range(60):
         path = folder / ("saved_model.pb", "keras_metadata.pb")[turn % 2]
         data = path.read_bytes()
         changed, broken = bytearray(data), bytearray(graph)
@@ -153,7 +153,7 @@ def test_damaged_descriptions_and_graphs_end_in_words(tmp_path: Path) -> None:
             for _ in range(numbers.choice((1, 3, 20))):
                 one[numbers.randrange(len(one))] = numbers.randrange(256)
         path.write_bytes(changed)
-        if turn % 3 == 0:  # with the right checksum
+        if turn % 6 == 0:  # with the right checksum
             tensors = {**whole, "_CHECKPOINTABLE_OBJECT_GRAPH": bytes(broken)}
             write_checkpoint(folder / "variables" / "variables", tensors)
         try:
@@ -161,7 +161,7 @@ def test_damaged_descriptions_and_graphs_end_in_words(tmp_path: Path) -> None:
         except AdoptError:
             refused += 1
         path.write_bytes(data)
-    assert 20 < refused < 150
+    assert 10 < refused < 60
 
 
 def test_the_command_adopts_a_folder_with_a_saved_model(weights: Path, tmp_path: Path) -> None:
