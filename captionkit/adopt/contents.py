@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
@@ -36,6 +37,8 @@ _BINARY_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _OLD_PICKLES = (b"(d", b"(l", b"ccopy_reg", b"ccollections", b"cnumpy", b"(i", b"(c", b"}", b"]")
 """How pickles of protocols 0 and 1 begin that hold words or arrays: what is damaged in them is said."""
 _FIRST_OPCODES = b"()]}cIKJMLVXUTSFGN"
+_TABLE_BEGINS = re.compile(rb"\0\0[\x80-\xff]{0,4}[\x01-\x7f][\x08\x0a]")
+"""How a checkpoint's table begins: an empty key, the length of its value, and that message's first field."""
 _LINK_LENGTH = 200
 """A link as text is no longer than this, in bytes."""
 _OTHERS = {
@@ -93,6 +96,11 @@ def _look(data: bytes, name: str) -> Given:
         return _torch(name, "PyTorch file (before 1.6)", read_torch_legacy(data))
     if data.endswith(TABLE_MAGIC):
         return _look_table(data, name)
+    if _TABLE_BEGINS.match(data):
+        raise AdoptError(
+            f"a TensorFlow checkpoint, or its index, that is cut: it has {len(data):,} bytes and lacks the end of its "
+            "table; fetch it anew"
+        )
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         try:
             return Given(name, "safetensors", tensors=load_tensors(data))

@@ -29,6 +29,7 @@ from captionkit.model.encoders.networks import KERAS_INCEPTION
 PREPROCESSING = Preprocessing(299, 346, TENSORFLOW_BILINEAR, "squash_crop", (0.5,) * 3, (0.5,) * 3)
 """The whole image as 346 × 346, and of that the middle 299 × 299."""
 _WORDS = "seq_embedding/map"
+_OTHERS = ("image_embedding/weights", "logits/weights", "logits/biases")
 _CELLS = (
     ("lstm/basic_lstm_cell/kernel", "lstm/basic_lstm_cell/bias"),
     ("lstm/basic_lstm_cell/weights", "lstm/basic_lstm_cell/biases"),
@@ -38,6 +39,8 @@ _CELLS = (
 FORGET_BIAS = 1.0
 """What TensorFlow's BasicLSTMCell adds to the forget gate at each step; its weights do not have it."""
 _NETWORK = "InceptionV3/"
+_TRAINING = ("OptimizeLoss/", "global_step", "beta1_power", "beta2_power")
+"""How the variables begin that only training needs; an optimizer's others are called as those that they belong to."""
 
 
 def is_im2txt(given: Sequence[Given]) -> bool:
@@ -64,16 +67,14 @@ def adopt_im2txt(given: Sequence[Given], markers: tuple[str, ...], preprocessing
     file, tensors = files[0], files[0].tensors
     embedding = tensors[_WORDS]
     cell = next((names for names in _CELLS if names[0] in tensors), _CELLS[0])
-    image, kernel, bias, output, output_bias = (
-        _take(tensors, name, file.name)
-        for name in ("image_embedding/weights", *cell, "logits/weights", "logits/biases")
-    )
+    image, output, output_bias, kernel, bias = (_take(tensors, name, file.name) for name in (*_OTHERS, *cell))
     embed_size, hidden = image.shape[1], kernel.shape[1] // 4
     if kernel.shape != (embed_size + hidden, 4 * hidden):
         raise AdoptError(
             f"{file.name}: {cell[0]} is {tuple(kernel.shape)}, which is no LSTM that reads {embed_size} values"
         )
     network = _inception(tensors, file.name)
+    _refuse_others(tensors, {_WORDS, *_OTHERS, *cell}, file.name)
     name, words = choose_words(
         {one.name: one.words for one in given if one.words}, len(embedding), file.name, at_most=True
     )
@@ -126,6 +127,15 @@ def _take(tensors: Mapping[str, Tensor], name: str, file: str) -> Tensor:
             f"{file} has no variable {name}, which im2txt's captioners have; it has {', '.join(list(tensors)[:6])}"
         )
     return tensors[name]
+
+
+def _refuse_others(tensors: Mapping[str, Tensor], used: set[str], file: str) -> None:
+    kept = (_NETWORK, *_TRAINING, *(f"{name}/" for name in used))
+    if others := [name for name in tensors if name not in used and not name.startswith(kept)]:
+        raise AdoptError(
+            f"{file} has variables that im2txt's captioners do not have: {', '.join(others[:6])}; it computes "
+            "something else"
+        )
 
 
 def _gates(tensor: Tensor) -> Tensor:

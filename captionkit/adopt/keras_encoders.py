@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ _VGG_LAYERS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """Convolutions of each block."""
 _RESNET_BLOCKS = {6: "keras_resnet50", 23: "keras_resnet101", 36: "keras_resnet152"}
 """ResNets by the blocks of their fourth stage."""
-_RESNET_EPSILON, _TORCH_EPSILON = 1.001e-5, 1e-5
+_OLD_RESNET = {"conv1", "bn_conv1", "res2a_branch1", "res5c_branch2c"}
+"""Layers of ResNet50 as Keras had it before 2.3."""
+_RESNET_EPSILON, _OLD_RESNET_EPSILON, _TORCH_EPSILON = 1.001e-5, 1e-3, 1e-5
 
 
 def is_encoder(arrays: Arrays) -> bool:
@@ -57,6 +60,26 @@ def to_torchvision(arrays: Arrays) -> tuple[str, dict[str, Tensor], Preprocessin
     )
 
 
+def doubts(arrays: Arrays, changes: Mapping[str, Any]) -> list[str]:
+    """What a network's weights leave open, and how it is taken.
+
+    Args:
+        changes: fields of `Preprocessing` that the user named.
+    """
+    found = []
+    if _find(arrays) == KERAS_XCEPTION and "interpolation" not in changes:
+        found.append(
+            "resizing: the nearest pixel, as Keras's load_img takes it; projects with Xception mostly had Pillow's "
+            "Image.resize: --preprocessing interpolation=bicubic"
+        )
+    if arrays.keys() >= _OLD_RESNET:
+        found.append(
+            "ResNet50 with Keras's names before 2.3: its first pooling is padded, as in the last of those versions; "
+            "in older ones it was not, and the weights do not tell"
+        )
+    return found
+
+
 def _find(arrays: Arrays) -> str:
     """The network's name, by the names of its layers; empty where it is none of these."""
     if {"block1_conv1", "block5_conv3", "fc1", "fc2"} <= arrays.keys():
@@ -68,6 +91,8 @@ def _find(arrays: Arrays) -> str:
     if {"conv1_conv", "conv1_bn", "conv2_block1_0_conv"} <= arrays.keys():  # of ResNetV2 no conv1_bn
         blocks = sum(re.fullmatch(r"conv4_block\d+_1_conv", name) is not None for name in arrays)
         return _RESNET_BLOCKS.get(blocks, "")
+    if arrays.keys() >= _OLD_RESNET:
+        return "keras_resnet50"
     return ""
 
 
@@ -158,18 +183,20 @@ def _xception(arrays: Arrays) -> dict[str, Tensor]:
 
 def _resnet(name: str, arrays: Arrays) -> dict[str, Tensor]:
     tensors = {}
+    old = arrays.keys() >= _OLD_RESNET
+    more = np.float32((_OLD_RESNET_EPSILON if old else _RESNET_EPSILON) - _TORCH_EPSILON)
     with torch.device("meta"):
         network = models.get_model(name.removeprefix("keras_"))
     for key, module in network.named_modules():
         if not isinstance(module, torch.nn.Conv2d):
             continue
-        conv, norm = _resnet_layers(key)
+        conv, norm = _old_resnet_layers(key) if old else _resnet_layers(key)
         kernel, bias = arrays[conv]
         gamma, beta, mean, variance = arrays[norm]
         tensors[f"{key}.weight"] = _convolution(kernel)
         # The convolution's bias is counted into the mean, and the difference of the epsilons into the variance.
         where = re.sub(r"conv(\d)$", r"bn\1", key).replace("downsample.0", "downsample.1")
-        tensors |= _norm(where, [gamma, beta, mean - bias, variance + np.float32(_RESNET_EPSILON - _TORCH_EPSILON)])
+        tensors |= _norm(where, [gamma, beta, mean - bias, variance + more])
     tensors["conv1.weight"] = tensors["conv1.weight"].flip(1).contiguous()  # BGR
     return tensors
 
@@ -182,3 +209,13 @@ def _resnet_layers(key: str) -> tuple[str, str]:
     number = "0" if part == "downsample.0" else part.removeprefix("conv")
     stem = f"conv{int(stage) + 1}_block{int(block) + 1}_{number}"
     return f"{stem}_conv", f"{stem}_bn"
+
+
+def _old_resnet_layers(key: str) -> tuple[str, str]:
+    """The same before Keras 2.3."""
+    if key == "conv1":
+        return "conv1", "bn_conv1"
+    stage, block, part = key.removeprefix("layer").split(".", 2)
+    branch = {"downsample.0": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}[part]
+    stem = f"{int(stage) + 1}{'abcdef'[int(block)]}_branch{branch}"
+    return f"res{stem}", f"bn{stem}"

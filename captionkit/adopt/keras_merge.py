@@ -12,7 +12,7 @@ from torch import Tensor
 from captionkit.adopt.captioners import Adopted, change_preprocessing, load_decoder
 from captionkit.adopt.errors import AdoptError, EncoderMissingError
 from captionkit.adopt.given import Given
-from captionkit.adopt.keras_encoders import INCEPTION, VGG, is_encoder, to_torchvision
+from captionkit.adopt.keras_encoders import INCEPTION, VGG, doubts, is_encoder, to_torchvision
 from captionkit.adopt.keras_files import Arrays
 from captionkit.adopt.keras_graph import MergeLayers, find_layers
 from captionkit.adopt.parts import choose_words
@@ -22,7 +22,6 @@ from captionkit.images import Preprocessing
 from captionkit.model.captioner import Captioner
 from captionkit.model.decoders import Merge
 from captionkit.model.encoders import NO_NETWORK, Encoder, EncoderError, build_encoder
-from captionkit.model.encoders.networks import KERAS_XCEPTION
 
 _USUAL = {2048: "inception_v3", 4096: "vgg16"}
 """The encoder by the length of its features, where none is named."""
@@ -174,11 +173,7 @@ def _encoder(
     if file is not None and file.keras_weights is not None:
         name, state, usual = to_torchvision(file.keras_weights)
         exact = [f"{name} with the weights of {file.name}"]
-        if name == KERAS_XCEPTION and "interpolation" not in changes:
-            approximated = [
-                "resizing: the nearest pixel, as Keras's load_img takes it; projects with Xception mostly had Pillow's "
-                "Image.resize: --preprocessing interpolation=bicubic"
-            ]
+        approximated = doubts(file.keras_weights, changes)
     else:
         name = name or _USUAL.get(size, "")
         if not name:

@@ -121,17 +121,19 @@ def _checkpoint(stem: str, storage: Storage) -> Checkpoint:
 
 
 def _read_saved_model(folder: str, name: str, storage: Storage) -> Given:
-    described = memoryview(_part(f"{folder}/{SAVED_MODEL}", storage, f"{SAVED_MODEL} is missing from the SavedModel"))
+    saved_model = memoryview(_part(f"{folder}/{SAVED_MODEL}", storage, f"{SAVED_MODEL} is missing from the SavedModel"))
     nodes = memoryview(b"")
     if storage.exists(f"{folder}/{_METADATA}"):
         nodes = memoryview(_part(f"{folder}/{_METADATA}", storage, ""))
     keras = _description(next((text(node, 5) for node in parts(nodes, 1) if text(node, 3) == "root"), ""))
-    keras = keras or _description(_root_metadata(described))
+    keras = keras or _description(_root_metadata(saved_model))
     if keras is None:
         raise AdoptError(
             "a SavedModel without Keras's description of the layers, as model.export and tf.saved_model.save write it: "
             f"{_SAVE_ANEW}"
         )
+    if isinstance(described := keras.get("model_config"), dict):
+        keras = {**keras, **described}
     if not isinstance(keras.get("config"), dict) or "layers" not in keras["config"]:
         raise AdoptError(
             f"the SavedModel is of a network with code of its own ({keras.get('class_name') or 'no class'}), which it "

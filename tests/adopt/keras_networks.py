@@ -94,11 +94,22 @@ def run_xception(net: Network, x: Tensor, numbers: list[str]) -> Tensor:
     return x.mean((2, 3))
 
 
-def run_resnet(net: Network, x: Tensor, blocks: tuple[int, ...]) -> Tensor:
-    """Features (N, 2048) of pixels from 0 to 255, blue first, minus Caffe's mean."""
+def run_resnet(net: Network, x: Tensor, blocks: tuple[int, ...], old: bool = False) -> Tensor:
+    """Features (N, 2048) of pixels from 0 to 255, blue first, minus Caffe's mean.
+
+    Args:
+        old: with the names and the epsilon that Keras had before 2.3.
+    """
 
     def layer(x: Tensor, name: str, out: int, size: int = 1, stride: int = 1) -> Tensor:
-        return net.normalise(net.convolve(x, f"{name}_conv", out, size, stride, bias=True), f"{name}_bn", 1.001e-5)
+        conv, norm, epsilon = f"{name}_conv", f"{name}_bn", 1.001e-5
+        if old and name == "conv1":
+            conv, norm, epsilon = "conv1", "bn_conv1", 1e-3
+        elif old:
+            stage, block, part = name.removeprefix("conv").replace("block", "").split("_")
+            place = f"{stage}{chr(96 + int(block))}_branch{['1', '2a', '2b', '2c'][int(part)]}"
+            conv, norm, epsilon = f"res{place}", f"bn{place}", 1e-3
+        return net.normalise(net.convolve(x, conv, out, size, stride, bias=True), norm, epsilon)
 
     x = torch.relu(layer(pad(x, [3, 3, 3, 3]), "conv1", 64, 7, 2))
     x = max_pool2d(pad(x, [1, 1, 1, 1]), 3, 2)

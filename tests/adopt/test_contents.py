@@ -20,6 +20,7 @@ from captionkit.adopt.job import adopt
 from captionkit.adopt.options import AdoptOptions
 from captionkit.adopt.trial import judge
 from captionkit.cli import USAGE, main
+from tests.adopt.tensor_bundles import field, table
 
 
 def zipped(**files: bytes) -> bytes:
@@ -65,6 +66,10 @@ def plain_h5() -> bytes:
         (torch_file(legacy=False)[:600_000], r"has 600,000 bytes and needs more than 1,000,000"),
         (torch_file(legacy=True)[:600_000], r"needs 1,000,\d\d\d bytes and has 600,000"),
         (pickle.dumps({"a": 1, "b": 2, "c": 3})[:12], "is cut"),
+        (
+            table([(b"", field(1, 1)), (b"a", bytes(99))])[:60],
+            "TensorFlow checkpoint, or its index, that is cut: it has 60",
+        ),
         (plain_h5(), "an HDF5 file without a network: it holds images"),
         (pickle.dumps(print), ""),
         (pickle.dumps(Path("x")), r"would call pathlib"),

@@ -59,14 +59,15 @@ def test_tensors_are_read_from_every_block_and_shard(tmp_path: Path, shards: int
 
 def test_an_index_cut_or_changed_anywhere_is_refused(tmp_path: Path) -> None:
     data = write_checkpoint(tmp_path / "c", some_tensors()).read_bytes()
-    for size in [*range(0, 200, 7), *range(200, len(data), 401), len(data) - 1]:
+    for size in [*range(0, 200, 7), *range(200, len(data), 1009), len(data) - 1]:
         with pytest.raises(AdoptError, match="cut or damaged"):
             read_index(data[:size])
-    for at in range(0, len(data), 97):
+    whole = read_index(data).entries
+    for at in range(0, len(data), 257):
         changed = bytearray(data)
         changed[at] ^= 0x55
         try:
-            assert read_index(bytes(changed)).entries == read_index(data).entries  # in padding, or the unused metaindex
+            assert read_index(bytes(changed)).entries == whole  # in padding, or the unused metaindex
         except AdoptError:
             continue
 
@@ -150,7 +151,7 @@ def test_the_first_format_is_one_file(tmp_path: Path) -> None:
     assert found.keys() == tensors.keys() - {"step"}
     for name, tensor in found.items():
         np.testing.assert_array_equal(tensor.numpy(), tensors[name].astype(np.float32))
-    for size in range(10, len(data), 997):
+    for size in range(10, len(data), 4999):
         with pytest.raises(AdoptError):
             read_slices(data[:size])
     described = field(1, field(1, "a") + field(2, field(2, field(1, 3))) + field(3, 1) + field(4, b""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def read(*files: Path) -> list[Given]:
 @pytest.mark.parametrize("old", [False, True])
 def test_a_saved_model_computes_what_it_computed(weights: Path, tmp_path: Path, join: str, old: bool) -> None:
     original = Original(join, image=HIDDEN if join == "Add" else 5)
-    folder = write_saved_model(tmp_path / "model", original.layers, metadata(original), old)
+    described = metadata(original)
+    if old:  # some versions have the layers one step further in
+        described = json.dumps({**json.loads(described), "config": None, "model_config": json.loads(described)})
+    folder = write_saved_model(tmp_path / "model", original.layers, described, old)
     (tmp_path / "t.p").write_bytes(tokenizer())
     for files in ([folder, tmp_path / "t.p"], [folder / "saved_model.pb", tmp_path / "t.p"], [tmp_path]):
         given = read(*files)
@@ -132,6 +136,32 @@ def test_a_saved_model_that_does_not_say_what_it_is_is_refused(
     folder = write_saved_model(tmp_path / "s", Original().layers, described)
     with pytest.raises(AdoptError, match=complaint):
         gather((str(folder / "saved_model.pb"),), Storage())
+
+
+def test_damaged_descriptions_and_graphs_end_in_words(tmp_path: Path) -> None:
+    original = Original()
+    folder = write_saved_model(tmp_path / "s", original.layers, metadata(original))
+    numbers = random.Random(0)
+    whole = keras_checkpoint(original.layers)
+    graph = whole["_CHECKPOINTABLE_OBJECT_GRAPH"]
+    refused = 0
+    for turn in range(60):
+        path = folder / ("saved_model.pb", "keras_metadata.pb")[turn % 2]
+        data = path.read_bytes()
+        changed, broken = bytearray(data), bytearray(graph)
+        for one in (changed, broken):
+            for _ in range(numbers.choice((1, 3, 20))):
+                one[numbers.randrange(len(one))] = numbers.randrange(256)
+        path.write_bytes(changed)
+        if turn % 6 == 0:  # with the right checksum
+            tensors = {**whole, "_CHECKPOINTABLE_OBJECT_GRAPH": bytes(broken)}
+            write_checkpoint(folder / "variables" / "variables", tensors)
+        try:
+            gather((str(folder / "saved_model.pb"),), Storage())
+        except AdoptError:
+            refused += 1
+        path.write_bytes(data)
+    assert 10 < refused < 60
 
 
 def test_the_command_adopts_a_folder_with_a_saved_model(weights: Path, tmp_path: Path) -> None:
