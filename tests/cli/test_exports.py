@@ -71,7 +71,7 @@ def test_every_format_goes_to_object_storage_from_object_storage(
         storage.write(uri, picture(number))
     table = make_table(tmp_path / "t", dict.fromkeys(uris, "a dog"))
     storage.write(f"s3://{bucket}/table/captions-r-00000.parquet", storage.read(table.files[0].uri))
-    for name in FORMATS:
+    for name in sorted(set(FORMATS) - {"lance", "delta", "iceberg"}):  # whose libraries may be absent: test_lakes.py
         copy = ["--copy-images"] if name in ("imagefolder", "txt") else []
         assert main(["export", f"s3://{bucket}/table", f"s3://{bucket}/out/{name}", "--as", name, *copy]) == OK, name
         said = capsys.readouterr()
