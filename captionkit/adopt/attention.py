@@ -49,10 +49,10 @@ def adopt_attention(parts: Parts, markers: tuple[str, ...], preprocessing: Mappi
     if parts.backbone is None:
         raise AdoptError(f"the encoder is missing: {parts.decoder_name or 'no file'} holds a decoder alone")
     stem = next((name for name in parts.decoder if name.endswith(_KEYS[0])), "").removesuffix(_KEYS[0])
-    found = {name.removeprefix(stem): tensor.float() for name, tensor in parts.decoder.items()}
-    if odd := sorted(found.keys() ^ set(_KEYS)):
+    own = {name.removeprefix(stem): tensor.float() for name, tensor in parts.decoder.items()}
+    if odd := sorted(own.keys() ^ set(_KEYS)):
         raise AdoptError(f"{parts.decoder_name} is not sgrvinod's decoder: missing or unknown are {', '.join(odd[:6])}")
-    embedding, from_input, from_state = found["embedding.weight"], found[_CELL[0]], found[_CELL[1]]
+    embedding, from_input, from_state = own["embedding.weight"], own[_CELL[0]], own[_CELL[1]]
     rows, embed_size = embedding.shape
     hidden, features = from_state.shape[1], from_input.shape[1] - embed_size
     name, words = choose_words(parts.words, rows, parts.decoder_name)
@@ -71,26 +71,26 @@ def adopt_attention(parts: Parts, markers: tuple[str, ...], preprocessing: Mappi
             feature_size=features,
             embed_size=embed_size,
             hidden_size=hidden,
-            attention_size=len(found["attention.encoder_att.bias"]),
+            attention_size=len(own["attention.encoder_att.bias"]),
             deep_output=False,
             relu=True,
             gate_each=True,
             linear_start=True,
         )
     )
-    weight, bias = order.out(found["fc.weight"], found["fc.bias"])
+    weight, bias = order.out(own["fc.weight"], own["fc.bias"])
     state = {
         "words.weight": order.embed(embedding),
-        "begin.weight": torch.cat([found["init_h.weight"], found["init_c.weight"]]),
-        "begin.bias": torch.cat([found["init_h.bias"], found["init_c.bias"]]),
-        "attention.keys.weight": found["attention.encoder_att.weight"],
-        "attention.keys.bias": found["attention.encoder_att.bias"] + found["attention.decoder_att.bias"],
-        "attention.query.weight": found["attention.decoder_att.weight"],
-        "attention.energy.weight": found["attention.full_att.weight"],
-        "gate.weight": found["f_beta.weight"],
-        "gate.bias": found["f_beta.bias"],
+        "begin.weight": torch.cat([own["init_h.weight"], own["init_c.weight"]]),
+        "begin.bias": torch.cat([own["init_h.bias"], own["init_c.bias"]]),
+        "attention.keys.weight": own["attention.encoder_att.weight"],
+        "attention.keys.bias": own["attention.encoder_att.bias"] + own["attention.decoder_att.bias"],
+        "attention.query.weight": own["attention.decoder_att.weight"],
+        "attention.energy.weight": own["attention.full_att.weight"],
+        "gate.weight": own["f_beta.weight"],
+        "gate.bias": own["f_beta.bias"],
         "from_word.weight": from_input[:, :embed_size],
-        "from_word.bias": found[_CELL[2]] + found[_CELL[3]],
+        "from_word.bias": own[_CELL[2]] + own[_CELL[3]],
         "from_state.weight": torch.cat([from_state, from_input[:, embed_size:]], dim=1),
         "output.weight": weight,
         "output.bias": bias,

@@ -76,18 +76,18 @@ def adopt_show_tell(parts: Parts, kind: str, markers: tuple[str, ...], preproces
             f"the encoder is missing: {parts.decoder_name} holds a decoder alone. It is a PyTorch file with a ResNet "
             "or Inception v3 and a linear layer (encoder-5-3000.pkl in the tutorial)"
         )
-    found = find_decoder(parts.decoder)
-    rows = len(found.embedding)
-    if len(found.output) != rows:
+    layout = find_decoder(parts.decoder)
+    rows = len(layout.embedding)
+    if len(layout.output) != rows:
         raise AdoptError(
-            f"{parts.decoder_name}: the embedding has {rows:,} rows and the output layer {len(found.output):,}; in "
+            f"{parts.decoder_name}: the embedding has {rows:,} rows and the output layer {len(layout.output):,}; in "
             "this kind of captioner both are the vocabulary's size"
         )
     projection = find_projection(parts.encoder, parts.backbone)
-    if len(projection.weight) != found.layers[0][0].shape[1]:
+    if len(projection.weight) != layout.layers[0][0].shape[1]:
         raise AdoptError(
             f"{parts.encoder_name} gives {len(projection.weight)} values and the LSTM of {parts.decoder_name} reads "
-            f"{found.layers[0][0].shape[1]}: encoder and decoder are of different captioners"
+            f"{layout.layers[0][0].shape[1]}: encoder and decoder are of different captioners"
         )
     name, words = choose_words(parts.words, rows, parts.decoder_name)
     set_markers(words, markers)
@@ -109,22 +109,22 @@ def adopt_show_tell(parts: Parts, kind: str, markers: tuple[str, ...], preproces
         ShowTell.Config(
             vocab_size=len(order.vocabulary),
             feature_size=encoder.feature_size,
-            embed_size=found.embedding.shape[1],
-            hidden_size=found.output.shape[1],
-            layers=len(found.layers),
+            embed_size=layout.embedding.shape[1],
+            hidden_size=layout.output.shape[1],
+            layers=len(layout.layers),
             dropout=0.0,
             image_relu=kind == "inception",
         )
     )
-    weight, bias = order.out(found.output, found.bias)
+    weight, bias = order.out(layout.output, layout.bias)
     state = {
         "image.weight": projection.weight,
         "image.bias": projection.bias,
-        "words.weight": order.embed(found.embedding),
+        "words.weight": order.embed(layout.embedding),
         "output.weight": weight,
         "output.bias": bias,
     }
-    for number, tensors in enumerate(found.layers):
+    for number, tensors in enumerate(layout.layers):
         for part, tensor in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), tensors, strict=True):
             state[f"lstm.{part}_l{number}"] = tensor
     load_decoder(decoder, state, parts.decoder_name)
@@ -132,7 +132,7 @@ def adopt_show_tell(parts: Parts, kind: str, markers: tuple[str, ...], preproces
     after = "linear layer and batch norm" if projection.has_norm else "linear layer"
     adopted.exact = [
         f"{parts.backbone.name} of {parts.encoder_name}, and its {after}",
-        f"decoder of {parts.decoder_name}: " + ", ".join(f"{what} {key}" for what, key in found.names.items()),
+        f"decoder of {parts.decoder_name}: " + ", ".join(f"{what} {key}" for what, key in layout.names.items()),
         f"{len(words.words):,} words of {name}",
     ]
     if kind == "udacity" and not preprocessing:

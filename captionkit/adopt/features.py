@@ -42,7 +42,7 @@ def read_features(value: Any) -> Features | None:
     """Features in a pickled value: name → (D,) or (1, D), all of one length; None where there are none."""
     if not isinstance(value, dict) or not value or not all(isinstance(name, str) for name in value):
         return None
-    found: dict[str, NDArray[np.float32]] = {}
+    features: dict[str, NDArray[np.float32]] = {}
     size = 0
     for name, array in value.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size != max(array.shape, default=0):
@@ -50,8 +50,8 @@ def read_features(value: Any) -> Features | None:
         size = size or array.size
         if array.size != size or size < FEWEST_VALUES:
             return None
-        found[name] = array.reshape(-1).astype(np.float32)
-    return Features(found, size)
+        features[name] = array.reshape(-1).astype(np.float32)
+    return Features(features, size)
 
 
 def try_features(captioner: Captioner, features: Features, count: int | None = SCENES) -> Trial:
@@ -61,8 +61,8 @@ def try_features(captioner: Captioner, features: Features, count: int | None = S
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
         values = torch.from_numpy(np.stack([features.by_name[name] for name in batch]))
-        found = captioner.caption_features(values.to(captioner.device, captioner.dtype), options)
-        captions += [(name, best.text) for name, (best, *_) in zip(batch, found, strict=True) if best.text]
+        hypotheses = captioner.caption_features(values.to(captioner.device, captioner.dtype), options)
+        captions += [(name, best.text) for name, (best, *_) in zip(batch, hypotheses, strict=True) if best.text]
     return Trial(captions, judge([text for _, text in captions]))
 
 

@@ -155,11 +155,11 @@ def _inception(tensors: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
             f"{file} has {len(layers)} convolutions of Inception v3, of {len(keys)}: give a checkpoint that im2txt's "
             "training has written, which holds the network too"
         )
-    found: dict[str, Tensor] = {}
+    ours: dict[str, Tensor] = {}
     for layer, key in zip(layers, keys, strict=True):
         kernel, *norm = (
             _take(tensors, f"{layer}/{part}", file)
             for part in ("weights", "BatchNorm/beta", "BatchNorm/moving_mean", "BatchNorm/moving_variance")
         )
-        found |= inception_layer(key, kernel, tensors.get(f"{layer}/BatchNorm/gamma"), *norm)
-    return found
+        ours |= inception_layer(key, kernel, tensors.get(f"{layer}/BatchNorm/gamma"), *norm)
+    return ours

@@ -74,7 +74,7 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
     Raises:
         AdoptError: a file that was named cannot be used; StorageError: it cannot be read.
     """
-    found = Gathered()
+    gathered = Gathered()
     read: set[str] = set()  # checkpoints and SavedModels, which are several files each
     for address in files:
         uri = storage.normalize(address)
@@ -86,39 +86,39 @@ def gather(files: tuple[str, ...], storage: Storage, base: int | None = None) ->
             given = read_given(uri, redact(address), storage, base)
             if not _is_part(given):
                 raise AdoptError(f"{redact(address)}: {given.form} that holds no part of a captioner{_keys(given)}")
-            found.given.append(given)
+            gathered.given.append(given)
             continue
         entries = sorted(storage.list(uri), key=lambda entry: entry.uri)
         heads = {head for entry in entries if (head := head_of(entry.uri))} - read
         read |= heads
         last = latest(heads, storage)
-        found.passed_over += len(heads) - len(last)
+        gathered.passed_over += len(heads) - len(last)
         for head in sorted(last):
             try:
-                found.given.append(read_tensorflow(head, redact(head), storage))
+                gathered.given.append(read_tensorflow(head, redact(head), storage))
             except AdoptError as err:
-                found.problems.append(str(err))
+                gathered.problems.append(str(err))
         for entry in entries:
             name = redact(entry.uri)
             if head_of(entry.uri):
                 continue
             if name.lower().endswith(_PASSED_OVER) and not name.lower().endswith("word_counts.txt"):
-                found.passed_over += 1
+                gathered.passed_over += 1
                 continue
             with storage.open(entry.uri) as file:
                 if is_other(file.read(_HEAD)):
-                    found.passed_over += 1
+                    gathered.passed_over += 1
                     continue
             try:
                 given = look(storage.read(entry.uri), name, base)
             except AdoptError as err:
-                found.problems.append(str(err))
+                gathered.problems.append(str(err))
                 continue
             if _is_part(given):
-                found.given.append(given)
+                gathered.given.append(given)
             else:
-                found.passed_over += 1
-    return found
+                gathered.passed_over += 1
+    return gathered
 
 
 def read_given(uri: str, name: str, storage: Storage, base: int | None = None) -> Given:
@@ -158,18 +158,18 @@ def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, T
         AdoptError: the files give no captioner; StorageError: one cannot be read or the bundle not written.
     """
     storage = Storage(options.storage)
-    found = gather(options.files, storage, options.index_base)
-    for given in found.given:
+    gathered = gather(options.files, storage, options.index_base)
+    for given in gathered.given:
         log(f"{given.name}: {given.describe()}")
-    for problem in found.problems:
+    for problem in gathered.problems:
         log(f"left out: {problem}")
-    if found.passed_over:
-        log(f"passed over: {found.passed_over:,} other files")
+    if gathered.passed_over:
+        log(f"passed over: {gathered.passed_over:,} other files")
     try:
-        adopted = convert(found.given, options)
+        adopted = convert(gathered.given, options)
     except AdoptError as err:
-        if found.problems:
-            raise AdoptError(f"{err}; of the files left out: {'; '.join(found.problems[:3])}") from err
+        if gathered.problems:
+            raise AdoptError(f"{err}; of the files left out: {'; '.join(gathered.problems[:3])}") from err
         raise
     log(f"kind: {adopted.kind}" + (" (--kind forces another)" if options.kind == "auto" else ""))
     for title, lines in (
@@ -182,7 +182,7 @@ def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, T
     captioner.provenance = {
         "adopted": {
             "kind": adopted.kind,
-            "files": [given.name.rpartition("/")[2] for given in found.given],
+            "files": [given.name.rpartition("/")[2] for given in gathered.given],
             "exact": adopted.exact,
             "approximated": adopted.approximated,
             "notes": adopted.notes,
@@ -199,7 +199,7 @@ def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, T
     for warning in trial.warnings:
         log(f"warning: {warning}")
     told: dict[str, str] = {}
-    for given in found.given:
+    for given in gathered.given:
         if given.features is not None:
             count = SCENES if options.captions is None else None
             told |= _try_features(captioner, given.name, given.features, count, images, storage, log)

@@ -66,18 +66,18 @@ def doubts(arrays: Arrays, changes: Mapping[str, Any]) -> list[str]:
     Args:
         changes: fields of `Preprocessing` that the user named.
     """
-    found = []
+    layers = []
     if _find(arrays) == KERAS_XCEPTION and "interpolation" not in changes:
-        found.append(
+        layers.append(
             "resizing: the nearest pixel, as Keras's load_img takes it; projects with Xception mostly had Pillow's "
             "Image.resize: --preprocessing interpolation=bicubic"
         )
     if arrays.keys() >= _OLD_RESNET:
-        found.append(
+        layers.append(
             "ResNet50 with Keras's names before 2.3: its first pooling is padded, as in the last of those versions; "
             "in older ones it was not, and the weights do not tell"
         )
-    return found
+    return layers
 
 
 def _find(arrays: Arrays) -> str:
@@ -98,8 +98,8 @@ def _find(arrays: Arrays) -> str:
 
 def _numbered(arrays: Arrays, kind: str) -> list[str]:
     """Layers named "conv2d", "conv2d_1" … in the order of their numbers, which is that in which they were made."""
-    found = {name: re.fullmatch(rf"{kind}(?:_v1)?(?:_(\d+))?", name) for name in arrays}
-    return sorted((name for name in found if found[name]), key=lambda name: int((found[name] or [0, 0])[1] or 0))
+    matches = {name: re.fullmatch(rf"{kind}(?:_v1)?(?:_(\d+))?", name) for name in arrays}
+    return sorted((name for name in matches if matches[name]), key=lambda name: int((matches[name] or [0, 0])[1] or 0))
 
 
 def _convolution(kernel: Any) -> Tensor:
@@ -165,9 +165,9 @@ def _xception(arrays: Arrays) -> dict[str, Tensor]:
     for number in (1, 2):
         tensors[f"features.{3 * number - 3}.weight"] = _convolution(arrays[f"block1_conv{number}"][0])
         tensors |= _norm(f"features.{3 * number - 2}", arrays[f"block1_conv{number}_bn"])
-    found = [match for name in arrays if (match := re.fullmatch(r"block(\d+)_sepconv(\d+)", name))]
-    found.sort(key=lambda match: (int(match[1]), int(match[2])))
-    for key, match in zip((key for key, one in network.items() if isinstance(one, Separable)), found, strict=True):
+    matches = [match for name in arrays if (match := re.fullmatch(r"block(\d+)_sepconv(\d+)", name))]
+    matches.sort(key=lambda match: (int(match[1]), int(match[2])))
+    for key, match in zip((key for key, one in network.items() if isinstance(one, Separable)), matches, strict=True):
         depthwise, pointwise = arrays[match[0]]
         tensors[f"{key}.0.weight"] = torch.from_numpy(depthwise).permute(2, 3, 0, 1).contiguous()
         tensors[f"{key}.1.weight"] = _convolution(pointwise)

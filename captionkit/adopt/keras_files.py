@@ -82,8 +82,8 @@ def _open(data: bytes) -> Any:
     try:
         return h5py.File(BytesIO(data), "r")
     except OSError as err:
-        found = re.search(r"eof = (\d+),.*stored_eof = (\d+)", str(err))
-        sizes = f": it needs {int(found[2]):,} bytes and has {int(found[1]):,}" if found else ""
+        match = re.search(r"eof = (\d+),.*stored_eof = (\d+)", str(err))
+        sizes = f": it needs {int(match[2]):,} bytes and has {int(match[1]):,}" if match else ""
         raise AdoptError(f"the HDF5 file is cut or damaged{sizes}; fetch it anew") from err
 
 

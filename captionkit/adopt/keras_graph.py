@@ -139,7 +139,7 @@ class _Graph:
 
     def before(self, name: str) -> list[str]:
         """The layers that feed this one, past those that change nothing when captioning."""
-        found = []
+        names = []
         for one in self.inputs.get(name, ()):
             seen = {name}
             while self.layers.get(one, {}).get("class_name") in _PASSED and one not in seen and self.inputs.get(one):
@@ -148,14 +148,14 @@ class _Graph:
                     raise AdoptError(f"layer {one!r} is an activation by itself. {_FAMILY}")
                 one = self.inputs[one][0]
             if one in self.layers:
-                found.append(one)
-        return found
+                names.append(one)
+        return names
 
     def one_before(self, name: str) -> str:
-        found = [one for one in self.before(name) if self.layers[one].get("class_name") != "InputLayer"]
-        if len(found) != 1:
-            raise AdoptError(f"layer {name!r} is fed by {', '.join(map(repr, found)) or 'an input'}. {_FAMILY}")
-        return found[0]
+        inputs = [one for one in self.before(name) if self.layers[one].get("class_name") != "InputLayer"]
+        if len(inputs) != 1:
+            raise AdoptError(f"layer {name!r} is fed by {', '.join(map(repr, inputs)) or 'an input'}. {_FAMILY}")
+        return inputs[0]
 
     def want(self, name: str, kind: str | tuple[str, ...], option: str = "", value: str = "") -> None:
         """Raise AdoptError for a layer of another kind, or with another value of an option."""

@@ -133,14 +133,14 @@ def _only(files: list[Given], what: str) -> Given:
 
 
 def _take(arrays: Arrays, layer: str, count: int) -> list[Any]:
-    found = arrays.get(layer)
-    if found is None:
+    of_layer = arrays.get(layer)
+    if of_layer is None:
         raise AdoptError(
             f"the weights have no layer {layer!r}, which the description names; they have {', '.join(arrays)}"
         )
-    if len(found) != count:
-        raise AdoptError(f"layer {layer!r} has {len(found)} arrays, and {count} were expected (no bias is unusual)")
-    return found
+    if len(of_layer) != count:
+        raise AdoptError(f"layer {layer!r} has {len(of_layer)} arrays, and {count} were expected (no bias is unusual)")
+    return of_layer
 
 
 def _lstm(arrays: list[Any], layers: MergeLayers) -> tuple[Any, Any, Any]:

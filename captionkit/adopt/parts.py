@@ -107,8 +107,8 @@ def choose_words(words: dict[str, WordList], rows: int, decoder: str, *, at_most
     if not words:
         raise AdoptError(f"the vocabulary is missing: {decoder} knows numbers, not words. It may come as {WORDS_FORMS}")
 
-    def fits(found: WordList) -> bool:
-        return found.rows == rows or (at_most and (found.rows < rows or found.limit in (rows, rows - 1)))
+    def fits(words: WordList) -> bool:
+        return words.rows == rows or (at_most and (words.rows < rows or words.limit in (rows, rows - 1)))
 
     fitting = {name: found for name, found in words.items() if fits(found)}
     if not fitting:

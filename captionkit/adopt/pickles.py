@@ -194,9 +194,9 @@ class _Reader:
         end = self.at
         step = 4096
         while True:  # a memoryview cannot search
-            found = bytes(self.data[end : end + step]).find(b"\n")
-            if found >= 0:
-                return bytes(self.take(end + found + 1 - self.at)[:-1])
+            length = bytes(self.data[end : end + step]).find(b"\n")
+            if length >= 0:
+                return bytes(self.take(end + length + 1 - self.at)[:-1])
             if end >= len(self.data):
                 raise CutError("the pickle is cut within a line", self.at)
             end += step

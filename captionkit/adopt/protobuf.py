@@ -59,7 +59,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 def parts(message: memoryview, number: int) -> Iterator[memoryview]:
     """The fields of a number that are text or messages."""
-    return (value for found, value in fields(message) if found == number and isinstance(value, memoryview))
+    return (value for key, value in fields(message) if key == number and isinstance(value, memoryview))
 
 
 def text(message: memoryview, number: int) -> str:
@@ -69,4 +69,4 @@ def text(message: memoryview, number: int) -> str:
 
 def integer(message: memoryview, number: int) -> int:
     """A field that is a number; 0 where it is absent."""
-    return next((value for found, value in fields(message) if found == number and isinstance(value, int)), 0)
+    return next((value for key, value in fields(message) if key == number and isinstance(value, int)), 0)

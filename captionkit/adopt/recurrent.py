@@ -69,9 +69,9 @@ def find_projection(rest: Mapping[str, Tensor], backbone: Backbone) -> Projectio
         bias = rest.get(f"{name.removesuffix('weight')}bias", zeros)
         used = {name, f"{name.removesuffix('weight')}bias"}
     else:
-        found = ", ".join(_shown(matrices)) or "none"
+        shapes = ", ".join(_shown(matrices)) or "none"
         raise AdoptError(
-            f"after the {backbone.name} one linear layer was expected, to the size of the word vectors; found: {found}"
+            f"after the {backbone.name} one linear layer was expected, to the size of the word vectors; found: {shapes}"
         )
     norms = [name.removesuffix("running_mean") for name in rest if name.endswith("running_mean")]
     has_norm = False

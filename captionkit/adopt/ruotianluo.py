@@ -123,21 +123,21 @@ class _Layers:
         if has("logit.0.weight"):
             raise AdoptError(f"{self.file} has an output of several layers (logit_layers), which is not adopted")
         if has("img_embed.weight"):
-            found = "fc" if has("core.i2h.weight") else "show_tell" if has("core.weight_ih_l0") else ""
+            name = "fc" if has("core.i2h.weight") else "show_tell" if has("core.weight_ih_l0") else ""
         elif has("_core.i2h.weight"):
-            found = "newfc" if has("fc_embed.weight") else ""
+            name = "newfc" if has("fc_embed.weight") else ""
         elif has("core.a2c.weight"):
-            found = "att2in2" if has("embed.0.weight") else "att2in"
+            name = "att2in2" if has("embed.0.weight") else "att2in"
         elif has("core.a2h.weight"):
-            found = "att2all2"
+            name = "att2all2"
         else:
-            found = "updown" if has("core.att_lstm.weight_ih") and has("core.lang_lstm.weight_ih") else ""
-        if not found:
+            name = "updown" if has("core.att_lstm.weight_ih") and has("core.lang_lstm.weight_ih") else ""
+        if not name:
             raise AdoptError(
                 f"{self.file} is none of the captioners of ruotianluo's that are adopted ({', '.join(MODELS)}); its "
                 f"first tensors are {', '.join(list(self.tensors)[:6])}"
             )
-        return found
+        return name
 
     def words(self, order: Rows) -> Tensor:
         """The word vectors in captionkit's order; the ReLU after them counted in, where there is one."""
@@ -336,22 +336,22 @@ def _model(
     given: Sequence[Given], changes: tuple[str, ...], options: Mapping[str, Any]
 ) -> tuple[str, dict[str, Tensor]]:
     """The file with the decoder, and its tensors under his names. Of several in a folder the best one's."""
-    found: dict[str, dict[str, Tensor]] = {}
+    models: dict[str, dict[str, Tensor]] = {}
     for one in given:
         tensors = renamed(one.tensors, changes)
         if (stem := _stem(tensors)) is not None:
             inside = {name: tensor for name, tensor in tensors.items() if name.startswith(stem)}
-            found[one.name] = renamed({name.removeprefix(stem): tensor for name, tensor in inside.items()}, _EARLY)
-    best = {name: tensors for name, tensors in found.items() if "best" in name.rpartition("/")[2]}
-    found = best if len(found) > 1 and best else found
-    if len(found) > 1:
-        raise AdoptError(f"{', '.join(found)} each hold a decoder: give one of them")
-    if not found:
+            models[one.name] = renamed({name.removeprefix(stem): tensor for name, tensor in inside.items()}, _EARLY)
+    best = {name: tensors for name, tensors in models.items() if "best" in name.rpartition("/")[2]}
+    models = best if len(models) > 1 and best else models
+    if len(models) > 1:
+        raise AdoptError(f"{', '.join(models)} each hold a decoder: give one of them")
+    if not models:
         raise AdoptError(
             f"no file holds a decoder of ruotianluo's that is adopted ({', '.join(MODELS)}); in his project it is "
             "called model-best.pth" + (f"; the infos are of {options['caption_model']!r}" if options else "")
         )
-    return next(iter(found.items()))
+    return next(iter(models.items()))
 
 
 def _scaled(decoder: Decoder, options: Mapping[str, Any]) -> str:

@@ -36,15 +36,15 @@ def read_slices(data: bytes) -> dict[str, Any]:
                         f"the variable {name} was saved in parts (partitioned), which captionkit does not join"
                     )
                 known[name] = integer(one, 3), read_shape(next(parts(one, 2), memoryview(b"")))
-    found: dict[str, Any] = {}
+    slices: dict[str, Any] = {}
     for message in table.values():
         for saved in parts(message, 2):
             name = text(saved, 1)
             if name in known:
-                found[name] = _values(name, next(parts(saved, 3), memoryview(b"")), *known[name])
-    if missing := sorted(known.keys() - found.keys()):
+                slices[name] = _values(name, next(parts(saved, 3), memoryview(b"")), *known[name])
+    if missing := sorted(known.keys() - slices.keys()):
         raise AdoptError(f"the checkpoint is damaged: it lacks the values of {', '.join(missing[:3])}")
-    return found
+    return slices
 
 
 def _values(name: str, tensor: memoryview, kind: int, shape: tuple[int, ...]) -> Any:

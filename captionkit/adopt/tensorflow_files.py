@@ -60,14 +60,14 @@ def head_of(address: str) -> str | None:
 
 def latest(heads: Iterable[str], storage: Storage) -> set[str]:
     """Of several checkpoints in a folder the last one, where the file `checkpoint` beside them names it."""
-    found = set(heads)
-    for folder in {head.rpartition("/")[0] for head in found if head.endswith(".index")}:
-        beside = {head for head in found if head.endswith(".index") and head.rpartition("/")[0] == folder}
+    taken = set(heads)
+    for folder in {head.rpartition("/")[0] for head in taken if head.endswith(".index")}:
+        beside = {head for head in taken if head.endswith(".index") and head.rpartition("/")[0] == folder}
         if len(beside) > 1 and storage.exists(f"{folder}/checkpoint"):
             named = _LATEST.search(storage.read(f"{folder}/checkpoint").decode("utf-8", "replace"))
             if named and (last := f"{folder}/{named[1]}.index") in beside:
-                found -= beside - {last}
-    return found
+                taken -= beside - {last}
+    return taken
 
 
 def read_tensorflow(head: str, name: str, storage: Storage) -> Given:
@@ -170,7 +170,7 @@ def _by_layers(checkpoint: Checkpoint) -> Arrays:
     """Arrays of each layer. A variable's full name begins with its layer's, and ends with what it is."""
     if _GRAPH not in checkpoint.entries:
         raise AdoptError(f"the checkpoint is damaged: it does not say which layers its variables are of ({_GRAPH})")
-    found: dict[str, dict[str, Any]] = {}
+    grouped: dict[str, dict[str, Any]] = {}
     for node in parts(checkpoint.string(_GRAPH), 1):
         for attribute in parts(node, 2):
             full, key = text(attribute, 2), text(attribute, 3)
@@ -178,5 +178,5 @@ def _by_layers(checkpoint: Checkpoint) -> Arrays:
             part = part.rpartition("/")[2]
             # An optimizer remembers arrays of the same names.
             if part in _PARTS and key in checkpoint.entries and "optimizer" not in key.lower():
-                found.setdefault(layer, {})[part] = checkpoint.array(key).astype(np.float32)
-    return {layer: [arrays[part] for part in _PARTS if part in arrays] for layer, arrays in found.items()}
+                grouped.setdefault(layer, {})[part] = checkpoint.array(key).astype(np.float32)
+    return {layer: [arrays[part] for part in _PARTS if part in arrays] for layer, arrays in grouped.items()}

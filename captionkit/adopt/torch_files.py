@@ -61,17 +61,17 @@ class TorchFile:
         Raises:
             AdoptError: a tensor that does not fit its storage.
         """
-        found: dict[str, Tensor] = {}
+        by_name: dict[str, Tensor] = {}
         seen: set[int] = set()
         todo: list[tuple[str, Any]] = [("", self.value)]
         while todo:
             name, value = todo.pop()
             if isinstance(value, StoredTensor):
-                found[name] = self.tensor(value, name)
+                by_name[name] = self.tensor(value, name)
             elif isinstance(value, (dict, Record)) and id(value) not in seen:
                 seen.add(id(value))
                 todo += [(f"{name}.{key}" if name else key, child) for key, child in _named(value)]
-        return dict(sorted(found.items()))
+        return dict(sorted(by_name.items()))
 
     def tensor(self, stored: StoredTensor, name: str) -> Tensor:
         """A tensor from its storage; those of one storage share it."""
@@ -189,7 +189,7 @@ def _is_name(key: object) -> bool:
 
 def _all_storages(value: Any) -> dict[str, tuple[int, torch.dtype]]:
     """Length and type of each storage that a pickled value names."""
-    found: dict[str, tuple[int, torch.dtype]] = {}
+    storages: dict[str, tuple[int, torch.dtype]] = {}
     seen: set[int] = set()
     todo = [value]
     while todo:
@@ -198,11 +198,11 @@ def _all_storages(value: Any) -> dict[str, tuple[int, torch.dtype]]:
             one = one.storage
         if isinstance(one, Persistent):
             key, dtype, numel, _ = _storage(one)
-            found[key] = (numel, dtype)
+            storages[key] = (numel, dtype)
         elif id(one) not in seen:
             seen.add(id(one))
             todo += children(one)
-    return found
+    return storages
 
 
 def _storage(persistent: Persistent) -> tuple[str, torch.dtype, int, int]:
@@ -224,10 +224,10 @@ def renamed(tensors: Mapping[str, Tensor], changes: tuple[str, ...]) -> dict[str
     pairs = [change.partition("=") for change in changes]
     if any(not equals for _, equals, _ in pairs):
         raise AdoptError(f"--rename takes OLD=NEW, not {' '.join(changes)}")
-    found: dict[str, Tensor] = {}
+    changed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         new = next((new + name.removeprefix(old) for old, _, new in pairs if name.startswith(old)), name)
-        if new in found:
+        if new in changed:
             raise AdoptError(f"--rename gives two tensors the name {new}")
-        found[new] = tensor
-    return found
+        changed[new] = tensor
+    return changed

@@ -102,34 +102,34 @@ def read_words(value: Any, base: int | None = None) -> WordList | None:
     Args:
         base: the number of the first word, where the value does not tell or is wrong.
     """
-    found = _read(value, 3)
-    if found is None:
+    word_list = _read(value, 3)
+    if word_list is None:
         return None
-    if base is not None and (shift := base - min(found.words)):
-        found.words = {number + shift: word for number, word in found.words.items()}
-        found.notes.append(f"numbers moved by {shift:+}, as --index-base {base} asks")
-    _find_markers(found, value.attributes if isinstance(value, Record) else {})
+    if base is not None and (shift := base - min(word_list.words)):
+        word_list.words = {number + shift: word for number, word in word_list.words.items()}
+        word_list.notes.append(f"numbers moved by {shift:+}, as --index-base {base} asks")
+    _find_markers(word_list, value.attributes if isinstance(value, Record) else {})
     # ruotianluo's infos, and the JSON of his data
     if isinstance(value, dict) and ({"opt", "vocab"} <= value.keys() or {"ix_to_word", "images"} <= value.keys()):
-        found.markers |= {"pad": 0, "start": 0, "end": 0}
-    return found
+        word_list.markers |= {"pad": 0, "start": 0, "end": 0}
+    return word_list
 
 
 def _read(value: Any, depth: int) -> WordList | None:
     if isinstance(value, Record):
-        found = _from_parts(value.attributes, depth) or _from_parts({"": value.entries, " ": value.items}, depth)
-        if found is None:
+        word_list = _from_parts(value.attributes, depth) or _from_parts({"": value.entries, " ": value.items}, depth)
+        if word_list is None:
             return None
         attributes = value.attributes
-        found.what = f"{value.kind} with {found.what}"
-        found.udacity = "start_word" in attributes and "vocab_file" in attributes
-        found.keras = "word_index" in attributes and "document_count" in attributes
-        if found.keras and isinstance(attributes.get("num_words"), int):
-            found.limit = attributes["num_words"]
-            beyond = sum(number >= found.limit for number in found.words)
+        word_list.what = f"{value.kind} with {word_list.what}"
+        word_list.udacity = "start_word" in attributes and "vocab_file" in attributes
+        word_list.keras = "word_index" in attributes and "document_count" in attributes
+        if word_list.keras and isinstance(attributes.get("num_words"), int):
+            word_list.limit = attributes["num_words"]
+            beyond = sum(number >= word_list.limit for number in word_list.words)
             if beyond:
-                found.notes.append(f"num_words={found.limit}: {beyond:,} of its words are none of the model's")
-        return found
+                word_list.notes.append(f"num_words={word_list.limit}: {beyond:,} of its words are none of the model's")
+        return word_list
     if isinstance(value, dict):
         return _from_dict(value) or _from_parts(value, depth)
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "U":
@@ -148,20 +148,20 @@ def _from_parts(parts: Mapping[Any, Any], depth: int) -> WordList | None:
     """Of the attributes that are vocabularies, index → word and word → index together."""
     if not depth:
         return None
-    found = {}
+    by_index = {}
     for name, part in parts.items():
         if isinstance(name, str) and not any(count in name.lower() for count in _COUNTS):
             read = _read(part, depth - 1)
             if read is not None:
-                found[name] = read
-    if not found:
+                by_index[name] = read
+    if not by_index:
         return None
     # What captions are written with; word → index can have two words of one number.
-    inverse = [name for name, one in found.items() if one.what.startswith(("index", "a list"))]
-    first = inverse[0] if inverse else next(iter(found))
-    best = found[first]
-    names = [name.strip() for name in found if name.strip()]
-    for name, other in found.items():
+    inverse = [name for name, one in by_index.items() if one.what.startswith(("index", "a list"))]
+    first = inverse[0] if inverse else next(iter(by_index))
+    best = by_index[first]
+    names = [name.strip() for name in by_index if name.strip()]
+    for name, other in by_index.items():
         if name != first and (odd := _differ(best, other)):
             best.notes.append(f"{first} and {name} disagree about {odd}; {first} holds")
     best.what = " and ".join(names) if names else best.what
@@ -221,61 +221,61 @@ def _from_forward(value: dict[str, int]) -> WordList | None:
         words[number] = word
     if len(double) > 4 or max(words) > 2 * len(words) + 10:
         return None  # counts of words
-    found = WordList(words, "word → index")
+    word_list = WordList(words, "word → index")
     if double:
-        found.notes.append(f"two words each have the numbers {', '.join(map(str, double))}; one of them is lost")
-    return found
+        word_list.notes.append(f"two words each have the numbers {', '.join(map(str, double))}; one of them is lost")
+    return word_list
 
 
 def _is_marker(word: str) -> bool:
     return any(word.lower() in names for names in MARKERS.values())
 
 
-def _find_markers(found: WordList, attributes: Mapping[Any, Any]) -> None:
+def _find_markers(word_list: WordList, attributes: Mapping[Any, Any]) -> None:
     # Of a word that has two numbers the last: where "end" is a word of captions too, the marker was added after them.
-    by_word = {found.words[number]: number for number in sorted(found.words)}
+    by_word = {word_list.words[number]: number for number in sorted(word_list.words)}
     lower = {word.lower(): number for word, number in by_word.items()}
     for marker, names in MARKERS.items():
         named = attributes.get(_ATTRIBUTES.get(marker, ""))
         if isinstance(named, str) and named in by_word:
-            found.markers[marker] = by_word[named]
+            word_list.markers[marker] = by_word[named]
             continue
         name = next((name for name in names if name in lower), None)
         if name is not None:
-            found.markers[marker] = by_word.get(name, lower[name])
-    if "pad" not in found.markers and found.words.get(0) in ("", "pad", "PAD", "0"):
-        found.markers["pad"] = 0
+            word_list.markers[marker] = by_word.get(name, lower[name])
+    if "pad" not in word_list.markers and word_list.words.get(0) in ("", "pad", "PAD", "0"):
+        word_list.markers["pad"] = 0
     docs, count = attributes.get("word_docs"), attributes.get("document_count")
     if isinstance(docs, dict) and isinstance(count, int):
         for marker in ("start", "end"):
-            word = found.words.get(found.markers.get(marker, -1))
+            word = word_list.words.get(word_list.markers.get(marker, -1))
             if word is not None and docs.get(word) != count:
-                found.notes.append(
+                word_list.notes.append(
                     f"{word!r} is not in every caption that the tokenizer read, as a marker would be: "
                     f"if it is a word, name the marker by --markers {marker}=WORD"
                 )
 
 
-def set_markers(found: WordList, given: Sequence[str]) -> None:
+def set_markers(word_list: WordList, given: Sequence[str]) -> None:
     """Markers as `--markers` names them: start=WORD or start=NUMBER.
 
     Raises:
         AdoptError: no such marker or word.
     """
-    by_word = {word: number for number, word in found.words.items()}
+    by_word = {word: number for number, word in word_list.words.items()}
     for one in given:
         marker, _, word = one.partition("=")
         if marker not in MARKERS:
             raise AdoptError(f"--markers takes {', '.join(f'{name}=WORD' for name in MARKERS)}, not {one!r}")
         if word in by_word:
-            found.markers[marker] = by_word[word]
+            word_list.markers[marker] = by_word[word]
         elif word.isascii() and word.isdigit():
-            found.markers[marker] = int(word)
+            word_list.markers[marker] = int(word)
         else:
             raise AdoptError(f"--markers {one}: the vocabulary has no word {word!r}")
 
 
-def to_rows(found: WordList, embedding_rows: int, output_rows: int) -> Rows:
+def to_rows(word_list: WordList, embedding_rows: int, output_rows: int) -> Rows:
     """captionkit's order: padding, start, end, unknown; then all other rows as they were.
 
     Every row stays, those without a word too, under a name like <row-17>, so that probabilities stay the same. A
@@ -286,25 +286,26 @@ def to_rows(found: WordList, embedding_rows: int, output_rows: int) -> Rows:
     """
     limits: dict[Marker, int] = {"start": embedding_rows, "end": output_rows}
     for marker, rows in limits.items():
-        number = found.markers.get(marker)
+        number = word_list.markers.get(marker)
         if number is None:
             raise AdoptError(
                 f"the vocabulary has no {marker} marker (looked for {', '.join(MARKERS[marker])}); its first words are "
-                f"{', '.join(repr(found.words[n]) for n in sorted(found.words)[:6])}; --markers {marker}=WORD names it"
+                f"{', '.join(repr(word_list.words[n]) for n in sorted(word_list.words)[:6])}; "
+                f"--markers {marker}=WORD names it"
             )
         if number >= rows:
             raise AdoptError(
-                f"the {marker} marker {found.words.get(number, '')!r} is number {number:,}, and the decoder has "
+                f"the {marker} marker {word_list.words.get(number, '')!r} is number {number:,}, and the decoder has "
                 f"{rows:,} rows: vocabulary and decoder are of different captioners"
             )
     words, embedding, output = list(SPECIAL_WORDS), [], []
     used: set[int] = set()
     # The end comes first: where one number is start, end and padding, it is the end that is predicted.
     order: list[Marker] = ["end", "pad", "start", "unk"]
-    out = {marker: n for marker in reversed(order) if (n := found.markers.get(marker)) is not None}
+    out = {marker: n for marker in reversed(order) if (n := word_list.markers.get(marker)) is not None}
     owner = {n: marker for marker, n in out.items()}
     for marker in MARKERS:
-        n = found.markers.get(marker)
+        n = word_list.markers.get(marker)
         embedding.append(n if n is not None and n < embedding_rows else None)
         output.append(n if n is not None and n < output_rows and owner[n] == marker else None)
         used |= set() if n is None else {n}
@@ -312,7 +313,7 @@ def to_rows(found: WordList, embedding_rows: int, output_rows: int) -> Rows:
     for n in range(max(embedding_rows, output_rows)):
         if n in used:
             continue
-        word = found.words.get(n, "")
+        word = word_list.words.get(n, "")
         if word in taken or not word.isprintable() or word.split() != [word]:
             word = f"<row-{n}>"
         taken.add(word)

@@ -31,7 +31,7 @@ class WordVectors:
     words: tuple[str, ...]
     matrix: npt.NDArray[np.float32]
     """(V, D)."""
-    found: npt.NDArray[np.bool_]
+    has_vector: npt.NDArray[np.bool_]
     """(V,), whether a word's vector is from the file; the others are random."""
     source: str
     """Address of the file, without secrets."""
@@ -49,12 +49,14 @@ class WordVectors:
     @property
     def coverage(self) -> float:
         """Share of the words, except special ones, whose vectors are from the file; 1 without words."""
-        ordinary = [bool(hit) for word, hit in zip(self.words, self.found, strict=True) if word not in SPECIAL_WORDS]
+        ordinary = [
+            bool(hit) for word, hit in zip(self.words, self.has_vector, strict=True) if word not in SPECIAL_WORDS
+        ]
         return sum(ordinary) / len(ordinary) if ordinary else 1.0
 
     def missing(self) -> list[str]:
         """Words without a vector in the file, except special ones, in order."""
-        pairs = zip(self.words, self.found, strict=True)
+        pairs = zip(self.words, self.has_vector, strict=True)
         return [word for word, hit in pairs if not hit and word not in SPECIAL_WORDS]
 
     def __str__(self) -> str:

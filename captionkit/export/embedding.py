@@ -97,7 +97,7 @@ def _segments(data: bytes) -> list[_Segment]:
     """
     if not data.startswith(b"\xff\xd8\xff"):
         raise EmbedError("it is no JPEG file")
-    found: list[_Segment] = []
+    parsed: list[_Segment] = []
     at = 2
     while True:
         start = at
@@ -107,24 +107,24 @@ def _segments(data: bytes) -> list[_Segment]:
             raise EmbedError("its segments are damaged")
         marker = data[at + 1]
         if marker == SOS:
-            return found
+            return parsed
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if end < at + 4 or end > len(data):
             raise EmbedError("its segments are damaged")
-        found.append(_Segment(marker, start, end))
+        parsed.append(_Segment(marker, start, end))
         at = end
 
 
 def _body(data: bytes, segment: _Segment) -> bytes:
-    whole = data[segment.start : segment.end].lstrip(b"\xff")
-    return whole[3:]
+    segment_data = data[segment.start : segment.end].lstrip(b"\xff")
+    return segment_data[3:]
 
 
 def _only(data: bytes, segments: list[_Segment], head: bytes) -> _Segment | None:
-    found = [one for one in segments if one.marker == APP1 and _body(data, one).startswith(head)]
-    if len(found) > 1:
+    matching = [one for one in segments if one.marker == APP1 and _body(data, one).startswith(head)]
+    if len(matching) > 1:
         raise EmbedError("it has two blocks of the same metadata")
-    return found[0] if found else None
+    return matching[0] if matching else None
 
 
 def _behind_head(segments: list[_Segment]) -> int:

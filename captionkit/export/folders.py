@@ -136,14 +136,14 @@ def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
             return Outcome(reason="in a shard or Parquet file, beside which no file can lie: give an output folder")
         sidecar = place + ".xmp"
         try:
-            there = target.storage.read(sidecar)
+            before = target.storage.read(sidecar)
         except StorageError as err:
             if err.kind != "not_found" or err.fatal:
                 raise
-            there = None
+            before = None
         fields = xmp.fields_of(row["caption"], maker_of(row))
         try:
-            merged = xmp.merge(there, fields, target.options.overwrite)
+            merged = xmp.merge(before, fields, target.options.overwrite)
         except xmp.XmpError as err:
             return Outcome(kind="unreadable XMP", message=f"{sidecar}: {err}; it was left alone")
         if not merged.written:
@@ -152,7 +152,7 @@ def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
         if target.options.in_place and split_scheme(sidecar)[0]:
             return Outcome(reason=NOT_LOCAL)
         if target.undo is not None:
-            target.undo.replace(sidecar, there, merged.packet)
+            target.undo.replace(sidecar, before, merged.packet)
         elif not target.options.dry_run:
             target.storage.write(sidecar, merged.packet)
         return Outcome(True)
@@ -171,19 +171,21 @@ def write_embedded(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
         if not data.startswith(b"\xff\xd8\xff"):
             return Outcome(reason="no JPEG file, in which alone captions are embedded (without --embed: sidecars)")
         try:
-            found = embed(data, xmp.fields_of(row["caption"], maker_of(row)), target.options.overwrite)
+            with_caption = embed(data, xmp.fields_of(row["caption"], maker_of(row)), target.options.overwrite)
         except (EmbedError, xmp.XmpError) as err:
             return Outcome(kind="cannot be embedded", message=f"{row['uri']}: {err}")
-        if not found.written:
-            return Outcome(reason=f"{', '.join(found.kept) or 'the same caption'} was in the image already")
+        if not with_caption.written:
+            return Outcome(reason=f"{', '.join(with_caption.kept) or 'the same caption'} was in the image already")
         if target.options.in_place:
             if split_scheme(row["uri"])[0] or split_member(row["uri"])[1] is not None:
                 return Outcome(reason=NOT_LOCAL)
             if target.undo is not None:
-                target.undo.replace(row["uri"], data, found.data)
+                target.undo.replace(row["uri"], data, with_caption.data)
             return Outcome(True)
         address = target.place(row) or ""
-        made = not target.storage.exists(address) if target.options.dry_run else target.create(address, found.data)
+        made = (
+            not target.storage.exists(address) if target.options.dry_run else target.create(address, with_caption.data)
+        )
         return Outcome(made, "" if made else "a file was there already")
 
     def guard(pair: tuple[Row, bytes | StorageError]) -> Outcome:

@@ -52,9 +52,9 @@ def write_data_set(
     storage = target.storage
     output = storage.normalize(target.options.output)
     folder = storage.join(output, "data")
-    there = _there(target, folder)
-    if there and not target.options.overwrite:
-        raise UsageError(f"{folder} holds {len(there):,} Parquet files already; --overwrite takes their place")
+    earlier = _there(target, folder)
+    if earlier and not target.options.overwrite:
+        raise UsageError(f"{folder} holds {len(earlier):,} Parquet files already; --overwrite takes their place")
     fields = pa.schema([_IMAGE, *(pa.field(name, _kind(column, schema)) for name, column in columns.items())])
     features = {name: {"_type": "Value", "dtype": _dtype(fields.field(name).type)} for name in columns}
     features = {"image": {"_type": "Image"}, **features}
@@ -72,7 +72,7 @@ def write_data_set(
                 progress(report.written)
         written.add(uri)
     report.files = len(written)
-    for uri in sorted(there - written):
+    for uri in sorted(earlier - written):
         if _OURS.search(uri):
             storage.delete(uri)
     card = _card(output, list(models), fields, report.written)
@@ -112,10 +112,10 @@ def _groups(pairs: Iterable[tuple[Row, bytes]]) -> Iterator[list[tuple[Row, byte
 
 def _table(group: list[tuple[Row, bytes]], columns: dict[str, str], schema: pa.Schema) -> pa.Table:
     images = [{"bytes": data, "path": row["file_name"]} for row, data in group]
-    found = {
+    features = {
         name: [_value(row[column], schema.field(name).type) for row, _ in group] for name, column in columns.items()
     }
-    return pa.table({"image": images, **found}, schema=schema)
+    return pa.table({"image": images, **features}, schema=schema)
 
 
 def _value(value: Any, kind: pa.DataType) -> Any:

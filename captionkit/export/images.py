@@ -47,11 +47,11 @@ class Spool:
 
     def take(self, uri: str) -> Row | None:
         """The row of an address; it is no longer there then."""
-        found = self._database.execute("SELECT number, value FROM row WHERE uri = ?", (uri,)).fetchone()
-        if found is None:
+        fetched = self._database.execute("SELECT number, value FROM row WHERE uri = ?", (uri,)).fetchone()
+        if fetched is None:
             return None
-        self._database.execute("DELETE FROM row WHERE number = ?", found[:1])
-        row: Row = json.loads(found[1])
+        self._database.execute("DELETE FROM row WHERE number = ?", fetched[:1])
+        row: Row = json.loads(fetched[1])
         return row
 
 

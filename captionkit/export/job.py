@@ -52,8 +52,8 @@ def export(
     selection = Selection(table, options)
     if options.format in LAKES:
         lakes.library(options.format)
-    whole = tuple((name, name) for name in selection.schema.names)
-    columns = chosen_columns(options, whole if options.format in LAKES else DEFAULTS.get(options.format, ()))
+    all_columns = tuple((name, name) for name in selection.schema.names)
+    columns = chosen_columns(options, all_columns if options.format in LAKES else DEFAULTS.get(options.format, ()))
     selection.check(column for column in columns.values() if column)
     if options.format.startswith("coco"):
         coco.check_columns(columns)
@@ -198,8 +198,8 @@ def _write_files(
         uri = storage.join(storage.normalize(options.output), "metadata.jsonl")
         _check_free(uri, options, storage)
         with storage.create(uri) as file:
-            found = copied(rows, target, report) if options.copy_images else rows
-            tally(write_metadata(found, columns, file), report, progress)
+            shown = copied(rows, target, report) if options.copy_images else rows
+            tally(write_metadata(shown, columns, file), report, progress)
         report.files = 1
     else:
         huggingface.write_data_set(rows, columns, selection.schema, target, report, progress)

@@ -119,22 +119,22 @@ def write_lake(
 
 
 def _write_lance(lance: Any, reader: pa.RecordBatchReader, options: ExportOptions, storage: Storage) -> None:
-    there = _check_free(options, storage)
+    exists = _check_free(options, storage)
     lance.write_dataset(
         reader,
         _address(options, storage),
-        mode="overwrite" if there else "create",
+        mode="overwrite" if exists else "create",
         storage_options=_object_store(storage.options),
     )
 
 
 def _write_delta(deltalake: Any, reader: pa.RecordBatchReader, options: ExportOptions, storage: Storage) -> None:
-    there = _check_free(options, storage)
+    exists = _check_free(options, storage)
     deltalake.write_deltalake(
         _address(options, storage),
         reader,
-        mode="overwrite" if there else "error",
-        schema_mode="overwrite" if there else None,
+        mode="overwrite" if exists else "error",
+        schema_mode="overwrite" if exists else None,
         storage_options=_object_store(storage.options),
     )
 
@@ -155,11 +155,11 @@ def _write_iceberg(reader: pa.RecordBatchReader, options: ExportOptions, storage
             raise UsageError(f"{options.output} is there already; --overwrite takes its place")
         _fill(catalog, identifier, reader)
         return
-    there = _check_free(options, storage)
+    exists = _check_free(options, storage)
     folder, identifier = _address(options, storage), "captions.captions"
     catalog = SqlCatalog("captionkit", uri="sqlite:///:memory:", **_iceberg_files(storage.options))
     catalog.create_namespace("captions")
-    if there:
+    if exists:
         catalog.register_table(identifier, _newest_metadata(folder, storage))
     table = _fill(catalog, identifier, reader, folder)
     # What a folder has in a catalog's place: the name of the newest metadata, for the next export and for readers.
@@ -198,14 +198,14 @@ def _newest_metadata(folder: str, storage: Storage) -> str:
 def _check_free(options: ExportOptions, storage: Storage) -> bool:
     """Whether there is something already, which --overwrite allows."""
     try:
-        there = next(iter(storage.list(_address(options, storage))), None) is not None
+        exists = next(iter(storage.list(_address(options, storage))), None) is not None
     except StorageError as err:
         if err.fatal or err.kind != "not_found":
             raise
         return False
-    if there and not options.overwrite:
+    if exists and not options.overwrite:
         raise UsageError(f"{public_uri(options.output)} is there already; --overwrite makes a new version of the table")
-    return there
+    return exists
 
 
 def _address(options: ExportOptions, storage: Storage) -> str:

@@ -81,24 +81,24 @@ class Selection:
         """Raises UsageError for a column that there is not."""
         for column in columns:
             if column not in self.schema.names and column not in FROM_ADDRESS:
-                there = ", ".join((*self.schema.names, *FROM_ADDRESS))
-                raise UsageError(f"--columns: there is no column {column}; there are: {there}")
+                known = ", ".join((*self.schema.names, *FROM_ADDRESS))
+                raise UsageError(f"--columns: there is no column {column}; there are: {known}")
 
     def survey(self) -> Survey:
         """Count the wanted rows, and see where they lie."""
-        found = Survey()
+        counted_rows = Survey()
         low = high = None
         for rows in self.chosen(["uri", "status"]):
             captioned = pc.sum(pc.equal(rows["status"], CAPTIONED)).as_py() or 0
-            found.captioned += captioned
-            found.failed += len(rows) - captioned
+            counted_rows.captioned += captioned
+            counted_rows.failed += len(rows) - captioned
             ends = pc.min_max(rows["uri"]).as_py() if len(rows) else None
             if ends is not None:
                 low = ends["min"] if low is None else min(low, ends["min"])
                 high = ends["max"] if high is None else max(high, ends["max"])
         if low is not None and high is not None:
-            found.root = common_folder(low, high)
-        return found
+            counted_rows.root = common_folder(low, high)
+        return counted_rows
 
     def rows(self, columns: Iterable[str], root: str = "") -> Iterator[Row]:
         """The wanted rows with these columns, and always uri, status, caption, model and, if there are any, review."""

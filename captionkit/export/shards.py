@@ -148,10 +148,10 @@ def _copy_with_captions(container: str, target: Target, contained: Spool, tar: t
             name = _caption_name(uri)
             if captions.get(name) != uri:
                 continue
-            found = contained.take(uri)
-            if found is None:  # its member came a second time
+            taken = contained.take(uri)
+            if taken is None:  # its member came a second time
                 continue
-            data = found["caption"].encode()
+            data = taken["caption"].encode()
             _add(tar, name, len(data), cast("BinaryIO", io.BytesIO(data)))
             written += 1
     for row in contained.rows(container):

@@ -52,10 +52,10 @@ class UndoFile:
             StorageError: it could not be written. What is in the undo file of it does no harm.
         """
         path = os.path.realpath(address)
-        there = old or b""
-        start = _same(there, new)
-        end = _same(there[start:][::-1], new[start:][::-1])
-        taken = base64.b64encode(there[start : len(there) - end]).decode()
+        before = old or b""
+        start = _same(before, new)
+        end = _same(before[start:][::-1], new[start:][::-1])
+        taken = base64.b64encode(before[start : len(before) - end]).decode()
         self._write(
             {
                 "path": path,

@@ -83,27 +83,27 @@ def merge(packet: bytes | None, fields: dict[str, str], overwrite: bool = False)
         XmpError: the packet cannot be read, or has a form that is not changed here.
     """
     data = _EMPTY if packet is None else packet
-    found = _Scan(data)
+    scan = _Scan(data)
     wanted = dict(fields)
-    there = {name: texts for name in wanted if (texts := found.texts(name))}
-    kept = [] if overwrite else [name for name in there if name != WRITER and there[name] != [wanted[name]]]
-    writers = found.texts(WRITER)
-    if not overwrite and writers and writers != [wanted.get(WRITER)] and DESCRIPTION not in there:
+    present = {name: texts for name in wanted if (texts := scan.texts(name))}
+    kept = [] if overwrite else [name for name in present if name != WRITER and present[name] != [wanted[name]]]
+    writers = scan.texts(WRITER)
+    if not overwrite and writers and writers != [wanted.get(WRITER)] and DESCRIPTION not in present:
         kept.append(DESCRIPTION)
-    if DESCRIPTION in kept or (not overwrite and DESCRIPTION in there):
+    if DESCRIPTION in kept or (not overwrite and DESCRIPTION in present):
         wanted.pop(WRITER, None)
-    new = {name: text for name, text in wanted.items() if name not in kept and there.get(name) != [text]}
+    new = {name: text for name, text in wanted.items() if name not in kept and present.get(name) != [text]}
     if not new:
         return Merged(data, (), tuple(map(_usual, kept)))
-    spans = [(place.start, place.end, b"") for name in new for place in found.places.get(name, ())]
+    spans = [(place.start, place.end, b"") for name in new for place in scan.places.get(name, ())]
     if writers and WRITER not in fields and DESCRIPTION in new:  # the earlier description's, which goes
-        spans += [(place.start, place.end, b"") for place in found.places[WRITER]]
-    block = _block(new, found.about)
-    if found.closed_at_once:  # <rdf:RDF …/>
-        start, end = found.insert, found.insert + 2
-        spans.append((start, end, b">" + block + b"</" + found.rdf_tag + b">"))
+        spans += [(place.start, place.end, b"") for place in scan.places[WRITER]]
+    block = _block(new, scan.about)
+    if scan.closed_at_once:  # <rdf:RDF …/>
+        start, end = scan.insert, scan.insert + 2
+        spans.append((start, end, b">" + block + b"</" + scan.rdf_tag + b">"))
     else:
-        spans.append((found.insert, found.insert, block))
+        spans.append((scan.insert, scan.insert, block))
     merged = _spliced(data, spans)
     _Scan(merged)
     return Merged(merged, tuple(map(_usual, new)), tuple(map(_usual, kept)))
@@ -256,7 +256,7 @@ class _Scan:
     def _attribute(self, at: int, local: str) -> tuple[int, int]:
         """Where an attribute of this local name stands in the tag that begins here, the white space before it too."""
         tag = self._data[at : self._tag_end(at)]
-        found = list(re.finditer(rb"""\s+(?:[^\s"'=]+:)?%s\s*=\s*(?:"[^"]*"|'[^']*')""" % local.encode(), tag))
-        if len(found) != 1:
+        matches = list(re.finditer(rb"""\s+(?:[^\s"'=]+:)?%s\s*=\s*(?:"[^"]*"|'[^']*')""" % local.encode(), tag))
+        if len(matches) != 1:
             raise XmpError(f"cannot tell which attribute is {local}")
-        return at + found[0].start(), at + found[0].end()
+        return at + matches[0].start(), at + matches[0].end()

@@ -135,7 +135,7 @@ class DecoderProcess:
             since none of the batch had been finished for so many seconds; and whether failures of the batch may have
             other reasons than the images themselves.
         """
-        found: list[Decoded | ImageError | None] = [None] * len(images)
+        outcomes: list[Decoded | ImageError | None] = [None] * len(images)
         trouble = False
         try:
             self._submit(number, images, frames)
@@ -143,7 +143,7 @@ class DecoderProcess:
                 answer = self._channels[number].answer(seconds)
                 trouble |= "short" in answer and bool(answer["short"])
                 index = range(len(images))[answer["i"]]
-                found[index] = self._outcome(number, index, answer)
+                outcomes[index] = self._outcome(number, index, answer)
             if sum(map(len, images)) + len(images) * self._pixel_bytes > _KEPT_BYTES:
                 os.ftruncate(self._channels[number].store, 0)
         except WorkerTimeout:
@@ -154,7 +154,7 @@ class DecoderProcess:
         except BaseException:
             self._kill()  # its answers would be taken for those to the next batch
             raise
-        return found, trouble or self._failed
+        return outcomes, trouble or self._failed
 
     def verdict(self, seconds: float) -> ImageError:
         """What to say of the one image that the child failed on."""

@@ -96,8 +96,8 @@ def decode(
     Raises ImageError and, for any bytes whatever, nothing else.
     """
     if preprocessing.each:  # once for each: a JPEG is decoded at a reduced scale, which depends on the geometry
-        found = [decode(data, one, limits, admit) for one in preprocessing.each]
-        return replace(found[0], pixels=_together([one.pixels for one in found], preprocessing.size))
+        squares = [decode(data, one, limits, admit) for one in preprocessing.each]
+        return replace(squares[0], pixels=_together([one.pixels for one in squares], preprocessing.size))
     check_bytes(data, limits)
     name = identify(data)
     if name == "TIFF" and raws.is_raw(data):
@@ -243,12 +243,12 @@ def _frame(image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: 
 
 
 def _decode_raw(data: bytes, preprocessing: Preprocessing, room: Room) -> Decoded:
-    found = raws.preview(data, preprocessing)
-    if found is None:
+    embedded = raws.preview(data, preprocessing)
+    if embedded is None:
         return _finished(raws.develop(data, preprocessing, room), preprocessing)
-    image = JpegImageFile(BytesIO(found.data))
+    image = JpegImageFile(BytesIO(embedded.data))
     room(*image.size, _pixels_held(image, preprocessing))
-    return _load(image, found.data, preprocessing, found.orientation)
+    return _load(image, embedded.data, preprocessing, embedded.orientation)
 
 
 def _by_tifffile(data: bytes, page: int, preprocessing: Preprocessing, room: Room) -> Decoded:
@@ -347,11 +347,11 @@ def _render(picture: Picture, preprocessing: Preprocessing, profile: bytes | Non
         min(float(image.height), bottom / scale),
     )
     keeps_inks = image.mode == "CMYK" and profiles.fits(profile, "CMYK")
-    whole = image if keeps_inks else colours.plain(image)
+    as_rgb = image if keeps_inks else colours.plain(image)
     if preprocessing.interpolation == TENSORFLOW_BILINEAR:
-        square = sampling.sample(whole, preprocessing.size, box)
+        square = sampling.sample(as_rgb, preprocessing.size, box)
     else:
-        square = whole.resize(
+        square = as_rgb.resize(
             (preprocessing.size, preprocessing.size), _FILTERS[preprocessing.interpolation], box, _REDUCING_GAP
         )
     if profile is not None:

@@ -63,12 +63,12 @@ def preview(data: bytes, preprocessing: Preprocessing) -> Preview | None:
     """
     side = geometry.target_side(preprocessing)
     directories = _directories(data)
-    found = {at: (size, end) for at, end, size in _named(data, directories) if min(size) >= side}
-    if not found:
-        found = {at: (size, end) for at, end, size in _searched(data, directories) if min(size) >= side}
-    if not found:
+    candidates = {at: (size, end) for at, end, size in _named(data, directories) if min(size) >= side}
+    if not candidates:
+        candidates = {at: (size, end) for at, end, size in _searched(data, directories) if min(size) >= side}
+    if not candidates:
         return None
-    ordered = sorted(found.items(), key=lambda entry: min(entry[1][0]))
+    ordered = sorted(candidates.items(), key=lambda entry: min(entry[1][0]))
     at, (size, end) = next((entry for entry in ordered if min(entry[1][0]) >= 2 * side), ordered[-1])
     return Preview(data[at:end], size, _orientation(data, directories))
 
@@ -108,23 +108,23 @@ def _directories(data: bytes, chain: bool = True) -> list[_Directory]:
     if data[:2] not in (b"II", b"MM"):
         return []
     order = "<" if data[:1] == b"I" else ">"
-    found: list[_Directory] = []
+    parsed: list[_Directory] = []
     seen: set[int] = set()
     try:
         waiting = [unpack_from(order + "I", data, 4)[0]]
-        while waiting and len(found) < _MOST_DIRECTORIES:
+        while waiting and len(parsed) < _MOST_DIRECTORIES:
             at = waiting.pop(0)
             if at in seen or not at:
                 continue
             seen.add(at)
             directory, following = _directory(data, order, at)
-            found.append(directory)
+            parsed.append(directory)
             waiting += directory.get(_SUB_IFDS, ())
             if chain:
                 waiting.append(following)
     except (StructError, IndexError):
         pass
-    return found
+    return parsed
 
 
 def _directory(data: bytes, order: str, at: int) -> tuple[_Directory, int]:

@@ -56,8 +56,8 @@ def explain(name: str, data: bytes, error: Exception) -> ImageError:
         # Raised for absurd sizes inside a file too, so it is reported of the image and not of the machine.
         return ImageError("too_many_pixels", f"decoding this {name} needs more memory than there is")
     if isinstance(error, Image.DecompressionBombError):
-        found = re.findall(r"\d+", message)
-        return ImageError("too_many_pixels", f"{found[0] if found else 'too many'} pixels, {_pillows_limit()}")
+        numbers = re.findall(r"\d+", message)
+        return ImageError("too_many_pixels", f"{numbers[0] if numbers else 'too many'} pixels, {_pillows_limit()}")
     if (data and ends_early(name, data)) or any(word in words for word in _SHORT):
         return cut_short(name, data)
     feature = _feature(name, data)

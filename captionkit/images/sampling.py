@@ -25,8 +25,8 @@ def sample(image: Image.Image, size: int, box: tuple[float, float, float, float]
         return np.asarray(first + (second - first) * across[None, :, None])
 
     upper = row(above)
-    found = upper + (row(below) - upper) * down[:, None, None]
-    return Image.frombytes(image.mode, (size, size), found.round().astype(np.uint8).tobytes())
+    values = upper + (row(below) - upper) * down[:, None, None]
+    return Image.frombytes(image.mode, (size, size), values.round().astype(np.uint8).tobytes())
 
 
 def _places(

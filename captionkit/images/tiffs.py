@@ -120,12 +120,12 @@ def _declared_bits(tags: Any, bits: int) -> int | None:
 
 def pages(image: TiffImageFile) -> list[int]:
     """The numbers of the pages, without those that are smaller copies or masks of others: at least the first."""
-    found = []
+    offsets = []
     for number in range(image.n_frames):
         image.seek(number)
         if not image.tag_v2.get(_SUBFILE, 0) & (_REDUCED | _MASK):
-            found.append(number)
-    return found or [0]
+            offsets.append(number)
+    return offsets or [0]
 
 
 def read(data: bytes, number: int, room: Room) -> tuple[Image.Image, int]:

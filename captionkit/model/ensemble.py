@@ -164,8 +164,8 @@ class EnsembleConsensus:
 
 def joint_geometry(encoders: Sequence[Encoder]) -> Preprocessing:
     """What images are decoded to, so that each encoder finds its own square."""
-    whole = Preprocessing.together([encoder.preprocessing for encoder in encoders])
-    return whole if whole.each else encoders[0].preprocessing
+    joint = Preprocessing.together([encoder.preprocessing for encoder in encoders])
+    return joint if joint.each else encoders[0].preprocessing
 
 
 def together(encodes: Sequence[Encode], encoders: Sequence[Encoder]) -> Encode:
@@ -174,21 +174,21 @@ def together(encodes: Sequence[Encode], encoders: Sequence[Encoder]) -> Encode:
     Args:
         encodes: what computes each of them.
     """
-    whole = joint_geometry(encoders)
+    joint = joint_geometry(encoders)
 
     def encode(pixels: Tensor) -> Tensor:
-        squares = [_square(pixels, whole, encoder.preprocessing) for encoder in encoders]
+        squares = [_square(pixels, joint, encoder.preprocessing) for encoder in encoders]
         return torch.cat([one(square).flatten(1) for one, square in zip(encodes, squares, strict=True)], dim=1)
 
     return encode
 
 
-def _square(pixels: Tensor, whole: Preprocessing, own: Preprocessing) -> Tensor:
+def _square(pixels: Tensor, joint: Preprocessing, own: Preprocessing) -> Tensor:
     """Of pixels (N, …) of all geometries those of one, (N, size, size, 3)."""
-    if not whole.each:
+    if not joint.each:
         return pixels
     # A copy: networks are fastest on memory without gaps.
-    return pixels.flatten(1)[:, whole.square(own)].reshape(-1, own.size, own.size, 3).contiguous()
+    return pixels.flatten(1)[:, joint.square(own)].reshape(-1, own.size, own.size, 3).contiguous()
 
 
 def check_members(encoders: Sequence[Encoder], vocabularies: Sequence[Vocabulary]) -> None:

@@ -144,8 +144,8 @@ class Index:
 
     def counts(self) -> dict[str, int]:
         """How many rows have which decision."""
-        found = np.bincount(self.decisions, minlength=_UNDECIDED + 1).tolist()
-        return dict(zip((*DECISIONS, "undecided"), found, strict=True))
+        numbers = np.bincount(self.decisions, minlength=_UNDECIDED + 1).tolist()
+        return dict(zip((*DECISIONS, "undecided"), numbers, strict=True))
 
     def find(self, query: Query, again: bool = True) -> Rows:
         """Numbers of the rows that a query wants, in its order: (n,) int64.
@@ -158,15 +158,15 @@ class Index:
             UsageError: `where` cannot be used.
         """
         with self._lock:
-            found = None if again else self._results.get(query)
-        if found is None:
-            found = self._find(query)
+            numbers = None if again else self._results.get(query)
+        if numbers is None:
+            numbers = self._find(query)
             with self._lock:
                 self._results.pop(query, None)
-                self._results[query] = found
+                self._results[query] = numbers
                 while len(self._results) > KEPT_RESULTS:
                     del self._results[next(iter(self._results))]
-        return found
+        return numbers
 
     def _find(self, query: Query) -> Rows:
         condition = parse_where(query.where, self.schema) if query.where.strip() else None
@@ -261,9 +261,9 @@ def open_index(
         stored = [field for field in selection.schema if not pa.types.is_binary(field.type) and field.name not in ours]
         schema = pa.schema([*stored, pa.field(COLUMN, pa.string()), *(other.fields if other else ())])
         condition = parse_where(where, schema) if where else None
-        whole = pa.schema([*schema, *(pa.field(name, pa.string()) for name in (_TEXT, GENERATED))])
+        wanted = pa.schema([*schema, *(pa.field(name, pa.string()) for name in (_TEXT, GENERATED))])
         path = Path(folder) / "rows.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, whole) as writer:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, wanted) as writer:
             for rows in selection.chosen(field.name for field in stored):
                 rows = rows.append_column(GENERATED, rows["caption"])
                 if reviews is not None:
@@ -281,7 +281,7 @@ def open_index(
                     ),
                 )
                 rows = condition.filter(rows) if condition else rows
-                writer.write_table(rows.select(whole.names).cast(whole), BATCH)
+                writer.write_table(rows.select(wanted.names).cast(wanted), BATCH)
         index = Index(path, schema, other is not None)
         try:
             yield index
@@ -341,8 +341,8 @@ class _Other:
         """Rows with the other table's captions in columns `OTHER`; null where it has none."""
         wanted = rows["image_id"].to_numpy()
         at = np.minimum(np.searchsorted(self._ids, wanted), max(len(self._ids) - 1, 0))
-        found = self._ids[at] == wanted if len(self._ids) else np.zeros(len(wanted), np.bool_)
-        places = pa.array(np.where(found, self._order[at] if len(self._ids) else 0, 0), mask=~found)
+        has_row = self._ids[at] == wanted if len(self._ids) else np.zeros(len(wanted), np.bool_)
+        places = pa.array(np.where(has_row, self._order[at] if len(self._ids) else 0, 0), mask=~has_row)
         for name, column in zip(OTHER, self._rows.take(places).columns, strict=True):
             if name in rows.column_names:
                 rows = rows.drop_columns([name])

@@ -34,7 +34,7 @@ def read(text: str | bytes, words: tuple[str, ...] = WORDS, **options: object) -
 def test_vectors_and_report() -> None:
     vectors = read(TEXT, counts={"a": 6, "dog": 2, "yeti": 1, "rare": 1})
     assert vectors.matrix.dtype == np.float32
-    assert vectors.found.tolist() == [False] * 4 + [True, True, True, False]
+    assert vectors.has_vector.tolist() == [False] * 4 + [True, True, True, False]
     np.testing.assert_array_equal(vectors.matrix[4:7], np.array([[0.5, -1e-3, 2], [1, 2, 3], [1, 1, 1]], np.float32))
     assert not vectors.matrix[0].any()
     assert (vectors.lines, vectors.broken, vectors.repeated) == (8, 0, 1)
@@ -51,7 +51,7 @@ def test_vectors_and_report() -> None:
 
 def test_tokens_with_blanks_are_told_from_their_first_part() -> None:
     vectors = read(TEXT, words=(".", "at", "dog house", ". . ."))
-    assert vectors.found.tolist() == [False, False, True, True]
+    assert vectors.has_vector.tolist() == [False, False, True, True]
     assert vectors.matrix[2:].tolist() == [[7, 8, 9], [4, 5, 6]]
 
 
@@ -60,7 +60,7 @@ def test_words_without_a_vector_are_drawn_alike_every_time_or_zero() -> None:
     np.testing.assert_array_equal(first.matrix, again.matrix)
     missing = [1, 2, 3, 7]
     assert (first.matrix[missing] != other.matrix[missing]).all()
-    np.testing.assert_array_equal(first.matrix[first.found], other.matrix[other.found])
+    np.testing.assert_array_equal(first.matrix[first.has_vector], other.matrix[other.has_vector])
     assert not read(TEXT, seed=None).matrix[missing].any()
 
 
@@ -82,12 +82,12 @@ def test_a_special_word_that_the_file_has_is_taken() -> None:
 def test_packed_and_with_word2vecs_header() -> None:
     vectors = read(gzip.compress(f"8 3\n{TEXT}".encode()))
     assert vectors.lines == 8
-    assert vectors.found.sum() == 3
+    assert vectors.has_vector.sum() == 3
 
 
 def test_broken_lines_are_counted() -> None:
     vectors = read(TEXT + "yeti 1 2\nyeti 1 two 3\nyeti 1 nan 3\nyeti 1 1e300 3\nyeti\n")
-    assert (vectors.broken, vectors.found[7]) == (4, False)
+    assert (vectors.broken, vectors.has_vector[7]) == (4, False)
     assert "4 lines could not be read" in str(vectors)
 
 
@@ -127,7 +127,7 @@ def test_what_is_written_is_read(table: dict[str, list[float]], data: st.DataObj
     text = "".join(f"{token} {' '.join(map(repr, vector))}\n" for token, vector in data.draw(st.permutations(rows)))
     words = tuple(data.draw(st.permutations([*table, "absent"])))
     vectors = read(text, words=words, seed=None)
-    for word, row, found in zip(words, vectors.matrix, vectors.found, strict=True):
+    for word, row, found in zip(words, vectors.matrix, vectors.has_vector, strict=True):
         assert row.tolist() == table.get(word, [0, 0, 0])
         assert bool(found) == (word in table)
     assert vectors.lines == len(rows)
