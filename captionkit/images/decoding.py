@@ -30,7 +30,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from captionkit.images import bitmaps, colours, frames, geometry, jpeg2000, profiles, raws, sampling, tiffs
 from captionkit.images.formats import RAW, identify, webp_size
 from captionkit.images.metadata import jpeg_frame, without_metadata
-from captionkit.images.picture import Picture, Room
+from captionkit.images.picture import Picture, Reserve
 from captionkit.images.reasons import explain
 from captionkit.images.structure import check_structure, cut_short, ends_early
 from captionkit.images.types import FRAMES, TENSORFLOW_BILINEAR, Decoded, ImageError, Limits, Preprocessing
@@ -186,7 +186,7 @@ def _together(squares: list[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
 def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits, admit: Admit) -> Decoded:
     with ExitStack() as admitted:
 
-        def room(width: int, height: int, held: int | None = None) -> None:
+        def reserve(width: int, height: int, held: int | None = None) -> None:
             """Of several frames one is in memory at a time."""
             _check_pixels((width, height), limits)
             admitted.close()
@@ -196,63 +196,63 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Limits
             frames.chosen(1, limits.frame)
         if name in _OWN_READERS:
             reader = importlib.import_module(f"captionkit.images.{_OWN_READERS[name]}")
-            pictures: Iterator[Picture] = reader.read(data, preprocessing, room, limits.frame)
+            pictures: Iterator[Picture] = reader.read(data, preprocessing, reserve, limits.frame)
             return frames.best(_finished(picture, preprocessing, _profile(picture.image)) for picture in pictures)
         if name == RAW:
-            return _decode_raw(data, preprocessing, room)
+            return _decode_raw(data, preprocessing, reserve)
         canvas = webp_size(data) if name == "WebP" else None
         _check_pixels(canvas, limits)
         check_structure(name, data)
         if canvas is not None:
-            room(*canvas)
+            reserve(*canvas)
         if name == "TIFF" and data.startswith(b"MM\0+"):
             frames.chosen(1, limits.frame)
-            return _by_tifffile(data, 0, preprocessing, room)  # Pillow reads little-endian BigTIFF only
+            return _by_tifffile(data, 0, preprocessing, reserve)  # Pillow reads little-endian BigTIFF only
         try:
             image = _READERS[name](BytesIO(data))
         except SyntaxError as error:
             # Floats in colour, 64 bits …; a compression that Pillow does not know is the cause's key.
             if name == "TIFF" and ("unknown pixel mode" in str(error) or isinstance(error.__cause__, KeyError)):
-                return _by_tifffile(data, 0, preprocessing, room)
+                return _by_tifffile(data, 0, preprocessing, reserve)
             raise
         if limits.frame == "first":
-            return _frame(image, data, preprocessing, limits, room)
-        return frames.best(_frames(image, data, preprocessing, limits, room))
+            return _frame(image, data, preprocessing, limits, reserve)
+        return frames.best(_frames(image, data, preprocessing, limits, reserve))
 
 
 def _frames(
-    image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Room
+    image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, reserve: Reserve
 ) -> Iterator[Decoded]:
     """The frames to choose from."""
     numbers = tiffs.pages(image) if isinstance(image, TiffImageFile) else range(getattr(image, "n_frames", 1))
     for number in frames.chosen(len(numbers), limits.frame):
         image.seek(numbers[number])
-        yield _frame(image, data, preprocessing, limits, room)
+        yield _frame(image, data, preprocessing, limits, reserve)
 
 
-def _frame(image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, room: Room) -> Decoded:
+def _frame(image: ImageFile, data: bytes, preprocessing: Preprocessing, limits: Limits, reserve: Reserve) -> Decoded:
     """The frame at which an opened image stands."""
     _check_pixels(image.size, limits)
     if isinstance(image, TiffImageFile) and tiffs.is_for_tifffile(image):
-        return _by_tifffile(data, image.tell(), preprocessing, room)
-    if not isinstance(image, WebPImageFile):  # whose canvas has its room already
-        room(*image.size, _pixels_held(image, preprocessing))
+        return _by_tifffile(data, image.tell(), preprocessing, reserve)
+    if not isinstance(image, WebPImageFile):  # whose canvas is reserved already
+        reserve(*image.size, _pixels_held(image, preprocessing))
     if isinstance(image, Jpeg2KImageFile):
         return _load_jpeg2000(data, preprocessing)
     return _load(image, data, preprocessing)
 
 
-def _decode_raw(data: bytes, preprocessing: Preprocessing, room: Room) -> Decoded:
+def _decode_raw(data: bytes, preprocessing: Preprocessing, reserve: Reserve) -> Decoded:
     embedded = raws.preview(data, preprocessing)
     if embedded is None:
-        return _finished(raws.develop(data, preprocessing, room), preprocessing)
+        return _finished(raws.develop(data, preprocessing, reserve), preprocessing)
     image = JpegImageFile(BytesIO(embedded.data))
-    room(*image.size, _pixels_held(image, preprocessing))
+    reserve(*image.size, _pixels_held(image, preprocessing))
     return _load(image, embedded.data, preprocessing, embedded.orientation)
 
 
-def _by_tifffile(data: bytes, page: int, preprocessing: Preprocessing, room: Room) -> Decoded:
-    image, orientation = tiffs.read(data, page, room)
+def _by_tifffile(data: bytes, page: int, preprocessing: Preprocessing, reserve: Reserve) -> Decoded:
+    image, orientation = tiffs.read(data, page, reserve)
     return _finished(Picture(image, image.size, orientation), preprocessing, _profile(image))
 
 

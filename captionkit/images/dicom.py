@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captionkit.images import frames
-from captionkit.images.picture import Picture, Room, needs, unsupported
+from captionkit.images.picture import Picture, Reserve, needs, unsupported
 from captionkit.images.structure import cut_short, damaged
 from captionkit.images.types import Preprocessing
 
 _UNREAD = ("unable to decompress", "missing dependencies", "no pixel data decoder", "unsupported", "plugins")
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, reserve: Reserve, frame: str | int) -> Iterator[Picture]:
     """The frame, or those among which is chosen.
 
     Raises ImageError.
@@ -33,7 +33,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int
     file = _opened(data)
     width, height = int(file.Columns), int(file.Rows)
     for number in frames.chosen(_count(file), frame):
-        room(width, height, width * height * (2 if file.BitsAllocated > 8 else 1))
+        reserve(width, height, width * height * (2 if file.BitsAllocated > 8 else 1))
         image = _shown(file, _values(file, data, number), number)
         yield Picture(image, image.size)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from captionkit.images import frames, geometry
-from captionkit.images.picture import Picture, Room, needs, unsupported
+from captionkit.images.picture import Picture, Reserve, needs, unsupported
 from captionkit.images.structure import cut_short, damaged
 from captionkit.images.types import Preprocessing
 
@@ -16,14 +16,14 @@ _LOCK = threading.Lock()
 """PDFium is not to be used from two threads at once."""
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, reserve: Reserve, frame: str | int) -> Iterator[Picture]:
     """The page, or those among which is chosen. Their size is in points, 72 an inch.
 
     Raises ImageError.
     """
     with _opened(data) as document:
         for number in frames.chosen(_count(document), frame):
-            yield _page(document, number, preprocessing, room)
+            yield _page(document, number, preprocessing, reserve)
 
 
 def count(data: bytes) -> int:
@@ -64,13 +64,13 @@ def _count(document: Any) -> int:
     return count
 
 
-def _page(document: Any, number: int, preprocessing: Preprocessing, room: Room) -> Picture:
+def _page(document: Any, number: int, preprocessing: Preprocessing, reserve: Reserve) -> Picture:
     with _LOCK:
         width, height = document[number].get_size()
     if not (0 < width < 1e6 and 0 < height < 1e6):
         raise damaged("PDF document", "a page's width or height is 0")
     scale = geometry.target_side(preprocessing) / min(width, height)
-    room(round(width * scale), round(height * scale))  # outside of the lock: it may have to wait
+    reserve(round(width * scale), round(height * scale))  # outside of the lock: it may have to wait
     with _LOCK:
         image = document[number].render(scale=scale).to_pil()
     stored = (max(1, round(width)), max(1, round(height)))

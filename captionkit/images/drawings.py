@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from PIL.PngImagePlugin import PngImageFile
 
 from captionkit.images import geometry
-from captionkit.images.picture import Picture, Room, needs
+from captionkit.images.picture import Picture, Reserve, needs
 from captionkit.images.structure import damaged
 from captionkit.images.types import Preprocessing
 
@@ -28,7 +28,7 @@ _USUAL = (300.0, 150.0)
 _MOST_PIXELS = 1e9  # a side; what is longer is no size
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, reserve: Reserve, frame: str | int) -> Iterator[Picture]:
     """The drawing, see-through where nothing is drawn. Text is set in the fonts of this machine.
 
     Raises ImageError.
@@ -51,7 +51,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int
     width, height = _size(root)
     scale = geometry.target_side(preprocessing) / min(width, height)
     across, down = max(1, round(width * scale)), max(1, round(height * scale))
-    room(across, down)
+    reserve(across, down)
     if "viewBox" not in root.attrib:
         root.set("viewBox", f"0 0 {width:g} {height:g}")
     root.set("width", str(across))

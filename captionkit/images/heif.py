@@ -9,12 +9,12 @@ from typing import Any
 from PIL import Image
 
 from captionkit.images import geometry
-from captionkit.images.picture import Picture, Room, needs, unsupported
+from captionkit.images.picture import Picture, Reserve, needs, unsupported
 from captionkit.images.structure import boxes, damaged, ends_early
 from captionkit.images.types import Preprocessing
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, reserve: Reserve, frame: str | int) -> Iterator[Picture]:
     """The primary image: of several the one that the file itself names.
 
     Raises ImageError; whatever libheif raises.
@@ -37,7 +37,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int
     if small is not None:
         yield Picture(small, file.size, scale=file.size[0] / small.width)
         return
-    room(*file.size)
+    reserve(*file.size)
     # libheif has turned it upright, whatever its EXIF says.
     try:
         image = file.to_pillow()

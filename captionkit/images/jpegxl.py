@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captionkit.images.picture import Picture, Room, needs, unsupported
+from captionkit.images.picture import Picture, Reserve, needs, unsupported
 from captionkit.images.structure import boxes, cut_short, damaged
 from captionkit.images.types import Preprocessing
 
@@ -22,7 +22,7 @@ _HEADER = 12
 _RATIOS = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, reserve: Reserve, frame: str | int) -> Iterator[Picture]:
     """The image, of an animation its first frame.
 
     Raises ImageError.
@@ -31,7 +31,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int
         import imagecodecs
     except ImportError as error:
         raise needs("JPEG XL", "jxl") from error
-    room(*size(data))
+    reserve(*size(data))
     try:
         values = imagecodecs.jpegxl_decode(data, index=0, numthreads=1)
     except imagecodecs.JpegxlError as error:

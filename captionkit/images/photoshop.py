@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captionkit.images.picture import Picture, Room, unsupported
+from captionkit.images.picture import Picture, Reserve, unsupported
 from captionkit.images.structure import cut_short, damaged
 from captionkit.images.types import Preprocessing
 
@@ -45,7 +45,7 @@ class _Header(NamedTuple):
         return (self.width * self.depth + 7) // 8
 
 
-def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int) -> Iterator[Picture]:
+def read(data: bytes, preprocessing: Preprocessing, reserve: Reserve, frame: str | int) -> Iterator[Picture]:
     """The composite.
 
     Raises ImageError.
@@ -59,7 +59,7 @@ def read(data: bytes, preprocessing: Preprocessing, room: Room, frame: str | int
     bands = len(Image.new(_MODES[header.mode], (1, 1)).getbands())
     if not (header.width and header.height and bands <= header.channels <= 56):
         raise damaged("Photoshop file", "its header is broken")
-    room(header.width, header.height, header.width * header.height * max(1, bands * header.depth // 32))
+    reserve(header.width, header.height, header.width * header.height * max(1, bands * header.depth // 32))
     planes = [_as_bytes(plane, header) for plane in _planes(data, header, bands)]
     image = Image.merge(_MODES[header.mode], planes) if bands > 1 else planes[0]
     if header.mode == _INDEXED:

@@ -9,7 +9,7 @@ from PIL import Image
 from captionkit.images.types import ImageError
 
 
-class Room(Protocol):
+class Reserve(Protocol):
     """Called with width and height before such a picture is decoded: waits until there is room for its pixels.
 
     held: how many pixels' worth of memory it takes, where that is another number than it has.

@@ -20,7 +20,7 @@ from PIL import Image
 from captionkit.images import geometry
 from captionkit.images.formats import RAW
 from captionkit.images.metadata import jpeg_segments
-from captionkit.images.picture import Picture, Room, needs, unsupported
+from captionkit.images.picture import Picture, Reserve, needs, unsupported
 from captionkit.images.structure import damaged
 from captionkit.images.types import Preprocessing
 
@@ -73,7 +73,7 @@ def preview(data: bytes, preprocessing: Preprocessing) -> Preview | None:
     return Preview(data[at:end], size, _orientation(data, directories))
 
 
-def develop(data: bytes, preprocessing: Preprocessing, room: Room) -> Picture:
+def develop(data: bytes, preprocessing: Preprocessing, reserve: Reserve) -> Picture:
     """The sensor's values at half size, upright, with the camera's white balance.
 
     Raises ImageError; MemoryError.
@@ -86,7 +86,7 @@ def develop(data: bytes, preprocessing: Preprocessing, room: Room) -> Picture:
     try:
         with rawpy.imread(BytesIO(data)) as raw:
             sizes = raw.sizes
-            room(sizes.raw_width, sizes.raw_height)
+            reserve(sizes.raw_width, sizes.raw_height)
             pixels = raw.postprocess(half_size=True, use_camera_wb=True)
             width, height = sizes.width, sizes.height
     except rawpy.LibRawFileUnsupportedError as error:

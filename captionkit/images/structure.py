@@ -157,15 +157,15 @@ def _tiff_is_short(data: bytes, strips: bool) -> bool:
     (at,) = unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     (count,) = unpack_from(order + ("Q" if big else "H"), data, at)
     at += 8 if big else 2
-    width, room = (20, 8) if big else (12, 4)
+    width, inline = (20, 8) if big else (12, 4)
     values: dict[int, list[int]] = {}
     for entry in range(at, at + count * width, width):
         tag, kind, length = unpack_from(order + ("HHQ" if big else "HHI"), data, entry)
         unpack_from("B", data, entry + width - 1)
         if tag not in _TIFF_LAYOUT:
             continue  # no pixel needs it
-        where = entry + width - room
-        if length * _TIFF_SIZES.get(kind, 1) > room:
+        where = entry + width - inline
+        if length * _TIFF_SIZES.get(kind, 1) > inline:
             (where,) = unpack_from(order + ("Q" if big else "I"), data, where)
         if where + length * _TIFF_SIZES.get(kind, 1) > len(data):
             return True

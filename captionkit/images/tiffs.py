@@ -22,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from captionkit.images import colours, jpeg2000
 from captionkit.images.formats import webp_size
-from captionkit.images.picture import Room
+from captionkit.images.picture import Reserve
 from captionkit.images.structure import damaged
 from captionkit.images.types import ImageError
 
@@ -128,21 +128,21 @@ def pages(image: TiffImageFile) -> list[int]:
     return offsets or [0]
 
 
-def read(data: bytes, number: int, room: Room) -> tuple[Image.Image, int]:
+def read(data: bytes, number: int, reserve: Reserve) -> tuple[Image.Image, int]:
     """A page by tifffile, which is slower and knows fewer compressions; and its orientation, 1 to 8.
 
     Raises ImageError, "unsupported_format" for what it does not know.
     """
     with _page(data, number) as page:
         width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
-        room(width, height, 0)
+        reserve(width, height, 0)
         tag = page.tags.get(_ORIENTATION)
         orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
         if page.imagedepth != 1:
             raise _unsupported("of several layers in depth")
         compression = int(page.compression)
         if compression in COMPRESSED_AS_FILES and page.planarconfig == 1:
-            room(width, height)
+            reserve(width, height)
             return _with_profile(_from_files(page, data, compression == 33003), page), orientation
         if page.photometric not in (0, 1, 2):
             raise _unsupported(f"with {_spelled(page.photometric)} colours")
@@ -153,7 +153,7 @@ def read(data: bytes, number: int, room: Room) -> tuple[Image.Image, int]:
             bits = page.bitspersample[0] if isinstance(page.bitspersample, tuple) else page.bitspersample
             depths = f"{bits} bits" if isinstance(bits, int) else "an unknown depth"
             raise _unsupported("with complex numbers" if page.dtype is not None else f"with samples of {depths}")
-        room(width, height, width * height * max(1, samples * page.dtype.itemsize // 4))
+        reserve(width, height, width * height * max(1, samples * page.dtype.itemsize // 4))
         try:
             values = page.asarray(maxworkers=1)
         except ValueError as error:
