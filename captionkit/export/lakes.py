@@ -113,8 +113,8 @@ def write_lake(
     except Exception as err:  # of whatever kind: each library has its own
         if failure:
             raise failure[0] from None
-        said = redact(" ".join(str(err).split()))[:500]
-        raise OutsideError(f"{package.__name__} could not write {public_uri(options.output)}: {said}") from err
+        message = redact(" ".join(str(err).split()))[:500]
+        raise OutsideError(f"{package.__name__} could not write {public_uri(options.output)}: {message}") from err
     return written
 
 

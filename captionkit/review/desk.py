@@ -15,7 +15,7 @@ from captionkit.review.index import GENERATED, OTHER, Index, Query
 from captionkit.table.reviews import APPROVED, EDITED, REJECTED, Review, Reviews
 
 if TYPE_CHECKING:
-    from captionkit.review.looking import Looking  # imports torch
+    from captionkit.review.word_attention import WordAttention  # imports torch
 
 CAPTION_LENGTH = 10_000
 """Characters that an edited caption may have."""
@@ -31,7 +31,7 @@ class Desk:
         reviewer: who decides.
         editing: decisions can be made; else the page is for looking only.
         before_save: called before each save; raises where this process may not write any more.
-        looking: shows where a captioner looked for words of its captions.
+        attention: shows where a captioner looked for words of its captions.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Desk:
         reviewer: str = "",
         editing: bool = True,
         before_save: Callable[[], None] = lambda: None,
-        looking: Looking | None = None,
+        attention: WordAttention | None = None,
     ) -> None:
-        self.index, self.reviews, self.looking = index, reviews, looking
+        self.index, self.reviews, self.attention = index, reviews, attention
         self._reviewer, self._before_save = reviewer, before_save
         self.editing = editing and reviews is not None
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class Desk:
             "models": [[name, count] for name, count in index.models.most_common()],
             "against": index.has_other,
             "editing": self.editing,
-            "attends": self.looking is not None,
+            "attends": self.attention is not None,
             "counts": index.counts(),
         }
 
@@ -99,7 +99,7 @@ class Desk:
             "earlier": None,
         }
         # While this is the captioner's own caption, whatever people made of it.
-        card["words"] = None if self.looking is None else self.looking.words(card["caption"], row["model"])
+        card["words"] = None if self.attention is None else self.attention.words(card["caption"], row["model"])
         if self.index.has_other:
             card["other"] = {name: row[name] for name in OTHER}
         review = None if self.reviews is None else self.reviews.get(row["uri"])

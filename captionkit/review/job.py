@@ -24,7 +24,7 @@ from captionkit.table.runs import frames_of, image_column_of
 from captionkit.table.table import CaptionTable
 
 if TYPE_CHECKING:
-    from captionkit.review.looking import Looking
+    from captionkit.review.word_attention import WordAttention
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def serving(
             if reviews is not None:
                 log(f"{counted(len(reviews), 'decision')} so far in {public_uri(reviews.file)}")
             check = lease.check if lease else lambda: None
-            desk = Desk(index, reviews, options.reviewer, editing, check, _looking(options, storage, log))
+            desk = Desk(index, reviews, options.reviewer, editing, check, _word_attention(options, storage, log))
             title = storage.normalize(options.table).rstrip("/").rpartition("/")[2]
             page = make_page(title, public_uri(storage.normalize(options.table)), options.order)
             frames = frames_of(storage.normalize(options.table), storage)
@@ -71,18 +71,18 @@ def serving(
             lease.release()
 
 
-def _looking(options: ReviewOptions, storage: Storage, log: Callable[[str], None]) -> Looking | None:
+def _word_attention(options: ReviewOptions, storage: Storage, log: Callable[[str], None]) -> WordAttention | None:
     """What shows where the captioner of `--model` looked."""
     if not options.model:
         return None
     from captionkit.model.captioner import Captioner
-    from captionkit.review.looking import Looking, texts_before
+    from captionkit.review.word_attention import WordAttention, texts_before
 
     captioner, table = Captioner.load(options.model, storage=storage), CaptionTable(options.table, storage)
-    looking = Looking(captioner, texts_before(table))
+    attention = WordAttention(captioner, texts_before(table))
     if all(maker.model != captioner.fingerprint for file in table.files for maker in file.footer.makers()):
         log(f"--model {public_uri(options.model)}: no caption here is by this captioner, {captioner.fingerprint}")
-    return looking
+    return attention
 
 
 def _check_table(uri: str, storage: Storage) -> None:

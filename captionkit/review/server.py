@@ -144,11 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _attention(self, number: str, fields: dict[str, str]) -> _Answer:
         desk, pictures = self.server.desk, self.server.pictures
         row, words = desk.index.row(int(number)), desk.card(int(number))["words"]
-        if desk.looking is None or words is None:
+        if desk.attention is None or words is None:
             raise UsageError("this caption was not made by the captioner that --model names")
         word, limits = int(fields.get("word", 0)), pictures.limits(row["uri"], row["run_id"])
         try:
-            data = desk.looking.picture(row["uri"], pictures.read, limits, words, word)
+            data = desk.attention.picture(row["uri"], pictures.read, limits, words, word)
         except Exception as err:  # as in `_picture`
             return _error(HTTPStatus.NOT_FOUND, err)
         return _Answer(HTTPStatus.OK, "image/webp", data)

@@ -1,4 +1,4 @@
-"""Where a captioner looked for each word of its captions, computed when somebody asks."""
+"""Where a captioner maps for each word of its captions, computed when somebody asks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ KEPT = 8
 """Captions whose maps are kept: somebody goes from word to word."""
 
 
-class Looking:
+class WordAttention:
     """Attention maps of one captioner's own captions. Safe to use from many threads.
 
     Args:
-        before: Texts that may stand before captions (`--say-before`), which the captioner has not said.
+        before: Texts that may stand before captions (`--say-before`), which the captioner did not generate.
 
     Raises (from the constructor):
         UsageError: the captioner does not attend.
@@ -45,10 +45,10 @@ class Looking:
         self._kept: OrderedDict[tuple[str, str], AttentionMaps] = OrderedDict()
 
     def words(self, caption: str | None, model: str) -> list[str] | None:
-        """The words of a caption that the captioner looked for; None of one that is not its own."""
+        """The words of a caption that the captioner maps for; None of one that is not its own."""
         if not caption or model != self._captioner.fingerprint:
             return None
-        text = next((caption[len(said) :] for said in self._before if caption.startswith(said)), caption)
+        text = next((caption[len(before) :] for before in self._before if caption.startswith(before)), caption)
         return text.split() or None
 
     def picture(self, uri: str, read: Callable[[str], bytes], limits: Limits, words: list[str], number: int) -> bytes:
@@ -62,14 +62,14 @@ class Looking:
             raise IndexError(number)
         key = (uri, " ".join(words))
         with self._lock:  # one network, one computation at a time
-            looked = self._kept.pop(key, None)
-            if looked is None:
-                looked = maps_of_caption(self._captioner, read(uri), words, limits, SIDE)
-            self._kept[key] = looked
+            maps = self._kept.pop(key, None)
+            if maps is None:
+                maps = maps_of_caption(self._captioner, read(uri), words, limits, SIDE)
+            self._kept[key] = maps
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         file = io.BytesIO()
-        Image.fromarray(in_light(looked.pixels, looked.maps[number])).save(file, "WEBP", quality=WEBP_QUALITY, method=4)
+        Image.fromarray(in_light(maps.pixels, maps.maps[number])).save(file, "WEBP", quality=WEBP_QUALITY, method=4)
         return file.getvalue()
 
 

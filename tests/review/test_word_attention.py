@@ -18,8 +18,8 @@ from captionkit.drawing.attention import in_light
 from captionkit.errors import UsageError
 from captionkit.gallery.attention_maps import maps_of_caption
 from captionkit.images import Limits
-from captionkit.review.looking import SIDE, Looking, texts_before
 from captionkit.review.server import ReviewServer
+from captionkit.review.word_attention import SIDE, WordAttention, texts_before
 from captionkit.scenes import draw, random_scene
 from captionkit.table.table import CaptionTable, Footer, to_parquet
 from tests.export.table import STORAGE
@@ -88,13 +88,13 @@ def test_without_a_model_no_word_can_be_clicked(table: str, serve: Serve) -> Non
 
 def test_what_was_said_before_is_no_word_of_the_captioner(table: str, model: str) -> None:
     speaker = Captioner.load(model)
-    looking = Looking(speaker, texts_before(CaptionTable(table, STORAGE)))
-    assert looking.words("Archive: a dog", speaker.fingerprint) == ["a", "dog"]
-    assert looking.words("a dog", speaker.fingerprint) == ["a", "dog"]
-    assert looking.words(None, speaker.fingerprint) is None
-    assert looking.words("a dog", "input") is None
+    attention = WordAttention(speaker, texts_before(CaptionTable(table, STORAGE)))
+    assert attention.words("Archive: a dog", speaker.fingerprint) == ["a", "dog"]
+    assert attention.words("a dog", speaker.fingerprint) == ["a", "dog"]
+    assert attention.words(None, speaker.fingerprint) is None
+    assert attention.words("a dog", "input") is None
     with pytest.raises(UsageError, match="no attention to show"):
-        Looking(captioner("show_tell"))
+        WordAttention(captioner("show_tell"))
 
 
 @pytest.fixture(scope="module")
