@@ -42,7 +42,6 @@ from captionkit.storage import (
     join_member,
     public_uri,
     spelled,
-    split_member,
 )
 from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.documents import DOCUMENT
@@ -278,8 +277,7 @@ class Inputs:
             named = [(uri, carried) for uri, carried in chunk if uri]
             self.blank += len(chunk) - len(named)
             uris = [self._absolute(folder, uri) for uri, _ in named]
-            # A member's version is its shard's; asking per member would ask for the same shard again and again.
-            ask = self.options.stat_listed and not any(split_member(uri)[1] for uri in uris)
+            ask = self.options.stat_listed
             entries = self.storage.stat_many(uris) if ask else (Entry(uri, None, "") for uri in uris)
             for entry, (spelling, carried) in zip(entries, named, strict=True):
                 if (entry.version or not ask) and suffix_of(entry.uri) in IMAGE_SUFFIXES:  # as of nearly all
@@ -317,7 +315,7 @@ class Inputs:
             elif (spelling.endswith("/") or not suffix_of(uri)) and self.storage.is_folder(uri):
                 yield from self.storage.list(uri)
         except (StorageError, UsageError) as err:
-            if isinstance(err, StorageError) and err.fatal:
+            if isinstance(err, StorageError) and err.fatal and err.kind != "not_found":  # a bucket that is not there
                 raise
 
     def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[InputItem]:

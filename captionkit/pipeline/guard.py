@@ -6,8 +6,11 @@ each time (`captionkit.pipeline.fetch.fetch_unit`), but for a shard that could b
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from captionkit.counting import counted
 from captionkit.errors import OutsideError
@@ -34,6 +37,8 @@ class Guard:
         self._seen = IdSet()
         self.again = 0
         """Rows that came a second time, and were left out."""
+        self.ends: list[dict[str, Any]] = []
+        """Of these, those that told how many images their container has: `uri`, `version` and `container_rows`."""
 
     def fresh(self, rows: pa.Table) -> pa.Table:
         """Those rows whose images have none yet in this run."""
@@ -41,6 +46,8 @@ class Guard:
         if new.all():
             return rows
         self.again += int((~new).sum())
+        left_out = rows.select(["uri", "version", "container_rows"]).filter(pa.array(~new))
+        self.ends += left_out.filter(pc.is_valid(left_out["container_rows"])).to_pylist()
         return rows.filter(pa.array(new))
 
     def demand_all(self, rows: int, lost: int = 0) -> None:
@@ -56,7 +63,8 @@ class Guard:
         files = [file for file in self._table.files if file.uri not in self._before]
         to_do = self._manifest.containers_to_do
         parts = [(uri, part.rows) for file in files for uri, part in file.footer.containers.items() if uri in to_do]
-        missing = self._manifest.single - (rows - sum(count for _, count in parts))
+        single = self._manifest.single - self._manifest.overlap
+        missing = single - (rows - sum(count for _, count in parts))
         read = {uri: to_do[uri] for uri, _ in parts}
         finished = self._table.finished_containers() if read else set()
         unfinished = {uri: version for uri, version in read.items() if (uri, version) not in finished}

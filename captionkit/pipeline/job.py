@@ -389,6 +389,8 @@ class CaptionJob:
                 for rows in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                     waiting.rows_came()
                     rows = guard.fresh(rows)
+                    while guard.ends and isinstance(writer, TableWriter):
+                        writer.end(**guard.ends.pop())
                     if not len(rows):
                         continue
                     record.add(rows)

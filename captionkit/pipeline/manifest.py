@@ -37,7 +37,7 @@ READERS = 16
 """Files on disk that are hashed at a time."""
 COUNTS = (
     "listed", "containers", "duplicates", "done", "finished_containers", "replaced", "anew", "images", "single",
-    "unknown", "paged", "copies",
+    "overlap", "unknown", "paged", "copies",
 )  # fmt: skip
 """Those of a manifest's fields that are numbers."""
 UNITS_PER_FILE = 32
@@ -80,7 +80,9 @@ class Manifest:
     images: int = 0
     """Images to do, as far as known before shards are read."""
     single: int = 0
-    """Images of these that lie in no container."""
+    """Images of these that are read one by one."""
+    overlap: int = 0
+    """Images of `single` that a container to read has too, as where a list names a shard and a member of it."""
     unknown: int = 0
     """Shards, and files of pages, to read whose number of images is not known."""
     paged: int = 0
@@ -154,6 +156,8 @@ class ManifestMaker:
         self._finished = table.finished_containers()
         self._has_pages = any(has_pages(uri) for uri, _ in self._finished)
         """Whether pages of files have rows of their own by now."""
+        self._members = Counter[str]()
+        """Images to do one by one, by the container that they lie in."""
         self._passed_over = Counter[str]()
         self.listed = 0
         """Images and containers so far."""
@@ -219,6 +223,10 @@ class ManifestMaker:
                 self._copies.image(item, name, int(ids[at]), int(same_as[at]))
             else:
                 self._writer.image(item, name, int(ids[at]))
+                if "#" in name and (container := container_of(name)) != name:
+                    known = container in manifest.containers_to_do
+                    manifest.overlap += known
+                    self._members[container] += not known
         if self.had_rows:
             manifest.pending.add(names[fresh & single][todo & ~anew])
         for at in np.flatnonzero(fresh & ~single).tolist():
@@ -227,7 +235,7 @@ class ManifestMaker:
             if name not in chosen.containers and (name, item.version) in self._finished:
                 manifest.finished_containers += 1
                 continue
-            manifest.containers_to_do[name] = item.version
+            self._to_read(name, item.version)
             manifest.unknown += item.kind == "tar"
             self._writer.container(item, name)
         self.listed += len(images) + int((fresh & ~single).sum())
@@ -248,10 +256,14 @@ class ManifestMaker:
             if again and chosen.find(np.array([number]))[0] >= 0:  # a single page, whose row is to be replaced
                 manifest.anew += 1
                 manifest.single += 1
-            manifest.containers_to_do[name] = item.version
+            self._to_read(name, item.version)
             manifest.unknown += 1
             manifest.paged += 1
             self._pages.image(item, name, number, kind="pages")
+
+    def _to_read(self, container: str, version: str) -> None:
+        self._manifest.containers_to_do[container] = version
+        self._manifest.overlap += self._members.pop(container, 0)
 
     @property
     def written(self) -> list[ReadUnit]:
@@ -261,6 +273,7 @@ class ManifestMaker:
     def take(self) -> Manifest:
         """What was added since the last time."""
         part, self._manifest = self._manifest, Manifest()
+        self._members.clear()
         part.units, part.images = self._writer.take()
         part.copy_units, _ = self._copies.take()
         part.units += self._pages.take()[0]

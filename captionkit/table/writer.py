@@ -73,6 +73,10 @@ class TableWriter:
             container.rows += 1
             container.total = container.total if row["container_rows"] is None else row["container_rows"]
 
+    def end(self, uri: str, version: str, container_rows: int) -> None:
+        """Note how many images the container of this address has, which a row told that is not written."""
+        self._containers.setdefault(container_of(uri), Container(version)).total = container_rows
+
     def _gather(self) -> None:
         """Copy what has come lately into one piece: as it comes it is a view of Ray's blocks, and holds them."""
         if self._fresh:

@@ -213,6 +213,7 @@ def test_a_shard_whose_members_could_have_no_address_is_one_row(
     assert found == {odd: "not_found", f"{folder.path}/good.jpg": None}
 
 
+@pytest.mark.usefixtures("s3")
 def test_addresses_that_can_be_none_are_failed_rows(tmp_path: Path, folder: Folder, pictures: list[bytes]) -> None:
     good = folder.add("a.jpg", pictures[0])
     bad = [

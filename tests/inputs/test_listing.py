@@ -293,6 +293,21 @@ def test_a_parquet_list_in_a_list_is_one_row(folder: Folder) -> None:
     assert [item.kind for item in items(folder.add("l.txt", b"in.parquet\n"))] == ["image"]
 
 
+def test_members_in_a_list_change_nothing_for_its_other_rows(folder: Folder) -> None:
+    """Each has its version, members that of their file; folders, patterns and Windows' paths are looked for."""
+    a, scan = folder.add("st/a.jpg", b"1"), folder.add("scan.tif", b"2")
+    shard = folder.add("s.tar", tar_bytes([("x.jpg", b"1")]))
+    spelled = ["st", "st\\a.jpg", "st/*.jpg", "scan.tif#page=2", "s.tar#x.jpg", "gone.tar#y.jpg"]
+    found = items(folder.add("l.txt", "\n".join(spelled).encode()))
+    versions = {uri: items(uri)[0].version for uri in (a, scan, shard)}
+    assert [(item.uri, item.version) for item in found] == [
+        *[(a, versions[a])] * 3,
+        (f"{scan}#page=2", versions[scan]),
+        (f"{shard}#x.jpg", versions[shard]),
+        (f"{folder.path}/gone.tar#y.jpg", ""),
+    ]
+
+
 def test_a_jobs_own_table_is_no_input(folder: Folder) -> None:
     a = folder.add("a.jpg", b"1")
     for own in ("_runs/r.parquet", "_runs/r.manifest-0.arrow", "_lease/00000001", "captions-r-00000.parquet"):

@@ -130,6 +130,29 @@ def test_each_page_has_a_row_that_comes_again_where_it_is_missing(
     assert len(read(output)) == 7
 
 
+@pytest.mark.slow
+def test_a_file_and_its_pages_in_one_list_are_a_row_each(
+    folder: Folder, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames, made = [Image.open(io.BytesIO(data)) for data in pictures[:3]], io.BytesIO()
+    frames[0].save(made, "TIFF", save_all=True, append_images=frames[1:])
+    scan, shard = folder.add("scan.tif", made.getvalue()), folder.add("s.tar", tar_bytes([("x.jpg", pictures[3])]))
+    lines = [f"{scan}#page=2", scan, f"{shard}#x.jpg", shard]
+    listing = folder.add("list.txt", "\n".join(lines).encode())
+    options = ("--output", output, "--frame", "each")
+    assert caption("--input", listing, *options) == OK
+    rows = [f"{scan}#page={page}" for page in (1, 2, 3)] + [f"{shard}#x.jpg"]
+    assert sorted(row["uri"] for row in read(output)) == sorted(rows)
+    # The same pages, whether a list names them or their file.
+    before = read(output)
+    capsys.readouterr()
+    for inputs in (listing, scan, shard):
+        assert caption("--input", inputs, *options) == OK
+    assert "replaced" not in capsys.readouterr().err
+    assert read(output) == before
+    assert main(["check", str(output), "--members"]) == OK
+
+
 def test_reruns_do_what_is_missing_or_changed_and_say_when_too_many_failed(
     folder: Folder, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
