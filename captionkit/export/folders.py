@@ -19,8 +19,8 @@ from captionkit.export.undo import UndoFile
 from captionkit.images.formats import identify
 from captionkit.images.types import ImageError
 from captionkit.inputs.kinds import IMAGE_SUFFIXES
-from captionkit.storage import AddressError, Storage, StorageError, split_member
-from captionkit.storage.addresses import split_scheme
+from captionkit.storage import AddressError, Storage, StorageError, page_of, split_member
+from captionkit.storage.addresses import split_scheme, without_page
 from captionkit.table.reviews import COLUMN
 
 SUFFIXES = {
@@ -120,11 +120,22 @@ def write_texts(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
     def write(row: Row) -> Outcome:
         place = target.place(row)
         if place is None:
-            return Outcome(reason="in a shard or Parquet file, beside which no file can lie: give an output folder")
-        made = target.write(posixpath.splitext(place)[0] + ".txt", row["caption"].encode() + b"\n")
+            return _without_place(row)
+        made = target.write(_text_of(place), row["caption"].encode() + b"\n")
         return Outcome(made, "" if made else "a text was there already (--overwrite)")
 
     return in_parallel(rows, guarded(write), target.options.threads)
+
+
+def _without_place(row: Row) -> Outcome:
+    what = "in a shard or Parquet file" if page_of(row["uri"]) is None else "a page or frame of a file"
+    return Outcome(reason=f"{what}, beside which no file can lie: give an output folder")
+
+
+def _text_of(place: str) -> str:
+    """a.txt for a.jpg; scan#page=3.txt for the page scan.tif#page=3, since each has a text."""
+    page = page_of(place)
+    return posixpath.splitext(without_page(place))[0] + ("" if page is None else f"#page={page}") + ".txt"
 
 
 def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
@@ -133,7 +144,7 @@ def write_sidecars(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
     def write(row: Row) -> Outcome:
         place = target.place(row)
         if place is None:
-            return Outcome(reason="in a shard or Parquet file, beside which no file can lie: give an output folder")
+            return _without_place(row)
         sidecar = place + ".xmp"
         try:
             before = target.storage.read(sidecar)

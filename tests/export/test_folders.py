@@ -60,6 +60,20 @@ def test_a_dry_run_leaves_the_folder_as_it_is(photos: Path, table: str) -> None:
     assert sorted(photos.rglob("*")) == before
 
 
+def test_each_page_of_a_file_has_a_text_and_no_copy(tmp_path: Path) -> None:
+    captions = {f"{tmp_path}/in/scan.tif#page={page}": f"page {page}" for page in (1, 2)}
+    table = make_table(tmp_path / "t", captions | {f"{tmp_path}/in/a.jpg": "a dog"}).uri
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(picture(1))
+    assert run(table, tmp_path / "out", "txt").written == 3
+    texts = {file.name: file.read_text() for file in (tmp_path / "out").iterdir()}
+    assert texts == {"scan#page=1.txt": "page 1\n", "scan#page=2.txt": "page 2\n", "a.txt": "a dog\n"}
+    [(reason, count)] = run(table, "", "txt").left_out.items()
+    assert (reason[:23], count) == ("a page or frame of a fi", 2)
+    report = run(table, tmp_path / "copies", "txt", copy_images=True)
+    assert (report.written, report.errors) == (1, {"not_found": 2})
+
+
 def test_texts_with_copies_of_the_images_make_a_training_folder(photos: Path, table: str, tmp_path: Path) -> None:
     report = run(table, tmp_path / "train", "txt", copy_images=True)
     assert report.errors == {"not_found": 1}
