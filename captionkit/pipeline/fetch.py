@@ -97,14 +97,15 @@ class FetchOptions:
         return ContainerOptions(self.limits, self.image_column, self.carry, self.renamed, count)
 
     def count_pages(self, data: bytes) -> int:
-        """How many pages a file has, as a child process finds; 1 of a file that cannot be read, which decoding says.
+        """How many pages a file has, as a child process finds.
 
-        Raises ImageError for more than `MAX_PAGES`.
+        Raises ImageError for more than `MAX_PAGES`, and for a file whose pages cannot be counted: its first may be
+        whole, and the others would be missing without a word.
         """
         one_pixel = Preprocessing(1, 1)
         (outcome,) = shared_sandbox(one_pixel, self.limits, 1, self.decode_seconds, COUNTER).decode_many([data])
         if isinstance(outcome, ImageError):
-            return 1
+            raise outcome
         if outcome.width > MAX_PAGES:
             message = f"{outcome.width:,} pages or frames, and of one file {MAX_PAGES:,} at most become rows; split it"
             raise ImageError("unsupported_format", message)

@@ -199,6 +199,18 @@ def test_pages_of_a_shards_members_are_rows_with_the_texts_of_their_sample(folde
     assert fetch(tmp_path / "2", shard)[0]["uri"] == f"{shard}#x.tif"
 
 
+def test_a_file_whose_pages_cannot_be_counted_is_one_failed_row(folder: Folder, tmp_path: Path) -> None:
+    """Its first page could be read, and the others would be missing without a word."""
+    whole = pages(4)
+    folder.add("cut.tif", whole[: len(whole) * 6 // 10])
+    folder.add("s.tar", tar_bytes([("x.tif", whole[: len(whole) * 6 // 10])]))
+    found = {row["uri"][-12:]: row["error_kind"] for row in fetch(tmp_path, str(folder.path), frame="each")}
+        row["uri"].rpartition("/")[2]: row["error_kind"] for row in fetch(tmp_path, str(folder.path), frame="each")
+    }
+    assert [uri.rpartition("/")[2] for uri in found] == ["cut.tif", "s.tar#x.tif"]
+    assert None not in found.values()
+
+
 def test_a_file_of_too_many_pages_is_one_failed_row(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
