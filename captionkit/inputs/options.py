@@ -98,6 +98,10 @@ class InputOptions:
         if self.existing == "replace":
             return None
         columns = {source: name for source, name in self.carried().items() if source != KEY_COLUMN}
+        if (self.existing_column or next(iter(columns), "")) == "json":
+            raise UsageError(
+                f"--existing {self.existing}: a sample's whole JSON is no caption; name its field: --carry json.caption"
+            )
         if self.existing_column is not None and self.existing_column in columns:
             return columns[self.existing_column]
         if self.existing_column is None and len(columns) == 1:

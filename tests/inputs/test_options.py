@@ -38,6 +38,8 @@ def test_names_that_clash_are_refused(carry: tuple[str, ...], message: str) -> N
 def test_the_column_of_existing_captions_is_the_only_one_or_named() -> None:
     assert InputOptions(("in",), carry=("txt",)).existing_stored() is None
     assert InputOptions(("in",), carry=("__key__", "caption=old"), existing="skip").existing_stored() == "old"
+    with pytest.raises(UsageError, match=r"whole JSON is no caption; name its field: --carry json\.caption"):
+        InputOptions(("in",), carry=("json=old",), existing="skip").existing_stored()
     both = InputOptions(("in",), carry=("a", "caption=old"), existing="keep", existing_column="caption")
     assert both.existing_stored() == "old"
 
