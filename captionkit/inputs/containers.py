@@ -120,9 +120,8 @@ def read_tar(
         with storage.open(row["read_uri"] or shard) as stream:
             for member, file, head in image_members(texts.taken_from(members(stream)), others):
                 name = member.name
-                last = [
-                    texts.beside(each, shard) for each in last
-                ]  # they lie beside their image, so they have come by now
+                # They lie beside their image, so they have come by now.
+                last = [texts.beside(each, shard) for each in last]
                 if name in seen:
                     duplicates += 1
                     continue

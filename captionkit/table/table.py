@@ -196,14 +196,8 @@ class CaptionTable:
         chunks = [batch.column(0).to_numpy() for _, batch in self.batches(["image_id"], files)]
         return np.unique(np.concatenate(chunks)) if chunks else np.empty(0, np.int64)
 
-    def finished(self, key: str, version: str) -> bool:
-        """Whether every row of a container, as it is now, stands in the table."""
-        parts = [file.footer.containers[key] for file in self.files if key in file.footer.containers]
-        parts = [part for part in parts if part.version == version]
-        return sum(part.rows for part in parts) in {part.total for part in parts}
-
     def finished_containers(self) -> set[tuple[str, str]]:
-        """Address and version of each container of which every row stands in the table."""
+        """Address and version of each container of which every row, as it was then, stands in the table."""
         rows, totals = Counter[tuple[str, str]](), set[tuple[str, str, int | None]]()
         for file in self.files:
             for key, part in file.footer.containers.items():

@@ -61,7 +61,7 @@ def test_small_files_become_one_with_the_same_rows(tmp_path: Path) -> None:
     assert (report.files_before, report.files_after, report.rows, report.merged) == (4, 1, 6, 4)
     table = CaptionTable(str(tmp_path), STORAGE)
     assert table.files[0].footer == Footer("ck-0", {"beam": 3}, {}, {TAR: Container("v1", 2, 2)})
-    assert table.finished(TAR, "v1")
+    assert (TAR, "v1") in table.finished_containers()
     assert pq.read_schema(tmp_path / files(tmp_path)[0]).names == [*before[0]]
     again = compact(str(tmp_path), STORAGE)
     assert (again.files_before, again.files_after, again.merged) == (1, 1, 0)
@@ -209,7 +209,7 @@ def test_no_death_loses_a_row_and_the_next_one_mends_what_is_double(tmp_path: Pa
         compact(str(folder), STORAGE)
         assert read(folder) == whole
         assert len(files(folder)) == 1
-        assert CaptionTable(str(folder), STORAGE).finished(TAR, "v1")
+        assert (TAR, "v1") in CaptionTable(str(folder), STORAGE).finished_containers()
     assert first == (8 if doubled else 5)  # every write and deletion there is
 
 
@@ -281,9 +281,9 @@ def test_a_shard_whose_doubles_are_gone_is_finished(tmp_path: Path) -> None:
         rows([f"{TAR}#1.jpg", f"{TAR}#2.jpg"]),
         rows([f"{TAR}#2.jpg", f"{TAR}#3.jpg"], container_rows=3, captioned_at=day(2)),
     )
-    assert not table.finished(TAR, "v1")
+    assert (TAR, "v1") not in table.finished_containers()
     compact(str(tmp_path), STORAGE)
-    assert CaptionTable(str(tmp_path), STORAGE).finished(TAR, "v1")
+    assert (TAR, "v1") in CaptionTable(str(tmp_path), STORAGE).finished_containers()
 
 
 @settings(max_examples=20, deadline=None)

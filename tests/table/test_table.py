@@ -127,21 +127,21 @@ def test_drop_takes_just_those(tmp_path_factory: pytest.TempPathFactory, present
 def test_a_container_is_finished_when_all_its_rows_are_there(tmp_path: Path) -> None:
     first = rows(["/a.tar#1.jpg", "/a.tar#2.jpg"])
     table = write(tmp_path, first)
-    assert not table.finished("/a.tar", "v1")  # its end was not seen
+    assert ("/a.tar", "v1") not in table.finished_containers()  # its end was not seen
     last = rows(["/a.tar#3.jpg"], container_rows=3)
     table = write(tmp_path, last, run="r2")
-    assert table.finished("/a.tar", "v1")
-    assert not table.finished("/a.tar", "v2")
-    assert not table.finished("/b.tar", "v1")
+    assert ("/a.tar", "v1") in table.finished_containers()
+    assert ("/a.tar", "v2") not in table.finished_containers()
+    assert ("/b.tar", "v1") not in table.finished_containers()
     (tmp_path / "captions-r-00000.parquet").unlink()
-    assert not CaptionTable(str(tmp_path), Storage()).finished("/a.tar", "v1")
+    assert ("/a.tar", "v1") not in CaptionTable(str(tmp_path), Storage()).finished_containers()
 
 
 def test_dropping_a_row_reopens_its_container(tmp_path: Path) -> None:
     table = write(tmp_path, rows(["/a.tar#1.jpg", "/a.tar#2.jpg"], container_rows=2))
-    assert table.finished("/a.tar", "v1")
+    assert ("/a.tar", "v1") in table.finished_containers()
     table.drop([(table.files[0], np.array([image_id("/a.tar#1.jpg", "v1")]))])
-    assert not CaptionTable(str(tmp_path), Storage()).finished("/a.tar", "v1")
+    assert ("/a.tar", "v1") not in CaptionTable(str(tmp_path), Storage()).finished_containers()
 
 
 def test_carried_columns_follow_and_may_not_clash() -> None:
@@ -156,9 +156,9 @@ def test_a_broken_shards_row_taken_out_leaves_its_length_unknown(tmp_path: Path)
     table = write(
         tmp_path, rows([f"{shard}#{number}.jpg" for number in range(7)]), rows([shard], container_rows=8), every=100
     )
-    assert table.finished(shard, "v1")
+    assert (shard, "v1") in table.finished_containers()
     (file,) = table.files
     table.drop([(file, np.array([image_id(shard, "v1")], np.int64))])
     table = write(tmp_path, rows([f"{shard}#7.jpg"]), run="later")
     assert len(table) == 8
-    assert not table.finished(shard, "v1")
+    assert (shard, "v1") not in table.finished_containers()
