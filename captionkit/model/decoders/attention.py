@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from captionkit.model.decoders.base import State, Tensors
 from captionkit.model.decoders.recurrent import RecurrentDecoder
+from captionkit.model.decoders.step_linear import StepLinear, one_sequence
 
 
 class AttentionDecoder(RecurrentDecoder):
@@ -48,7 +49,10 @@ class AttentionDecoder(RecurrentDecoder):
 
     def project_places(self, grid_NPD: Tensor) -> Tensor:
         """The grid as attention reads it, (N, P, C), from the standardized one."""
-        return grid_NPD if self.places is None else self.dropout(torch.relu(self.places(grid_NPD)))
+        grid_NPC = grid_NPD if self.places is None else self.dropout(torch.relu(self.places(grid_NPD)))
+        kind = grid_NPC.device.type
+        # Once: autocast would convert the grid for every word anew.
+        return grid_NPC.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else grid_NPC
 
     @abstractmethod
     def attend_step(self, gates_RG: Tensor, state: State) -> tuple[Tensor, Tensor, Tensors]:
@@ -75,11 +79,12 @@ class AttentionDecoder(RecurrentDecoder):
         state = self.start(features_NPD)
         words_NTE = self.dropout(self.words(tokens_NT))
         outputs, attention = [], []
-        for gates_NG in self.from_word(words_NTE).unbind(1):
-            output_NO, weights_NP, carry = self.attend_step(gates_NG, state)
-            state = State(carry, state.memory)
-            outputs.append(output_NO)
-            attention.append(weights_NP)
+        with one_sequence(self):
+            for gates_NG in self.from_word(words_NTE).unbind(1):
+                output_NO, weights_NP, carry = self.attend_step(gates_NG, state)
+                state = State(carry, state.memory)
+                outputs.append(output_NO)
+                attention.append(weights_NP)
         return self.to_logits(torch.stack(outputs, dim=1), words_NTE), torch.stack(attention, dim=1)
 
     def forward(self, features_NPD: Tensor, tokens_NT: Tensor) -> Tensor:
@@ -110,7 +115,7 @@ class AdditiveAttention(nn.Module):
         super().__init__()
         self.relu = relu
         self.keys = nn.Linear(config.context_size, config.attention_size)
-        self.query = nn.Linear(config.hidden_size, config.attention_size, bias=False)
+        self.query = StepLinear(config.hidden_size, config.attention_size, bias=False)
         self.energy = nn.Linear(config.attention_size, 1, bias=False)
 
     def forward(self, query_RH: Tensor, keys_NPA: Tensor, grid_NPC: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from captionkit.model.decoders.attention import AdditiveAttention, AttentionDeco
 from captionkit.model.decoders.base import State, Tensors
 from captionkit.model.decoders.output import OutputLayer
 from captionkit.model.decoders.recurrent import init_forget_gate_bias, lstm_cell
+from captionkit.model.decoders.step_linear import StepLinear
 
 
 class SoftAttention(AttentionDecoder):
@@ -44,11 +45,11 @@ class SoftAttention(AttentionDecoder):
         context, embed, hidden = config.context_size, config.embed_size, config.hidden_size
         self.begin = None if config.zero_start else nn.Linear(context, 2 * hidden)
         self.attention = AdditiveAttention(config, relu=config.relu)
-        self.gate = nn.Linear(hidden, context if config.gate_each else 1) if config.gated else None
+        self.gate = StepLinear(hidden, context if config.gate_each else 1) if config.gated else None
         gates = (5 if config.maxout else 4) * hidden
         self.from_word = nn.Linear(embed, gates)
         init_forget_gate_bias(self.from_word.bias, hidden)
-        self.from_state = nn.Linear(hidden + context, gates, bias=False)
+        self.from_state = StepLinear(hidden + context, gates, bias=False)
         self.deep = nn.Linear(hidden + context, embed) if config.deep_output else None
         self.output = OutputLayer(embed if config.deep_output else hidden, config.vocab_size)
 

@@ -18,6 +18,7 @@ from captionkit.model.decoders.attention import AdditiveAttention, AttentionDeco
 from captionkit.model.decoders.base import State, Tensors
 from captionkit.model.decoders.output import OutputLayer, word_logits
 from captionkit.model.decoders.recurrent import init_forget_gate_bias, lstm_cell
+from captionkit.model.decoders.step_linear import StepLinear
 
 
 class TopDown(AttentionDecoder):
@@ -44,9 +45,9 @@ class TopDown(AttentionDecoder):
         self.from_image = nn.Linear(config.image_size or features, 4 * hidden)
         init_forget_gate_bias(self.from_image.bias)
         self.from_word = nn.Linear(embed, 4 * hidden, bias=False)
-        self.from_states = nn.Linear(2 * hidden, 4 * hidden, bias=False)
+        self.from_states = StepLinear(2 * hidden, 4 * hidden, bias=False)
         self.attention = AdditiveAttention(config)
-        self.language = nn.Linear(config.context_size + 2 * hidden, 4 * hidden)
+        self.language = StepLinear(config.context_size + 2 * hidden, 4 * hidden)
         init_forget_gate_bias(self.language.bias)
         self.deep = nn.Linear(hidden + config.context_size, hidden) if config.deep_output else None
         self.deep_image = nn.Linear(features, hidden, bias=False) if config.deep_output else None
