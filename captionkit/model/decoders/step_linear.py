@@ -67,6 +67,8 @@ class _Weight(torch.autograd.Function):
         if not sequence.gradients:  # no step's result had a part in the loss
             return None, None
         gradient = torch.cat(sequence.gradients).T @ torch.cat(sequence.inputs)
+        sequence.gradients.clear()
+        sequence.inputs.clear()
         return gradient.to(ctx.dtype), None
 
 
@@ -84,6 +86,7 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         inputs, weight = ctx.saved_tensors
         sequence: _Sequence = ctx.sequence
-        sequence.inputs.append(inputs.flatten(0, -2))
-        sequence.gradients.append(gradient.flatten(0, -2))
+        # Detached: an input's graph leads back to this sequence, and no collector sees circles through autograd.
+        sequence.inputs.append(inputs.detach().flatten(0, -2))
+        sequence.gradients.append(gradient.detach().flatten(0, -2))
         return (gradient @ weight).to(ctx.dtype), None, None

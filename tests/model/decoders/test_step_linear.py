@@ -1,5 +1,7 @@
 """The gradients of a sequence, against autograd's own."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,17 @@ def test_a_step_that_the_loss_does_not_use_is_left_out() -> None:
         used = layer(inputs)
     used.sum().backward()
     torch.testing.assert_close(layer.weight.grad, inputs.sum(dim=0).expand(2, 3))
+
+
+def test_nothing_stays_in_memory_behind_a_sequence() -> None:
+    layer = StepLinear(5, 2, bias=False)
+    with one_sequence(layer):
+        assert layer._sequence is not None
+        sequence = weakref.ref(layer._sequence[1])
+        loss = recur(layer, torch.randn(4, 3, 3), torch.zeros(3, 2))
+    loss.backward()
+    del loss
+    assert sequence() is None
 
 
 def test_without_gradients_it_is_a_linear_layer() -> None:
