@@ -34,6 +34,7 @@ from captionkit.inputs.kinds import InputItem
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.model.encoders import Encoder, EncoderError, build_encoder
+from captionkit.model.engines import Encode, Engine, engine_for, make_encode
 from captionkit.pipeline.caption_actor import pixels_of
 from captionkit.pipeline.cluster import Pool
 from captionkit.pipeline.fetch import FetchOptions
@@ -173,7 +174,8 @@ def make_features(
                     _pooled_writer(None if pixels else spec.pooled(), folder, run_id, writers, storage),
                     Meter("pixels" if pixels else "features", "images", total, progress_seconds) as meter,
                 ):
-                    arguments = (None if pixels else ray.put(spec), pool.device, pool.threads, len(writers) > 1)
+                    sent, engine = None if pixels else ray.put(spec), engine_for("auto", total)
+                    arguments = (sent, pool.device, pool.threads, engine, len(writers) > 1)
                     _write(caption_stream(manifest.units, fetch, pool, _Encode, arguments, batch_size), writers, meter)
             else:
                 log_line(f"features: {counted(len(images), 'image')}, all computed before ({key})")
@@ -304,20 +306,27 @@ class _CorpusImages(Inputs):
 class _Encode:
     """An actor that turns pixels into features, as fp16 bytes; without an encoder it returns the pixels.
 
+    The encoder computes in float32, whatever the training does: features are kept, and read by other machines.
+
     Args:
+        engine: what computes it on a CPU.
         means: also give the mean of each image's grid.
     """
 
-    def __init__(self, spec: ray.ObjectRef | None, device: str, threads: int, means: bool) -> None:
+    def __init__(self, spec: ray.ObjectRef | None, device: str, threads: int, engine: Engine, means: bool) -> None:
         torch.set_num_threads(threads)
-        self.device, self.means = device, means
-        self.encoder = None if spec is None else ray.get(spec).build().to(device)
+        self.device, self.means = torch.device(device), means
+        self.encode: Encode | None = None
+        if spec is not None:
+            known: EncoderSpec = ray.get(spec)
+            self.size = known.preprocessing.size
+            self.encode, _ = make_encode(known.build(), self.device, torch.float32, engine, known.fingerprint())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         copied = batch.select(COPIED_COLUMNS)
-        if self.encoder is None:
+        if self.encode is None:
             return copied.append_column("values", batch.column("pixels").cast(pa.binary()))
-        pixels = pixels_of(batch.column("pixels"), self.encoder.preprocessing.size)
+        pixels = pixels_of(batch.column("pixels"), self.size)
         features = self._features(pixels) if len(pixels) else np.empty(0, np.float16)
         readable = batch.column("pixels").is_valid().to_pylist()
         made = copied.append_column("values", _binary(features, readable))
@@ -328,8 +337,8 @@ class _Encode:
 
     @torch.inference_mode()
     def _features(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float16]]:
-        assert self.encoder is not None
-        features = self.encoder(torch.from_numpy(pixels.copy()).to(self.device)).cpu()
+        assert self.encode is not None
+        features = self.encode(torch.from_numpy(pixels.copy()).to(self.device)).cpu()
         # Clamped to fp16's range: infinities would spoil the training.
         half: np.ndarray[Any, np.dtype[np.float16]] = features.float().clamp_(-65504, 65504).half().numpy()
         return half

@@ -6,16 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+import torch
 
 from captionkit.images import Preprocessing
 from captionkit.model.encoders import build_encoder
+from captionkit.model.engines import Engine, has_openvino
 from captionkit.pipeline.cluster import Pool
 from captionkit.scenes import draw_folder
 from captionkit.storage import Storage
-from captionkit.training.features import EncoderSpec, make_features
+from captionkit.training.features import COPIED_COLUMNS, EncoderSpec, _Encode, make_features
 
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs captionkit[openvino]")
 SMALL = Preprocessing(size=64, resize=64)
 
 
@@ -35,6 +40,26 @@ def test_pooled_features_that_are_no_mean_are_not_taken_for_it() -> None:
     # 5 x 5 places averaged to 3 x 3 overlap.
     uneven = build_encoder("squeezenet1_1", "grid", "none", replace(SMALL, size=96, resize=96), grid=3)
     assert EncoderSpec.of(uneven).pooled() is None
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_engine_s_features_are_the_encoder_s(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    encoder = build_encoder("squeezenet1_1", "grid", "none", SMALL)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    rows: dict[str, list[object]] = {name: [None] * 3 for name in COPIED_COLUMNS}
+    batch = pa.table({**rows, "pixels": pa.array([pixels[0].tobytes(), None, pixels[1].tobytes()], pa.binary())})
+    made = _Encode(ray.put(EncoderSpec.of(encoder)), "cpu", 1, engine, True)(batch)
+    with torch.inference_mode():
+        grid = encoder(torch.from_numpy(pixels)).numpy()
+    for column, expected in (("values", grid), ("means", grid.mean(axis=1))):
+        first, failed, second = made.column(column).to_pylist()
+        assert failed is None
+        values = np.frombuffer(first + second, np.float16).reshape(expected.shape)
+        np.testing.assert_allclose(values.astype(np.float32), expected, rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.slow
