@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUICK := -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+# Where bytecode is not kept, as many containers have it, each of the hundreds of processes compiles all modules anew.
+export PYTHONDONTWRITEBYTECODE =
 NEWEST := "ray[data,default,train]" torch torchvision pillow pyarrow s3fs
 
 .PHONY: help demo test test-slow newest lint format docs structure default-captioner benchmark clean
