@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from captionkit.corpus import read_corpus
 from captionkit.counting import counted
@@ -32,6 +32,13 @@ class TrainingCorpus:
     """What the reader found, as text for users."""
     counts: Counter[str]
     """How often each word occurs in the training captions."""
+    rehearsal: Captions = field(default_factory=list)
+    """Training images of other corpora, learnt along with those of `train`."""
+
+    @property
+    def learnt(self) -> Captions:
+        """All images that are trained on."""
+        return self.train + self.rehearsal
 
     def vocabulary(self, min_count: int) -> Vocabulary:
         """The words that occur at least `min_count` times in the training captions.
@@ -88,7 +95,29 @@ def read_training_corpus(options: CorpusOptions, storage: Storage) -> TrainingCo
             f"one of each is needed (--train-list, --dev-list):\n{corpus.report}"
         )
     counts = Counter(word for _, texts in train for text in texts for word in tokenize(text))
-    return TrainingCorpus(train, dev, str(corpus.report), counts)
+    rehearsal, report = _rehearsal(options, train, dev, storage)
+    return TrainingCorpus(train, dev, f"{corpus.report}{report}", counts, rehearsal)
+
+
+def _rehearsal(options: CorpusOptions, train: Captions, dev: Captions, storage: Storage) -> tuple[Captions, str]:
+    """Training images of `--rehearsal`, chosen by a hash of their names, and a report of them."""
+    if not options.rehearsal:
+        return [], ""
+    corpus = read_corpus(options.rehearsal, options.rehearsal_images or None, storage=storage)
+    own = {image for image, _ in (*train, *dev)}
+    others = [(record.image, record.captions) for record in corpus if record.split in ("train", None)]
+    others = sorted(
+        ((image, texts) for image, texts in others if image not in own),
+        key=lambda pair: (zlib.crc32(_file_name(pair[0])), pair[0]),
+    )
+    if not others:
+        raise UsageError(f"--rehearsal: no training image that is not in the corpus itself:\n{corpus.report}")
+    chosen = others[: round(options.rehearsal_ratio * len(train))]
+    return chosen, f"\nrehearsal: {len(chosen):,} of {counted(len(others), 'image')} of\n{corpus.report}"
+
+
+def _file_name(image: str) -> bytes:
+    return image.rpartition("/")[2].encode("utf-8", "surrogatepass")
 
 
 def _dev_images(images: Sequence[str]) -> set[str]:
@@ -96,7 +125,7 @@ def _dev_images(images: Sequence[str]) -> set[str]:
 
     If the hash selects no image, or all of them, the one with the lowest remainder is taken.
     """
-    numbers = {image: zlib.crc32(image.rpartition("/")[2].encode("utf-8", "surrogatepass")) for image in images}
+    numbers = {image: zlib.crc32(_file_name(image)) for image in images}
     chosen = {image for image, number in numbers.items() if number % DEV_SHARE == 0}
     if not 0 < len(chosen) < len(numbers) and len(numbers) > 1:
         chosen = {min(numbers, key=lambda image: (numbers[image] % DEV_SHARE, numbers[image], image))}

@@ -131,8 +131,8 @@ class _Training:
 
     @property
     def train_captions(self) -> Captions:
-        """The captions that cross-entropy is computed on: the teacher's, if there is one."""
-        return self.teacher.captions if self.teacher else self.corpus.train
+        """The captions that cross-entropy is computed on: of the corpus the teacher's, if there is one."""
+        return self.teacher.captions + self.corpus.rehearsal if self.teacher else self.corpus.learnt
 
 
 def _teacher_captions(options: TrainOptions, corpus: TrainingCorpus, storage: Storage) -> TeacherCaptions | None:
@@ -145,8 +145,9 @@ def _teacher_captions(options: TrainOptions, corpus: TrainingCorpus, storage: St
 
 def _summary(options: TrainOptions, corpus: TrainingCorpus, networks: Networks) -> str:
     threshold = "" if options.network.init else f" that occur at least {counted(options.corpus.min_count, 'time')}"
+    others = f" and {len(corpus.rehearsal):,} of --rehearsal" if corpus.rehearsal else ""
     return (
-        f"{counted(len(corpus.train), 'training image')}, {counted(len(corpus.dev), 'dev image')}; "
+        f"{counted(len(corpus.train), 'training image')}{others}, {counted(len(corpus.dev), 'dev image')}; "
         f"a vocabulary of {counted(len(networks.vocabulary), 'word')}{threshold}"
     )
 
@@ -182,7 +183,7 @@ def _train(training: _Training) -> None:
 
 def _worker_task(training: _Training, stage: Stage, features: FeatureSet) -> WorkerTask:
     # The reward of SCST is CIDEr-D against the reference captions, with a teacher too.
-    captions = training.corpus.train if stage.name == "scst" else training.train_captions
+    captions = training.corpus.learnt if stage.name == "scst" else training.train_captions
     train = _examples(training, captions, features)
     return WorkerTask(
         options=training.options,
@@ -204,7 +205,7 @@ def _worker_task(training: _Training, stage: Stage, features: FeatureSet) -> Wor
 def _make_consensus(training: _Training) -> Consensus:
     """Features and reference captions of the training images, and of no others."""
     features = _features(training, pixels=False)
-    train = _examples(training, training.corpus.train, features)
+    train = _examples(training, training.corpus.learnt, features)
     pooled = pooled_features(features, train.images, training.options.storage)
     return Consensus.of(pooled, references(train), PAD)
 
@@ -221,7 +222,7 @@ def _features(training: _Training, pixels: bool) -> FeatureSet:
     gpus = ray.cluster_resources().get("GPU", 0.0)
     pool = plan_pool(ClusterOptions(), node_cpus(), gpus, grows=training.connection != "started")
     features = make_features(
-        [image for image, _ in (*training.corpus.train, *training.corpus.dev)],
+        [image for image, _ in (*training.corpus.learnt, *training.corpus.dev)],
         EncoderSpec.of(training.networks.encoder),
         options.cache or storage.join(training.output, "features"),
         storage,
@@ -263,8 +264,8 @@ def _save(training: _Training, curves: dict[str, Points], consensus: Consensus |
 
 
 def _card_facts(training: _Training, consensus: Consensus | None) -> dict[str, Any]:
-    encoder, decoder = training.networks.encoder, training.networks.decoder
-    train = training.corpus.train
+    encoder, decoder, corpus = training.networks.encoder, training.networks.decoder, training.options.corpus
+    train = training.corpus.learnt
     return {
         "version": captionkit.__version__,
         "decoder": decoder.name,
@@ -276,7 +277,7 @@ def _card_facts(training: _Training, consensus: Consensus | None) -> dict[str, A
         "train_images": len(train),
         "train_captions": sum(len(texts) for _, texts in train),
         "teacher": training.teacher.report if training.teacher else "",
-        "corpus": ", ".join(uri.rpartition("/")[2] for uri in training.options.corpus.corpus),
+        "corpus": ", ".join(uri.rpartition("/")[2] for uri in (*corpus.corpus, *corpus.rehearsal)),
         "stages": [(name, stage["cider"], stage["epochs"]) for name, stage in training.record["stages"].items()],
         "beam": training.options.validate.beam,
         "options": training.record["asked"],

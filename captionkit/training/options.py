@@ -42,6 +42,14 @@ class CorpusOptions(CorpusFiles):
     is still measured against the references."""
     teacher_captions: int = 2
     """Teacher captions per image: those with the highest CIDEr-D against the reference captions."""
+    rehearsal: tuple[str, ...] = ()
+    """Addresses of captions of other images, such as those that the captioner of --init was trained on. Some of these
+    are learnt along with the corpus, so that the captioner does not forget them (Robins 1995,
+    doi:10.1080/09540099550039318). They are no dev images, and bring no new words."""
+    rehearsal_images: tuple[str, ...] = ()
+    """Where the images of --rehearsal are. Default: beside the captions."""
+    rehearsal_ratio: float = 4.0
+    """Images of --rehearsal for each training image of the corpus."""
     glove: str | None = None
     """Address of a GloVe text file that initialises the decoder's word embeddings."""
 

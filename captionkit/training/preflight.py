@@ -59,6 +59,11 @@ def check_options(options: TrainOptions) -> None:
     )
     _require(bool(network.init) or not options.corpus.new_words, "--new-words adds words to the captioner of --init")
     _require(
+        bool(options.corpus.rehearsal) or not options.corpus.rehearsal_images,
+        "--rehearsal-images are the images of --rehearsal: name its captions too",
+    )
+    _require(options.corpus.rehearsal_ratio > 0, "--rehearsal-ratio must be above 0")
+    _require(
         not network.init or network == NetworkOptions(init=network.init),
         "--init brings its own encoder and decoder: leave out --encoder, --decoder and the options that belong to them",
     )
@@ -82,6 +87,8 @@ def check_inputs(options: TrainOptions, storage: Storage) -> None:
         ("--images", corpus.images),
         ("--train-list", (corpus.train_list,)),
         ("--dev-list", (corpus.dev_list,)),
+        ("--rehearsal", corpus.rehearsal),
+        ("--rehearsal-images", corpus.rehearsal_images),
         ("--teacher", corpus.teacher),
         ("--glove", (corpus.glove,)),
         ("--encoder-weights", () if weights in NAMED_WEIGHTS else (weights,)),

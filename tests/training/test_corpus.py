@@ -81,3 +81,35 @@ def test_a_list_whose_images_are_nowhere_is_refused(tmp_path: Path) -> None:
         (tmp_path / "some" / f"p{number}.jpg").touch()
     with pytest.raises(UsageError, match=r"--dev-list .*dev.txt: no image of this list was found"):
         with_lists(tmp_path, None, "p20.jpg\n", (str(tmp_path / "some"),))
+
+
+def with_rehearsal(folder: Path, ratio: float, own: int = 20) -> TrainingCorpus:
+    others = folder / "others"
+    others.mkdir(exist_ok=True)
+    read(others, [f"o{number:03d}.jpg" for number in range(100)], "a blue boat")
+    read(folder, [f"p{number:03d}.jpg" for number in range(own)])
+    options = CorpusOptions(
+        corpus=(str(folder / "captions.csv"),), rehearsal=(str(others / "captions.csv"),), rehearsal_ratio=ratio
+    )
+    return read_training_corpus(options, Storage())
+
+
+def test_some_of_another_corpus_are_rehearsed_the_same_each_time(tmp_path: Path) -> None:
+    corpus = with_rehearsal(tmp_path, 2.0)
+    assert len(corpus.rehearsal) == 2 * len(corpus.train)
+    assert len(set(corpus.rehearsal)) == len(corpus.rehearsal)
+    assert all(texts == ("a blue boat",) for _, texts in corpus.rehearsal)
+    assert corpus.learnt == corpus.train + corpus.rehearsal
+    assert with_rehearsal(tmp_path, 2.0).rehearsal == corpus.rehearsal
+    assert len(with_rehearsal(tmp_path, 50.0).rehearsal) == 100
+    # They choose no checkpoint and bring no words.
+    assert "boat" not in corpus.vocabulary(5).words
+    assert not any("/others/" in image for image, _ in corpus.dev)
+    assert f"rehearsal: {2 * len(corpus.train)} of 100 images of\n{tmp_path}/others/captions.csv" in corpus.report
+
+
+def test_an_image_of_ones_own_is_not_rehearsed(tmp_path: Path) -> None:
+    read(tmp_path, [f"p{number:03d}.jpg" for number in range(20)])
+    address = (str(tmp_path / "captions.csv"),)
+    with pytest.raises(UsageError, match="--rehearsal: no training image that is not in the corpus itself"):
+        read_training_corpus(CorpusOptions(corpus=address, rehearsal=address), Storage())

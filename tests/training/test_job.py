@@ -176,15 +176,21 @@ def test_all_stages_follow_one_another(scenes: Path, tmp_path: Path) -> None:
 def test_a_training_starts_from_a_captioner_with_its_encoder(scenes: Path, tmp_path: Path) -> None:
     start = Captioner.load()
     start.save(str(tmp_path / "start"))
-    options = options_for(
+    list(draw_folder(str(tmp_path / "others"), 6, 12, 96))
+    known = options_for(
         scenes,
         tmp_path / "out",
         network=NetworkOptions(init=str(tmp_path / "start")),
-        steps=StepOptions(epochs=0, dtype="float32"),
+        steps=StepOptions(epochs=1, batch_size=10, dtype="float32"),
         scst=ScstOptions(scst_epochs=1, scst_batch=5, scst_samples=2),
     )
+    others = (str(tmp_path / "others" / "captions.jsonl"),)
+    options = replace(known, corpus=replace(known.corpus, rehearsal=others, rehearsal_ratio=0.5))
     found = Captioner.load(TrainJob(options).run())
     assert found.vocabulary.words == start.vocabulary.words
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["stages"]["captions"]["steps"] == round((9 + 4) * 5 / 10)  # nine of its own, half as many of others
+    assert "13 images with 65 captions" in (tmp_path / "out" / "bundle" / "README.md").read_text()
     weights = found.encoder.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in start.encoder.state_dict().items())
 

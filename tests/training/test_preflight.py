@@ -45,6 +45,11 @@ GOOD = TrainOptions(corpus=CorpusOptions(corpus=("captions.jsonl",)), result=Res
             "one_shot predicts all words at once",
         ),
         ({"corpus": replace(GOOD.corpus, new_words=True)}, "--new-words adds words to the captioner of --init"),
+        (
+            {"corpus": replace(GOOD.corpus, rehearsal_images=("photos",))},
+            "--rehearsal-images are the images of --rehearsal",
+        ),
+        ({"corpus": replace(GOOD.corpus, rehearsal_ratio=0.0)}, "--rehearsal-ratio must be above 0"),
         ({"network": NetworkOptions(init="bundle", encoder="vgg16")}, "--init brings its own encoder"),
     ],
 )
