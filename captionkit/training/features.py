@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,9 +25,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
-from ray.data import Datasource
-from ray.data.block import BlockMetadata
-from ray.data.datasource import ReadTask
 
 from captionkit.counting import counted
 from captionkit.errors import UsageError
@@ -41,7 +40,7 @@ from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.manifest import delete_manifest, make_manifest, replace_changed
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
-from captionkit.storage import Storage, StorageOptions, split_member, without_page
+from captionkit.storage import Storage, split_member, without_page
 from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable, Footer
 from captionkit.table.writer import TableWriter
@@ -51,11 +50,10 @@ STORED_COLUMNS = ["uri", "image_id", "values", "error_kind", "error"]
 COPIED_COLUMNS = ["uri", "image_id", "version", "container_rows", "error_kind", "error"]
 STAT_CHUNK = 4096
 """Images whose size and version are asked for together."""
-READ_CPUS = 0.1
-"""CPUs that a task which reads features reserves. They run beside training workers, which may leave no whole CPU;
-`tests/training/test_job.py` trains two workers on two CPUs."""
 FILE_BYTES = 256 * 2**20
 """Approximate size of a features file."""
+READERS = 4
+"""Features files that a machine reads at a time, and holds in memory."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +112,29 @@ class FeatureSet:
     failed: dict[str, str] = field(default_factory=dict)
     """Reasons why images could not be read, by address."""
 
-    def dataset(self, storage: StorageOptions) -> ray.data.Dataset:
-        """Rows of `uri` and `values`, as `write_feature_cache` takes them."""
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = context.print_on_execution_start = False
-        return ray.data.read_datasource(
-            _FileSource(self.files, storage),
-            override_num_blocks=len(self.files),
-            num_cpus=READ_CPUS,
-        )
+
+def read_features(files: Sequence[str], storage: Storage) -> Iterator[pa.Table]:
+    """The rows of features files whose image was readable: tables of `uri` and `values`, file after file.
+
+    `READERS` files are read at a time. Each machine of a training reads them all, once.
+    """
+
+    def read(file: str) -> list[pa.Table]:
+        with storage.open(file) as stream:
+            batches = pq.ParquetFile(stream).iter_batches(batch_size=256, columns=["uri", "values"])
+            return [table.filter(table.column("values").is_valid()) for table in map(to_table, batches)]
+
+    def to_table(batch: pa.RecordBatch) -> pa.Table:
+        return pa.Table.from_batches([batch])
+
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[list[pa.Table]]] = deque()
+        for file in files:
+            waiting.append(pool.submit(read, file))
+            if len(waiting) == READERS:
+                yield from waiting.popleft().result()
+        for future in waiting:
+            yield from future.result()
 
 
 def make_features(
@@ -197,7 +209,7 @@ def make_features(
     )
 
 
-def pooled_features(features: FeatureSet, images: Sequence[str], storage: StorageOptions) -> torch.Tensor:
+def pooled_features(features: FeatureSet, images: Sequence[str], storage: Storage) -> torch.Tensor:
     """Features of images, (n, D) in fp16; those of a grid are averaged over its places.
 
     Raises:
@@ -210,10 +222,9 @@ def pooled_features(features: FeatureSet, images: Sequence[str], storage: Storag
         means = values.mean(axis=1, dtype=np.float32).astype(np.float16)
         return batch.select(["uri"]).append_column("values", pa.array([row.tobytes() for row in means], pa.binary()))
 
-    rows = features.dataset(storage).map_batches(pool, batch_size=256, batch_format="pyarrow", num_cpus=READ_CPUS)
     with TemporaryDirectory() as folder:
         pooled = Path(folder) / "pooled"
-        batches = rows.iter_batches(batch_size=256, batch_format="pyarrow")
+        batches = map(pool, read_features(features.files, storage))
         write_feature_cache(batches, features.rows, features.shape[-1:], "float16", pooled)
         return FeatureCache(pooled, images).gather(np.arange(len(images)), torch.device("cpu"))
 
@@ -348,26 +359,3 @@ def _binary(values: np.ndarray[Any, np.dtype[np.float16]], readable: Sequence[bo
     """The rows of values as bytes, null where an image was not readable."""
     rows = iter(values)
     return pa.array([next(rows).tobytes() if ok else None for ok in readable], pa.binary())
-
-
-class _FileSource(Datasource):  # type: ignore[misc]  # Ray publishes no types
-    """Features files as a Ray Data source that reads through `captionkit.storage`."""
-
-    def __init__(self, files: Sequence[str], storage: StorageOptions) -> None:
-        super().__init__()
-        self._files, self._storage = files, storage
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        storage = self._storage
-        return [ReadTask(lambda file=file: _read(file, storage), metadata) for file in self._files]
-
-
-def _read(file: str, storage: StorageOptions) -> Iterator[pa.Table]:
-    with Storage(storage).open(file) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(batch_size=256, columns=["uri", "values"]):
-            table = pa.Table.from_batches([batch])
-            yield table.filter(table.column("values").is_valid())

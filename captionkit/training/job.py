@@ -162,7 +162,6 @@ def _train(training: _Training) -> None:
         result = train_stage(
             _worker_task(training, stage, features),
             networks,
-            features,
             training.output,
             training.storage,
             connection=training.connection,
@@ -194,6 +193,7 @@ def _worker_task(training: _Training, stage: Stage, features: FeatureSet) -> Wor
         decoder=DecoderSpec.of(training.networks.decoder),
         encoder=EncoderSpec.of(training.networks.encoder) if stage.name == "finetune" else None,
         weights=training.networks.decoder.state_dict(),
+        files=features.files,
         rows=features.rows,
         shape=features.shape,
         dtype=features.dtype,
@@ -206,7 +206,7 @@ def _make_consensus(training: _Training) -> Consensus:
     """Features and reference captions of the training images, and of no others."""
     features = _features(training, pixels=False)
     train = _examples(training, training.corpus.learnt, features)
-    pooled = pooled_features(features, train.images, training.options.storage)
+    pooled = pooled_features(features, train.images, training.storage)
     return Consensus.of(pooled, references(train), PAD)
 
 

@@ -64,7 +64,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """Everything that a worker needs for a stage, except the features, which come through Ray Data."""
+    """Everything that a worker needs for a stage, except the features, which it reads from their files."""
 
     options: TrainOptions
     stage: Stage
@@ -76,6 +76,8 @@ class WorkerTask:
     """None unless the encoder is trained too; then the features are pixels."""
     weights: Weights
     """The decoder's weights at the start of the stage."""
+    files: tuple[str, ...]
+    """Addresses of the features table's files."""
     rows: int
     """Rows of the features table, failed ones included."""
     shape: tuple[int, ...]

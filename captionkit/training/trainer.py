@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from captionkit.pipeline.cluster import Connection, require_gpus
 from captionkit.storage import Storage
 from captionkit.training.checkpoints import HISTORY, History, load_average
 from captionkit.training.curves import CurveCallback, Points
-from captionkit.training.features import FeatureSet
 from captionkit.training.losses import Objective
 from captionkit.training.networks import Networks
 from captionkit.training.options import WorkerOptions
@@ -46,7 +45,6 @@ class StageResult:
 def train_stage(
     task: WorkerTask,
     networks: Networks,
-    features: FeatureSet,
     output: str,
     storage: Storage,
     *,
@@ -80,8 +78,6 @@ def train_stage(
             checkpoint_config=CheckpointConfig(num_to_keep=options.validate.keep, checkpoint_score_attribute="cider"),
             callbacks=[CurveCallback(output, options.storage, stage.name, dict(previous), options.result.track)],
         ),
-        datasets={"features": features.dataset(options.storage)},
-        dataset_config=DataConfig(datasets_to_split=[]),
     )
     result = _fit(trainer)
     best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["cider"])
@@ -121,6 +117,5 @@ def _scaling(options: WorkerOptions, connection: Connection) -> ScalingConfig:
     cpus, gpus = (ray.cluster_resources().get(name, 0.0) for name in ("CPU", "GPU"))
     each = float(gpus > 0) if options.gpus_per_worker is None else options.gpus_per_worker
     require_gpus(each, f"--gpus-per-worker {each:g}", connection, options.workers)
-    # Reserve a little less than all CPUs: the tasks that read the features need some.
-    resources = {"CPU": min(1.0, cpus / (options.workers + 1)), **({"GPU": each} if each else {})}
+    resources = {"CPU": min(1.0, cpus / options.workers), **({"GPU": each} if each else {})}
     return ScalingConfig(num_workers=options.workers, use_gpu=bool(each), resources_per_worker=resources)

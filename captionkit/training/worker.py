@@ -29,10 +29,12 @@ from captionkit.metrics.cider import CiderD, DocumentFrequencies
 from captionkit.model.decoders import Decoder
 from captionkit.model.device import fast_bfloat16
 from captionkit.model.encoders import Encoder
+from captionkit.storage import Storage
 from captionkit.training.augment import augment
 from captionkit.training.batches import seed_step, worker_share
 from captionkit.training.checkpoints import History, resume, write_checkpoint
 from captionkit.training.feature_cache import FeatureCache, write_feature_cache
+from captionkit.training.features import read_features
 from captionkit.training.losses import BatchTotals, Objective
 from captionkit.training.optim import adamw, averaged, rate_at
 from captionkit.training.scst import advantages, greedy_captions, rewards, sample_captions
@@ -347,9 +349,9 @@ class _StepLog:
 
 
 def _fill_cache(folder: Path, task: WorkerTask, local_rank: int, world: int) -> None:
-    """Stream the features to this machine, once for all its workers."""
+    """Copy the features to this machine, once for all its workers."""
     if local_rank == 0 and not folder.exists():
-        batches = ray.train.get_dataset_shard("features").iter_batches(batch_size=256, batch_format="pyarrow")
+        batches = read_features(task.files, Storage(task.options.storage))
         write_feature_cache(batches, task.rows, task.shape, task.dtype, folder)
     if world > 1:
         torch.distributed.barrier()
