@@ -45,13 +45,16 @@ from captionkit.pipeline.preflight import (
     check_recaption,
     check_same_maker,
 )
+from captionkit.pipeline.ray_address import named_cluster
 from captionkit.pipeline.ray_log import listen
+from captionkit.pipeline.ray_tasks import spread_over_cluster
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
 from captionkit.schema import CONFIDENCE, schema_with
 from captionkit.storage import Storage, StorageError, redact
+from captionkit.storage.spread import Spread
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
 from captionkit.table.recaption import Chosen, RecaptionWriter, choose
@@ -162,7 +165,7 @@ class CaptionJob:
             with stop_on_signals(), open_for_writing(self.table, self.run_id, share) as opened:
                 self._check_maker(opened.table)
                 chosen = self._choose(opened)
-                with self._listing(opened, chosen) as listing:
+                with self._cluster() as spread, self._listing(opened, chosen, spread) as listing:
                     with stop_at(self.until):
                         listed = self._next(listing, opened, chosen)
                     if listed.manifest.units:
@@ -224,9 +227,28 @@ class CaptionJob:
         self.record.counts["retried"] = retried
         return chosen
 
-    def _listing(self, opened: OpenTable, chosen: Chosen) -> Listing:
+    @contextmanager
+    def _cluster(self) -> Iterator[Spread | None]:
+        """The cluster that the options name, or that this process has joined, for the listing to be spread over it.
+        Ray of this run's own starts once there is something to caption."""
+        if not ray.is_initialized() and named_cluster(self.options.cluster.address) is None:
+            yield None
+            return
+        start = time.monotonic()
+        connection, spread = connect(self.options.cluster), spread_over_cluster()
+        if connection != "found":
+            self.record.spend("starting", time.monotonic() - start)
+        try:
+            with stop_on_signals():  # ray.init() replaced our handler
+                yield spread
+        finally:
+            spread.executor.shutdown()
+            if connection != "found":
+                ray.shutdown()
+
+    def _listing(self, opened: OpenTable, chosen: Chosen, spread: Spread | None) -> Listing:
         options = self.options
-        inputs = Inputs(options.inputs, self.storage, output=opened.table.uri)
+        inputs = Inputs(options.inputs, self.storage, output=opened.table.uri, spread=spread)
         share = Share.parse(options.table.share) if options.table.share else None
         maker = ManifestMaker(
             inputs, opened.table, f"{self.base}.manifest", share, chosen, of_done=not options.table.mixed
