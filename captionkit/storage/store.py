@@ -223,9 +223,9 @@ class Storage:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def stat_all(self, uris: Sequence[str]) -> list[Entry]:
+    def stat_all(self, uris: Sequence[str]) -> tuple[Entry, ...]:
         """`stat_many` of some hundred addresses, as one of many tasks that do so at a time."""
-        return list(self.stat_many(uris, STAT_THREADS))
+        return tuple(self.stat_many(uris, STAT_THREADS))
 
     def _asked(self, base: str, pool: ThreadPoolExecutor) -> Future[Entry]:
         try:
