@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 
@@ -28,7 +29,8 @@ from captionkit.model.device import pick_dtype
 from captionkit.model.engines import engine_for
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
-from captionkit.pipeline.copies import copied_rows
+from captionkit.pipeline.contents import start_contents
+from captionkit.pipeline.copies import FoundCopies, copied_rows
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.finished import next_time
 from captionkit.pipeline.guard import Guard, RowsMissing
@@ -128,6 +130,8 @@ class CaptionJob:
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self._first: tuple[float, int] | None = None
         """When the first rows came (monotonic), and how many."""
+        self.contents: ray.actor.ActorHandle | None = None
+        """Tells fetch tasks which image was the first with its contents (`--dedupe`)."""
         self.before: dict[str, dict[str, Any]] = {}
         """Some captions that this run has replaced, by address."""
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
@@ -320,6 +324,7 @@ class CaptionJob:
                 record.failed_machines = machines.failed
                 listen().on_failed_start = machines.failed_start
                 bundle = ray.put(self.files)
+                self.contents = start_contents() if options.inputs.dedupe else None
                 record.spend("starting", time.monotonic() - start)
                 while True:
                     dataset = self._dataset(listed, pool, machines, bundle)
@@ -366,6 +371,7 @@ class CaptionJob:
             renamed={name: source for source, name in inputs.carried().items()},
             skip=inputs.existing_stored() if inputs.existing == "skip" else None,
             each_page=inputs.frame == "each",
+            contents=self.contents,
             done=ray.put(_done_within(listed)) if manifest.partial else None,
         )
         actor = ActorOptions(
@@ -401,6 +407,7 @@ class CaptionJob:
         known = listed.last and not listing.total.unknown
         record.total = listing.total.images + listing.total.copies if known else None
         metrics = RunMetrics(self.run_id)
+        found = FoundCopies(self.storage, f"{self.base}.manifest-found-{len(listing.units)}", listing.inputs)
         start = renewed = time.monotonic()
         guard = Guard(listed.table, manifest)
         try:
@@ -413,6 +420,9 @@ class CaptionJob:
                     rows = guard.fresh(rows)
                     while guard.ends and isinstance(writer, TableWriter):
                         writer.end(**guard.ends.pop())
+                    if self.contents is not None:
+                        record.add_work(rows.filter(pc.is_valid(rows["same_as"])))
+                        rows = found.set_aside(rows)
                     if not len(rows):
                         continue
                     record.add(rows)
@@ -424,8 +434,9 @@ class CaptionJob:
                     written = len(writer.files)
                     with _spending(record, "writing"):
                         writer.add(rows)
-                    meter.update(record.rows - before, _failed_note(record))
-                    metrics.level(None if total is None else total - (record.rows - before), writer.unwritten)
+                    done = record.rows - before + found.count
+                    meter.update(done, _failed_note(record))
+                    metrics.level(None if total is None else total - done, writer.unwritten)
                     if len(writer.files) > written or time.monotonic() - renewed > RENEW_SECONDS:
                         record.files, renewed = [*files_before, *writer.files], time.monotonic()
                         record.measure(*self._first)
@@ -434,10 +445,13 @@ class CaptionJob:
             # Flush on any exit, so finished captions are not lost.
             with _spending(record, "writing"):
                 writer.flush()
+                listing.found(found.take(), found.count)
             record.files = [*files_before, *writer.files]
             record.spend("captioning", time.monotonic() - start)
             if self._first is not None:
                 record.measure(*self._first)
+            if found.count:
+                record.counts["copies"] = record.counts.get("copies", 0) + found.count
             if guard.again:
                 record.counts["came_again"] = record.counts.get("came_again", 0) + guard.again
             if isinstance(writer, RecaptionWriter):
@@ -447,7 +461,7 @@ class CaptionJob:
             guard.demand_all(record.rows - writer.in_containers, writer.lost(manifest.containers_to_do))
             log_line(_recaptioned(writer))
         else:
-            guard.demand_all(record.rows - before)
+            guard.demand_all(record.rows - before + found.count)
 
     def _copy(self, listed: _Listed, listing: Listing) -> None:
         """Give images that were not read the rows of those with the same contents."""
