@@ -18,7 +18,7 @@ from captionkit.storage.spread import Spread
 T = TypeVar("T")
 
 TASKS = 16
-"""At a time: as many as list 80,000 keys a second where S3 takes a fifth of a second over a page of a thousand, which is
+"""At a time: as many as list 80,000 keys a second where S3 takes a fifth of a second over a page of a thousand. That is
 more than one driver takes in."""
 
 
