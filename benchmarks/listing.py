@@ -1,52 +1,86 @@
 """How fast a bucket of a million keys becomes a manifest, and how much memory the driver takes for it.
 
-The bucket is a stand-in that answers ListObjectsV2 in a process of its own, as quickly as Python can: a real one
-takes longer over each page and shows less of what the driver does. With `--source inventory` the keys come from an S3
-Inventory in the place of the listing: one Parquet file on disk.
+The bucket is a stand-in: an HTTP server in a process of its own that answers ListObjectsV2 for keys that it makes up as
+it is asked, so that it can have any number of them. It does so as quickly as Python can: a real one takes longer over
+each page and shows less of what the driver does. With `--source cluster` ranges of keys are listed by Ray tasks on this
+machine, as they are where a run joins a cluster; with `--source inventory` the keys come from an S3 Inventory in the
+place of the listing: one Parquet file on disk.
 
     python benchmarks/listing.py --keys 1000000
+    python benchmarks/listing.py --keys 10000000 --limit-mib 2048 --csv benchmarks/results/listing.csv \\
+        --figure benchmarks/results/listing.svg
 """
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 import os
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 from _report import report
 
 PAGE = 1000
+MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Options:
-    """Seconds and peak memory of listing a bucket."""
+    """Seconds, requests and peak memory of listing a bucket."""
 
     keys: int = 1_000_000
-    source: Literal["prefix", "inventory"] = "prefix"
+    source: Literal["prefix", "cluster", "inventory"] = "prefix"
+    limit_mib: int | None = None
+    """Memory of its own (RLIMIT_DATA) that the process which lists may take; not with `cluster`, as Ray's own part of a
+    process maps more than it uses."""
+    csv: str | None = None
+    """Seconds, keys and the memory of the process, every `seconds`."""
+    figure: str | None = None
+    """The curves of these; SVG or PNG."""
+    seconds: float = 5.0
     json: str | None = None
     """Also write the table, with the machine's facts, to this file."""
 
 
+def key_of(number: int) -> str:
+    return f"in/{number // 10_000:05d}/{number:09d}.jpg"
+
+
+def first_behind(text: str, keys: int) -> int:
+    """The number of the first key behind a text, which need not be a key."""
+    low, high = 0, keys
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if key_of(middle) > text else (middle + 1, high)
+    return low
+
+
 class Bucket(BaseHTTPRequestHandler):
     keys = 0
+    asked: Any = None
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
-        start = int(query.get("continuation-token", ["0"])[0])
-        stop = min(start + PAGE, self.keys)
+        with self.asked.get_lock():
+            self.asked.value += 1
+        behind = query.get("continuation-token", query.get("start-after", [""]))[0]
+        start = first_behind(behind, self.keys)
+        stop = min(start + int(query.get("max-keys", [PAGE])[0]), self.keys)
         more = stop < self.keys
         entries = "".join(
             f"<Contents><Key>in/{n // 10_000:05d}/{n:09d}.jpg</Key><Size>{n}</Size><ETag>&quot;{n:032x}&quot;</ETag>"
@@ -57,7 +91,7 @@ class Bucket(BaseHTTPRequestHandler):
             '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
             f"<Name>b</Name><Prefix>in/</Prefix><KeyCount>{stop - start}</KeyCount><MaxKeys>{PAGE}</MaxKeys>"
             f"<IsTruncated>{str(more).lower()}</IsTruncated>"
-            + (f"<NextContinuationToken>{stop}</NextContinuationToken>" if more else "")
+            + (f"<NextContinuationToken>{key_of(stop - 1)}</NextContinuationToken>" if more else "")
             + f"{entries}</ListBucketResult>"
         ).encode()
         self.send_response(200)
@@ -75,8 +109,8 @@ class Bucket(BaseHTTPRequestHandler):
         """Say nothing of a thousand requests."""
 
 
-def serve(keys: int, ready: Connection) -> None:
-    Bucket.keys = keys
+def serve(keys: int, asked: Any, ready: Connection) -> None:
+    Bucket.keys, Bucket.asked = keys, asked
     with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
         ready.send(server.server_address[1])
         server.serve_forever()
@@ -88,16 +122,64 @@ def write_inventory(keys: int, file: str) -> str:
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, keys, 100_000):
             numbers = range(start, min(start + 100_000, keys))
-            names = [f"in/{n // 10_000:05d}/{n:09d}.jpg" for n in numbers]
-            columns = [["b"] * len(numbers), names, list(numbers), [f"{n:032x}" for n in numbers]]
-            writer.write_table(pa.table(columns, schema=schema))
+            columns = [["b"] * len(numbers), [key_of(n) for n in numbers], list(numbers)]
+            writer.write_table(pa.table([*columns, [f"{n:032x}" for n in numbers]], schema=schema))
     return file
 
 
+class Curve:
+    """Writes a line of the CSV now and then. Memory is the process's own, and what of it is resident."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.keys, self._stop = options, 0, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Curve:
+        if self.options.csv:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self.options.csv:
+            self._thread.join()
+            if self.options.figure:
+                draw(self.options.csv, self.options.figure)
+
+    def _sample(self) -> None:
+        start, me, going = time.monotonic(), psutil.Process(), True
+        with open(self.options.csv or "", "w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(["seconds", "keys", "driver_mib"])
+            while going:
+                going = not self._stop.wait(self.options.seconds)
+                found = me.memory_info()
+                own = round((found.rss - getattr(found, "shared", 0)) / MIB)
+                lines.writerow([round(time.monotonic() - start, 1), self.keys, own])
+                file.flush()
+
+
+def draw(source: str, figure: str) -> None:
+    from matplotlib.figure import Figure
+
+    with open(source) as file:
+        lines = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    made = Figure(figsize=(8, 3), layout="constrained")
+    axes = made.subplots()
+    axes.plot([line["keys"] / 1e6 for line in lines], [line["driver_mib"] for line in lines], color="#2b6cb0")
+    axes.set_xlabel("keys listed, millions")
+    axes.set_ylabel("driver's memory, MiB")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    made.savefig(figure, metadata={"Date": None} if figure.endswith("svg") else None)
+
+
 def main(options: Options) -> None:
-    """Print one row: keys, seconds, keys a second, peak memory."""
+    """Print one row: keys, seconds, keys a second, requests, peak memory."""
     ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(options.keys, theirs), daemon=True)
+    asked = multiprocessing.Value("q", 0)
+    server = multiprocessing.Process(target=serve, args=(options.keys, asked, theirs), daemon=True)
     server.start()
     os.environ |= {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -110,9 +192,23 @@ def main(options: Options) -> None:
     from captionkit.storage import Storage, StorageOptions
     from captionkit.table.table import CaptionTable
 
-    storage = Storage(StorageOptions(endpoint_url=f"http://127.0.0.1:{ours.recv()}"))
-    with tempfile.TemporaryDirectory() as folder:
-        inventory = write_inventory(options.keys, f"{folder}/_inventory")
+    # Patience for a machine on which the bucket's process may get no processor for minutes.
+    patience = {"timeout_seconds": 600.0, "retry_seconds": 3600.0}
+    storage = Storage(StorageOptions(endpoint_url=f"http://127.0.0.1:{ours.recv()}", **patience))
+    spread = None
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        if options.source == "cluster":
+            import ray
+
+            from captionkit.pipeline.ray_tasks import spread_over_cluster
+
+            ray.init("local", include_dashboard=False, logging_level="ERROR")
+            stack.callback(ray.shutdown)
+            spread = spread_over_cluster()
+        elif options.limit_mib:
+            resource.setrlimit(resource.RLIMIT_DATA, (options.limit_mib * MIB, resource.RLIM_INFINITY))
+        inventory = write_inventory(options.keys, f"{folder}/_inventory") if options.source == "inventory" else ""
 
         class Listed(Inputs):
             """What the inventory says, by the way of the manifest that S3 would write."""
@@ -122,11 +218,16 @@ def main(options: Options) -> None:
                     yield from self._entry(entry, False)
 
         start, before = time.perf_counter(), time.process_time()
-        with Meter("listing", "inputs", seconds=5) as meter:
-            kind = Inputs if options.source == "prefix" else Listed
-            inputs = kind(InputOptions(("s3://b/in/",)), storage if options.source == "prefix" else Storage())
+        with Meter("listing", "inputs", seconds=5) as meter, Curve(options) as curve:
+
+            def progress(listed: int) -> None:
+                curve.keys = listed
+                meter.update(listed)
+
+            address = InputOptions(("s3://b/in/",))
+            inputs = Listed(address, Storage()) if inventory else Inputs(address, storage, spread=spread)
             manifest = make_manifest(
-                inputs, CaptionTable(f"{folder}/out", Storage()), f"{folder}/out/_runs/m", meter.update
+                inputs, CaptionTable(f"{folder}/out", Storage()), f"{folder}/out/_runs/m", progress
             )
         took, processor = time.perf_counter() - start, time.process_time() - before
     assert manifest.images == options.keys
@@ -137,6 +238,7 @@ def main(options: Options) -> None:
         "seconds": took,
         "processor seconds": processor,
         "µs of processor a key": 1e6 * processor / options.keys,
+        "requests": asked.value,
         "peak memory, MiB": peak,
     }
     report([row], options.json)

@@ -75,6 +75,7 @@ _FETCHED = [
     pa.field("bytes", pa.int64()),
     pa.field("fetch_s", pa.float32()),
     pa.field("decode_s", pa.float32()),  # of processor time
+    pa.field("same_as", pa.int64()),  # image_id of the image with the same contents, whose caption is to be this one's
 ]
 
 PIXELS = [

@@ -67,12 +67,18 @@ _HASH = re.compile(r"[0-9a-f]{32}(-\d{1,5})?")
 """S3's ETags that are made of contents: MD5, or MD5 of the parts' MD5 with their number."""
 
 
+_AMAZON = re.compile(r"https?://([^/]*\.)?s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?/", re.IGNORECASE)
+"""Web addresses of objects in Amazon's S3, signed ones among them."""
+
+
 def content_key(item: InputItem) -> str | None:
     """What images of the same bytes have in common, as far as a listing tells; None where it does not.
 
-    Other servers' ETags may be made of a file's size and time, which two files may share.
+    Other servers' ETags, strong ones too, may be made of a file's size and time, which two files may share (RFC 9110,
+    8.8.3: they tell versions of one resource apart): Starlette's look like S3's and are the MD5 of these two.
     """
-    if item.kind != "image" or item.size is None or not item.uri.startswith(("s3://", "s3a://")):
+    is_s3 = item.uri.startswith(("s3://", "s3a://")) or _AMAZON.match(item.uri) is not None
+    if item.kind != "image" or item.size is None or not is_s3:
         return None
     return f"{item.version} {item.size}" if _HASH.fullmatch(item.version) else None
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -46,8 +46,12 @@ from captionkit.storage import (
 from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import image_column
+from captionkit.storage.spread import Spread
 
 STAT_CHUNK = 4096
+SPREAD_CHUNK = 16_384
+STAT_BATCH = 512
+"""Addresses that one task asks for."""
 _OWN = re.compile(r"/(_runs|_lease)/|/_probe-|/(captions|compacted)-[^/]*\.parquet$|-(reviews|listing)/")
 """What a run writes below its output folder, and what lies beside that under its name (`captionkit.table`'s `beside`):
 how the rest of an address goes on behind the folder's own."""
@@ -74,6 +78,8 @@ class Inputs:
     """The caption table that is written: its own files, which may lie below an input, are no inputs."""
     notes: list[str] = field(default_factory=list)
     """What the log should say of lists."""
+    spread: Spread | None = None
+    """Where long listings are made and addresses of lists asked for, if not by this process alone."""
     _asked: str | None = None
     """The file that is read now, where the user named it itself."""
     _good: bool = False
@@ -153,10 +159,10 @@ class Inputs:
             return
         if not literal:
             named = bool(suffix_of(uri)) and not is_pattern(suffix_of(uri))
-            yield from ((entry, named) for entry in storage.glob(uri))
+            yield from ((entry, named) for entry in storage.glob(uri, self.spread))
             return
         try:
-            for entry in storage.list(uri):
+            for entry in storage.list(uri, self.spread):
                 yield entry, False
         except StorageError as err:
             if err.kind == "not_found":
@@ -273,17 +279,26 @@ class Inputs:
         """Items of listed addresses; relative ones are relative to the list's own folder."""
         folder = posixpath.dirname(without_query(where))
         rows = iter(rows)
-        while chunk := list(islice(rows, STAT_CHUNK)):
+        while chunk := list(islice(rows, STAT_CHUNK if self.spread is None else SPREAD_CHUNK)):
             named = [(uri, carried) for uri, carried in chunk if uri]
             self.blank += len(chunk) - len(named)
-            uris = [self._absolute(folder, uri) for uri, _ in named]
             ask = self.options.stat_listed
-            entries = self.storage.stat_many(uris) if ask else (Entry(uri, None, "") for uri in uris)
+            entries = self._known_of([self._absolute(folder, uri) for uri, _ in named])
             for entry, (spelling, carried) in zip(entries, named, strict=True):
                 if (entry.version or not ask) and suffix_of(entry.uri) in IMAGE_SUFFIXES:  # as of nearly all
                     yield InputItem(entry.uri, entry.version, entry.size, carried=carried)
                     continue
                 yield from self._listed_entry(entry, spelling, carried, folder, ask)
+
+    def _known_of(self, uris: list[str]) -> Iterable[Entry]:
+        """What storage says of addresses, where it is to be asked; of many, wherever that is spread to."""
+        if not self.options.stat_listed:
+            return (Entry(uri, None, "") for uri in uris)
+        # Paths on disk mean the same on all machines only where these share it.
+        if self.spread is None or len(uris) <= STAT_BATCH or not all("://" in uri for uri in uris):
+            return self.storage.stat_many(uris)
+        batches = (uris[at : at + STAT_BATCH] for at in range(0, len(uris), STAT_BATCH))
+        return chain.from_iterable(self.spread.map(self.storage.stat_all, batches))
 
     def _listed_entry(
         self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool

@@ -94,7 +94,8 @@ class CaptionActor:
         kinds, errors = batch["error_kind"].to_pylist(), batch["error"].to_pylist()
         brought = _texts(batch[self.options.existing]) if self.options.existing else [""] * len(batch)
         skipped = brought if self.options.skip else [""] * len(batch)
-        fine = [at for at, kind in enumerate(kinds) if kind is None and not skipped[at]]
+        same_as = batch["same_as"].to_pylist()  # these have no pixels; the driver finds their captions
+        fine = [at for at, kind in enumerate(kinds) if kind is None and not skipped[at] and same_as[at] is None]
         for at, hypotheses in zip(fine, each, strict=True):
             made["caption_s"][at], made["batch"][at] = seconds, part
             if not hypotheses:

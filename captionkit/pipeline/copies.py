@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captionkit.pipeline.manifest import ReadUnit, read_unit
+from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.listing import Inputs
+from captionkit.pipeline.manifest import ReadUnit, UnitWriter, read_unit, rows_per_unit
 from captionkit.schema import CONFIDENCE, TRANSIENT, schema_with
 from captionkit.storage import STORAGE_ERROR_KINDS, Storage
 from captionkit.table.table import CaptionTable
@@ -35,6 +37,34 @@ def copied_rows(
             waiting = []
     if waiting:
         yield _rows(_joined(waiting), table, run_id, carry)
+
+
+class FoundCopies:
+    """Images that fetch tasks found to be of the same contents as others, put aside until those have their captions.
+
+    Args:
+        prefix: What the addresses of the files with them begin with.
+        inputs: Says which columns are carried.
+    """
+
+    def __init__(self, storage: Storage, prefix: str, inputs: Inputs) -> None:
+        self._writer, self._inputs = UnitWriter(storage, prefix, inputs), inputs
+        self._writer.size = rows_per_unit(AT_ONCE)
+        self.count = 0
+
+    def set_aside(self, rows: pa.Table) -> pa.Table:
+        """Take such rows out of those that have come."""
+        is_copy = pc.is_valid(rows["same_as"])
+        carried = [name for name in self._inputs.carry_types if name in rows.schema.names]
+        for row in rows.filter(is_copy).select(["uri", "version", "image_id", "same_as", *carried]).to_pylist():
+            item = InputItem(row["uri"], row["version"], None, carried={name: row[name] for name in carried})
+            self._writer.image(item, row["uri"], row["image_id"], row["same_as"])
+            self.count += 1
+        return rows.filter(pc.invert(is_copy))
+
+    def take(self) -> list[ReadUnit]:
+        """All of them, written."""
+        return self._writer.take()[0]
 
 
 def _joined(parts: list[pa.Table]) -> pa.Table:

@@ -49,6 +49,8 @@ from captionkit.inputs.containers import (
     read_tar,
 )
 from captionkit.inputs.ids import Ids, image_id
+from captionkit.inputs.kinds import InputItem, content_key
+from captionkit.pipeline.contents import first_with_contents
 from captionkit.pipeline.manifest import ReadUnit, read_unit
 from captionkit.schema import PIXELS, RETRIES
 from captionkit.storage import FAULTS, AddressError, Storage, StorageError, StorageOptions, page_of, retry_counts
@@ -90,6 +92,9 @@ class FetchOptions:
     """The carried column with the caption that an image brings: where there is one, the image is not decoded."""
     each_page: bool = False
     """Whether each page of a file is a row."""
+    contents: ray.actor.ActorHandle | None = None
+    """`captionkit.pipeline.contents.Contents`, to be asked for images whose listing does not tell what they hold
+    (`--dedupe`)."""
 
     @property
     def containers(self) -> ContainerOptions:
@@ -204,13 +209,14 @@ def fetch_unit(unit: ReadUnit, options: FetchOptions) -> Iterator[pa.Table]:
         options.decoder,
     )
     left = chunks(sources, options)
+    untold = _untold(rows) if options.contents is not None else frozenset()
     fetch = _fetch if options.skip is None else partial(_fetch_lacking, options.skip)
     # Two decode by turns, so that the child has the next chunk when it has finished one.
     with ThreadPoolExecutor(options.threads) as readers, ThreadPoolExecutor(2) as decoders:
 
         def submit() -> Future[pa.Table] | None:
             reads = [readers.submit(fetch, item) for item in next(left, ())]
-            return decoders.submit(_decode, reads, sandbox, options) if reads else None
+            return decoders.submit(_decode, reads, sandbox, options, untold) if reads else None
 
         block: list[pa.Table] = []
         ahead = submit()
@@ -342,13 +348,35 @@ def _fetch_lacking(column: str, item: EncodedImage | BrokenContainer) -> tuple[d
     return _fetch(item._replace(get=bytes))[0] | {"bytes": None}, None
 
 
+def _untold(rows: list[dict[str, Any]]) -> frozenset[int]:
+    """Ids of a unit's images of which neither listing nor disk has told what they hold."""
+    items = [(row["image_id"], InputItem(row["uri"], row["version"], row["size"], row["kind"])) for row in rows]
+    return frozenset(
+        number for number, item in items if item.kind == "image" and "://" in item.uri and content_key(item) is None
+    )
+
+
 def _decode(
-    reads: list[Future[tuple[dict[str, Any], bytes | None]]], sandbox: Sandbox, options: FetchOptions
+    reads: list[Future[tuple[dict[str, Any], bytes | None]]],
+    sandbox: Sandbox,
+    options: FetchOptions,
+    untold: frozenset[int],
 ) -> pa.Table:
-    """A chunk's table, once all of it is read."""
+    """A chunk's table, once all of it is read.
+
+    Args:
+        untold: Ids of images that are not decoded where another one of the same bytes is.
+    """
     rows = [future.result() for future in reads]
     reads.clear()
     read = [(row, data) for row, data in rows if data is not None]
+    if asked := [(row, data) for row, data in read if row["image_id"] in untold]:
+        first = first_with_contents(
+            options.contents, [data for _, data in asked], [row["image_id"] for row, _ in asked]
+        )
+        for (row, _), same_as in zip(asked, first, strict=True):
+            row["same_as"] = None if same_as == row["image_id"] else same_as
+        read = [(row, data) for row, data in read if row.get("same_as") is None]
     pages = [page_of(row["uri"]) for row, _ in read]
     numbers = [None if page is None else page - 1 for page in pages]
     for (row, _), outcome in zip(read, sandbox.decode_many([data for _, data in read], numbers), strict=True):

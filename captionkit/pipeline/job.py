@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 
@@ -28,7 +29,8 @@ from captionkit.model.device import pick_dtype
 from captionkit.model.engines import engine_for
 from captionkit.pipeline.caption_actor import ActorOptions, CaptionActor
 from captionkit.pipeline.cluster import Pool, connect, node_cpus, plan_pool, raised_by_task, require_gpus
-from captionkit.pipeline.copies import copied_rows
+from captionkit.pipeline.contents import start_contents
+from captionkit.pipeline.copies import FoundCopies, copied_rows
 from captionkit.pipeline.fetch import FetchOptions
 from captionkit.pipeline.finished import next_time
 from captionkit.pipeline.guard import Guard, RowsMissing
@@ -45,13 +47,16 @@ from captionkit.pipeline.preflight import (
     check_recaption,
     check_same_maker,
 )
+from captionkit.pipeline.ray_address import named_cluster
 from captionkit.pipeline.ray_log import listen
+from captionkit.pipeline.ray_tasks import spread_over_cluster
 from captionkit.pipeline.run_record import RunRecord, now
 from captionkit.pipeline.signals import JobStopped, TimeIsUp, stop_at, stop_behind, stop_on_signals
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
 from captionkit.schema import CONFIDENCE, schema_with
 from captionkit.storage import Storage, StorageError, redact
+from captionkit.storage.spread import Spread
 from captionkit.table.failures import failed_rows
 from captionkit.table.lease import Lease
 from captionkit.table.recaption import Chosen, RecaptionWriter, choose
@@ -125,6 +130,8 @@ class CaptionJob:
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self._first: tuple[float, int] | None = None
         """When the first rows came (monotonic), and how many."""
+        self.contents: ray.actor.ActorHandle | None = None
+        """Tells fetch tasks which image was the first with its contents (`--dedupe`)."""
         self.before: dict[str, dict[str, Any]] = {}
         """Some captions that this run has replaced, by address."""
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
@@ -162,7 +169,7 @@ class CaptionJob:
             with stop_on_signals(), open_for_writing(self.table, self.run_id, share) as opened:
                 self._check_maker(opened.table)
                 chosen = self._choose(opened)
-                with self._listing(opened, chosen) as listing:
+                with self._cluster() as spread, self._listing(opened, chosen, spread) as listing:
                     with stop_at(self.until):
                         listed = self._next(listing, opened, chosen)
                     if listed.manifest.units:
@@ -224,9 +231,28 @@ class CaptionJob:
         self.record.counts["retried"] = retried
         return chosen
 
-    def _listing(self, opened: OpenTable, chosen: Chosen) -> Listing:
+    @contextmanager
+    def _cluster(self) -> Iterator[Spread | None]:
+        """The cluster that the options name, or that this process has joined, for the listing to be spread over it.
+        Ray of this run's own starts once there is something to caption."""
+        if not ray.is_initialized() and named_cluster(self.options.cluster.address) is None:
+            yield None
+            return
+        start = time.monotonic()
+        connection, spread = connect(self.options.cluster), spread_over_cluster()
+        if connection != "found":
+            self.record.spend("starting", time.monotonic() - start)
+        try:
+            with stop_on_signals():  # ray.init() replaced our handler
+                yield spread
+        finally:
+            spread.executor.shutdown()
+            if connection != "found":
+                ray.shutdown()
+
+    def _listing(self, opened: OpenTable, chosen: Chosen, spread: Spread | None) -> Listing:
         options = self.options
-        inputs = Inputs(options.inputs, self.storage, output=opened.table.uri)
+        inputs = Inputs(options.inputs, self.storage, output=opened.table.uri, spread=spread)
         share = Share.parse(options.table.share) if options.table.share else None
         maker = ManifestMaker(
             inputs, opened.table, f"{self.base}.manifest", share, chosen, of_done=not options.table.mixed
@@ -298,6 +324,7 @@ class CaptionJob:
                 record.failed_machines = machines.failed
                 listen().on_failed_start = machines.failed_start
                 bundle = ray.put(self.files)
+                self.contents = start_contents() if options.inputs.dedupe else None
                 record.spend("starting", time.monotonic() - start)
                 while True:
                     dataset = self._dataset(listed, pool, machines, bundle)
@@ -344,6 +371,7 @@ class CaptionJob:
             renamed={name: source for source, name in inputs.carried().items()},
             skip=inputs.existing_stored() if inputs.existing == "skip" else None,
             each_page=inputs.frame == "each",
+            contents=self.contents,
             done=ray.put(_done_within(listed)) if manifest.partial else None,
         )
         actor = ActorOptions(
@@ -379,6 +407,7 @@ class CaptionJob:
         known = listed.last and not listing.total.unknown
         record.total = listing.total.images + listing.total.copies if known else None
         metrics = RunMetrics(self.run_id)
+        found = FoundCopies(self.storage, f"{self.base}.manifest-found-{len(listing.units)}", listing.inputs)
         start = renewed = time.monotonic()
         guard = Guard(listed.table, manifest)
         try:
@@ -391,6 +420,9 @@ class CaptionJob:
                     rows = guard.fresh(rows)
                     while guard.ends and isinstance(writer, TableWriter):
                         writer.end(**guard.ends.pop())
+                    if self.contents is not None:
+                        record.add_work(rows.filter(pc.is_valid(rows["same_as"])))
+                        rows = found.set_aside(rows)
                     if not len(rows):
                         continue
                     record.add(rows)
@@ -402,8 +434,9 @@ class CaptionJob:
                     written = len(writer.files)
                     with _spending(record, "writing"):
                         writer.add(rows)
-                    meter.update(record.rows - before, _failed_note(record))
-                    metrics.level(None if total is None else total - (record.rows - before), writer.unwritten)
+                    done = record.rows - before + found.count
+                    meter.update(done, _failed_note(record))
+                    metrics.level(None if total is None else total - done, writer.unwritten)
                     if len(writer.files) > written or time.monotonic() - renewed > RENEW_SECONDS:
                         record.files, renewed = [*files_before, *writer.files], time.monotonic()
                         record.measure(*self._first)
@@ -412,10 +445,13 @@ class CaptionJob:
             # Flush on any exit, so finished captions are not lost.
             with _spending(record, "writing"):
                 writer.flush()
+                listing.found(found.take(), found.count)
             record.files = [*files_before, *writer.files]
             record.spend("captioning", time.monotonic() - start)
             if self._first is not None:
                 record.measure(*self._first)
+            if found.count:
+                record.counts["copies"] = record.counts.get("copies", 0) + found.count
             if guard.again:
                 record.counts["came_again"] = record.counts.get("came_again", 0) + guard.again
             if isinstance(writer, RecaptionWriter):
@@ -425,7 +461,7 @@ class CaptionJob:
             guard.demand_all(record.rows - writer.in_containers, writer.lost(manifest.containers_to_do))
             log_line(_recaptioned(writer))
         else:
-            guard.demand_all(record.rows - before)
+            guard.demand_all(record.rows - before + found.count)
 
     def _copy(self, listed: _Listed, listing: Listing) -> None:
         """Give images that were not read the rows of those with the same contents."""

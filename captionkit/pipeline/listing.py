@@ -73,6 +73,13 @@ class Listing:
         if self._error is not None:
             raise self._error
 
+    def found(self, copies: list[ReadUnit], count: int) -> None:
+        """Take as copies what has turned out to be of the same contents as others when it was read."""
+        self.copy_units += copies
+        self.units += copies
+        self.total.copies += count
+        self.total.images -= count
+
     def next(self, least: int, progress: Callable[[int], None] = lambda _: None) -> Manifest:
         """The next part: all that is listed once that is all, or, after `AHEAD_SECONDS`, once so many images are to do.
 

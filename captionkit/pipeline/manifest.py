@@ -149,10 +149,10 @@ class ManifestMaker:
         self._table = copy(table)
         self._table.files = list(table.files)  # of the table itself others may change it meanwhile
         self._done, self._seen, self._contents = table.ids(), IdSet(), IdMap()
-        self._writer = _Writer(table.storage, prefix, inputs)
-        self._copies = _Writer(table.storage, f"{prefix}-copies", inputs)
+        self._writer = UnitWriter(table.storage, prefix, inputs)
+        self._copies = UnitWriter(table.storage, f"{prefix}-copies", inputs)
         self._manifest = Manifest()
-        self._pages = _Writer(table.storage, f"{prefix}-pages", inputs)
+        self._pages = UnitWriter(table.storage, f"{prefix}-pages", inputs)
         self._finished = table.finished_containers()
         self._has_pages = any(has_pages(uri) for uri, _ in self._finished)
         """Whether pages of files have rows of their own by now."""
@@ -360,7 +360,7 @@ def _batch(rows: list[_Row], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-class _Writer:
+class UnitWriter:
     """Gathers rows into units, units into Arrow files."""
 
     def __init__(self, storage: Storage, prefix: str, inputs: Inputs) -> None:

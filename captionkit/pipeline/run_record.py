@@ -108,6 +108,10 @@ class RunRecord:
         for text in rows["passed_over"].drop_null().to_pylist():
             self.pass_over(json.loads(text))
         _count(self.failures, failed["error_kind"])
+        self.add_work(rows)
+
+    def add_work(self, rows: pa.Table) -> None:
+        """Count what was done for rows, be they of the table or not."""
         _count(self.batch_sizes, rows["batch"].drop_null().cast(pa.string()))
         self.bytes_read += pc.sum(rows["bytes"]).as_py() or 0
         self._retried_fetching += sum_retries(rows)

@@ -59,6 +59,8 @@ class Plan:
         if archive.copies:
             lines[0] += f"; {archive.copies:,} of the same contents as others"
             lines[0] += "" if self.dedupe else ", which --dedupe would not caption again"
+        if self.dedupe and archive.untold:
+            lines[0] += f"; whether more are, of {archive.untold:,} only reading them will tell"
         if archive.paged:
             lines[0] += f", the pages of {archive.paged:,} files estimated from the sample's"
         if archive.existing:

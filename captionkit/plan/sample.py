@@ -17,7 +17,7 @@ from captionkit.errors import UsageError
 from captionkit.images import COUNTER, ImageError, Preprocessing, Sandbox
 from captionkit.inputs.containers import ContainerOptions, encoded_images
 from captionkit.inputs.ids import IdSet, image_id
-from captionkit.inputs.kinds import InputItem, content_key
+from captionkit.inputs.kinds import InputItem, content_key, suffix_of
 from captionkit.inputs.listing import Inputs
 from captionkit.model.captioner import Captioner
 from captionkit.plan.options import PlanOptions
@@ -41,6 +41,8 @@ class Archive:
     """Number of those."""
     copies: int = 0
     """Images whose contents are those of others, as far as the listing tells; not among `images` with `--dedupe`."""
+    untold: int = 0
+    """Images of whose contents the listing tells nothing, so that only a run finds copies among them."""
     paged: int = 0
     """Files of which each page is an image (`--frame each`), each counted once until the sample says how many."""
     existing: int = 0
@@ -95,7 +97,9 @@ def list_archive(
     skip = options.inputs.existing_stored() if options.inputs.existing == "skip" else None
     while chunk := list(islice(items, CHUNK)):
         progress(number)
-        copies = _copies(chunk, contents)
+        keys = [content_key(item) for item in chunk]
+        archive.untold += sum(key is None and item.kind == "image" for key, item in zip(keys, chunk, strict=True))
+        copies = _copies(keys, contents)
         archive.copies += int(copies.sum())
         if options.inputs.dedupe:
             chunk = [item for item, copy in zip(chunk, copies.tolist(), strict=True) if not copy]
@@ -104,7 +108,7 @@ def list_archive(
             chunk = [item for item in chunk if not (item.carried.get(skip) or "").strip()]
             archive.existing += before - len(chunk)
         for item in chunk:
-            archive.kinds[_suffix(item.uri)] += 1
+            archive.kinds[suffix_of(split_member(item.uri)[0])] += 1
             if item.uri.startswith(("s3://", "s3a://")):
                 archive.buckets[item.uri.split("/", 3)[2]] += 1
             if item.kind == "tar":
@@ -125,10 +129,9 @@ def list_archive(
     return archive, chosen
 
 
-def _copies(items: list[InputItem], contents: IdSet) -> NDArray[np.bool_]:
-    """Of each item, whether it has the contents of one before, as far as the listing tells: (n,)."""
-    keys = [content_key(item) for item in items]
-    copies = np.zeros(len(items), np.bool_)
+def _copies(keys: list[str | None], contents: IdSet) -> NDArray[np.bool_]:
+    """Of each item, by its `content_key`, whether it has the contents of one before: (n,)."""
+    copies = np.zeros(len(keys), np.bool_)
     known = [number for number, key in enumerate(keys) if key is not None]
     copies[known] = ~contents.add(np.array([image_id(key, "") for key in keys if key is not None], np.int64))
     return copies
@@ -223,8 +226,3 @@ def _caption(options: PlanOptions, captioner: Captioner, images: list[NDArray[np
     once()  # the first call allocates and compiles
     rounds = [once() for _ in range(3)]
     sample.caption_seconds, sample.captioned = min(rounds), size
-
-
-def _suffix(uri: str) -> str:
-    name = split_member(uri)[0].rpartition("/")[2].partition("?")[0].lower()
-    return name[name.rfind(".") :] if "." in name else ""

@@ -14,6 +14,7 @@ from fsspec.asyn import reset_lock
 from captionkit.storage.addresses import Pattern
 from captionkit.storage.errors import Explain, explained
 from captionkit.storage.options import Entry
+from captionkit.storage.spread import Spread
 
 # fsspec of before 2025 leaves a forked child with its parent's event loop, whose thread did not come along.
 if hasattr(os, "register_at_fork"):
@@ -41,11 +42,13 @@ class Backend(Protocol):
     def arrow(self, address: str) -> tuple[str, Any]:
         """Path and pyarrow filesystem of an address, None for the local one."""
 
-    def list(self, folder: str) -> Iterator[Entry]:
-        """Everything below a folder but what is hidden; or the one object of that name. Streams."""
+    def list(self, folder: str, spread: Spread | None = None) -> Iterator[Entry]:
+        """Everything below a folder but what is hidden; or the one object of that name. Streams.
 
-    def glob(self, pattern: Pattern) -> Iterator[Entry]:
-        """Candidates for the pattern, at least all that match. Streams."""
+        spread: where parts of a long listing may be listed, where this kind of storage can do so."""
+
+    def glob(self, pattern: Pattern, spread: Spread | None = None) -> Iterator[Entry]:
+        """Candidates for the pattern, at least all that match. Streams. spread: as of `list`."""
 
     def region(self, address: str) -> str | None:
         """Where a bucket is; None where storage does not say."""

@@ -28,6 +28,7 @@ from captionkit.storage.errors import (
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.ranges import ResumedFile, buffered
 from captionkit.storage.retrying import Retries
+from captionkit.storage.spread import Spread
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ class GenericBackend:
 
         return self._patiently(address, ask)
 
-    def list(self, folder: str) -> Iterator[Entry]:
+    def list(self, folder: str, spread: Spread | None = None) -> Iterator[Entry]:
         if not self.is_folder(folder):
             yield self.stat(folder)
             return
@@ -168,7 +169,7 @@ class GenericBackend:
             if not is_hidden(entry.uri[len(start) :]):
                 yield entry
 
-    def glob(self, pattern: Pattern) -> Iterator[Entry]:
+    def glob(self, pattern: Pattern, spread: Spread | None = None) -> Iterator[Entry]:
         start = pattern.literal[: pattern.literal.rfind("/") + 1]
         if start.endswith("://"):
             raise UsageError(f"the first folder must not hold wildcards: {redact(pattern.literal)}*")

@@ -28,6 +28,7 @@ from captionkit.storage.errors import (
 from captionkit.storage.options import Entry, StorageOptions
 from captionkit.storage.ranges import Body, Changed, RangeFile, ResumedFile, buffered, changed, cut_short
 from captionkit.storage.retrying import Retries
+from captionkit.storage.spread import Spread
 
 T = TypeVar("T")
 
@@ -193,10 +194,10 @@ class HTTPBackend:
     def is_folder(self, address: str) -> bool:
         return False
 
-    def list(self, folder: str) -> Iterator[Entry]:
+    def list(self, folder: str, spread: Spread | None = None) -> Iterator[Entry]:
         raise UsageError(f"web addresses cannot be listed, give a list of them: {redact(folder)}")
 
-    def glob(self, pattern: Pattern) -> Iterator[Entry]:
+    def glob(self, pattern: Pattern, spread: Spread | None = None) -> Iterator[Entry]:
         return self.list(pattern.literal)
 
     def region(self, address: str) -> str | None:

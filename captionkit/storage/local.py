@@ -16,6 +16,7 @@ from captionkit.storage.addresses import Pattern, spelled
 from captionkit.storage.backends import GuardedFile
 from captionkit.storage.errors import Cause, explain_os_error, explain_write_error, explained, failure
 from captionkit.storage.options import Entry
+from captionkit.storage.spread import Spread
 
 
 class LocalBackend:
@@ -102,13 +103,13 @@ class LocalBackend:
     def is_folder(self, address: str) -> bool:
         return os.path.isdir(address)
 
-    def list(self, folder: str) -> Iterator[Entry]:
+    def list(self, folder: str, spread: Spread | None = None) -> Iterator[Entry]:
         if os.path.isdir(folder):
             yield from _walk(folder, lambda _: True, hidden=False)
         else:
             yield self.stat(folder)
 
-    def glob(self, pattern: Pattern) -> Iterator[Entry]:
+    def glob(self, pattern: Pattern, spread: Spread | None = None) -> Iterator[Entry]:
         start = os.path.dirname(pattern.literal)
         if os.path.isdir(start):
             yield from _walk(start, pattern.may_hold, hidden=True)

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from captionkit.storage.errors import StorageError
@@ -39,6 +39,12 @@ def retry_counts() -> dict[str, int]:
     """How often this process has tried something again, by the fault that made it (see `FAULTS`)."""
     with _lock:
         return dict(_counts)
+
+
+def count_retries(counts: Mapping[str, int]) -> None:
+    """Take as this process's what another has tried again for it."""
+    with _lock:
+        _counts.update(counts)
 
 
 class Retries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +17,10 @@ from captionkit.storage.backends import Backend
 from captionkit.storage.errors import AddressError, StorageError, failure, redact
 from captionkit.storage.members import read_member
 from captionkit.storage.options import Entry, StorageOptions
+from captionkit.storage.spread import Spread
 
 PROBE_S = 10.0
+STAT_THREADS = 16
 _DEFAULT_OPTIONS = StorageOptions()
 
 
@@ -152,29 +154,34 @@ class Storage:
         else:
             yield from expand_braces(address)
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """Everything below a folder, in no order, as a stream in constant memory; or just the one object.
+    def list(self, prefix: str, spread: Spread | None = None) -> Iterator[Entry]:
+        """Everything below a folder, as a stream in constant memory; or just the one object. In no order, but for S3,
+        which lists in that of keys.
 
         The address is taken literally, wildcards and all. Names that begin with a dot, and what is below
         them, are left out, and so are S3's empty markers of folders. Links are followed. Raises StorageError
         "not_found" where there is neither folder nor object, and for any folder that cannot be read: a listing
         is complete or fails.
+
+        A long listing of S3 is made by ranges of keys side by side, in the same order.
+
+        spread: where these are listed; else on threads of this process.
         """
         address, backend = self._object(prefix)
         if prefix.endswith("/") and not address.endswith("/"):
             address += "/"  # a local path has lost it; it says that a folder is meant
-        yield from backend.list(address)
+        yield from backend.list(address, spread)
 
-    def glob(self, pattern: str) -> Iterator[Entry]:
+    def glob(self, pattern: str, spread: Spread | None = None) -> Iterator[Entry]:
         """Objects that match `*`, `?`, `[…]` (within a name) and `**` (any folders), as a stream.
 
         Storage is listed from the longest part without wildcards; locally, only folders that can match.
         Wildcards pass over names that begin with a dot. A folder whose very name has what looks like wildcards is
-        meant literally (`arch [2014]/*.jpg`).
+        meant literally (`arch [2014]/*.jpg`). spread: as of `list`.
         """
         address, backend = self._object(pattern)
         compiled = Pattern(self._with_literal_folders(address))
-        return (entry for entry in backend.glob(compiled) if compiled.matches(entry.uri))
+        return (entry for entry in backend.glob(compiled, spread) if compiled.matches(entry.uri))
 
     def _with_literal_folders(self, pattern: str) -> str:
         names = pattern.split("/")
@@ -215,6 +222,10 @@ class Storage:
                     yield _answered(*waiting.popleft())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def stat_all(self, uris: Sequence[str]) -> tuple[Entry, ...]:
+        """`stat_many` of some hundred addresses, as one of many tasks that do so at a time."""
+        return tuple(self.stat_many(uris, STAT_THREADS))
 
     def _asked(self, base: str, pool: ThreadPoolExecutor) -> Future[Entry]:
         try:

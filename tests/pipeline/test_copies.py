@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,13 +10,16 @@ from uuid import uuid4
 import pytest
 
 from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
+from captionkit.images import Limits, Preprocessing
 from captionkit.inputs.ids import image_id
 from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
+from captionkit.pipeline.contents import first_with_contents, start_contents
 from captionkit.pipeline.copies import copied_rows
+from captionkit.pipeline.fetch import FetchOptions, fetch_unit
 from captionkit.pipeline.manifest import Manifest, ManifestMaker, read_unit
-from captionkit.storage import Storage
+from captionkit.storage import Storage, StorageOptions
 from captionkit.storage.documents import from_document
 from captionkit.table.check import check
 from captionkit.table.table import CaptionTable
@@ -34,6 +38,10 @@ MD5 = "0123456789abcdef" * 2
         ("s3://b/a.jpg", MD5, None, False),
         ("s3://b/a.jpg", "0x8D4BCC2E4835CD0", 7, False),
         ("https://example.org/a.jpg", MD5, 7, False),
+        ("https://b.s3.eu-west-1.amazonaws.com/a.jpg?X-Amz-Signature=1", MD5, 7, True),
+        ("https://s3.amazonaws.com/b/a.jpg", MD5, 7, True),
+        ("https://example.org/s3.amazonaws.com/a.jpg", MD5, 7, False),
+        ("https://notamazonaws.com/a.jpg", MD5, 7, False),
         ("/a.jpg", "7-1700000000", 7, False),
     ],
 )
@@ -159,3 +167,83 @@ def test_a_whole_run_captions_each_content_once(bucket: str, pictures: list[byte
     assert run("--dedupe") == OK
     assert "starting" not in record()["seconds"]
     assert len(CaptionTable(str(output), STORAGE)) == 7
+
+
+def web_list(web: tuple[Path, str], tmp_path: Path, pictures: list[bytes]) -> Path:
+    """A list of images on a web server: a and c of one content, b of another with the tag and size of a; d broken and e
+    the same, f missing."""
+    folder, address = web
+    size = max(len(pictures[0]), len(pictures[1]))
+    for name, data in {"a": pictures[0], "b": pictures[1], "c": pictures[0], "d": b"none", "e": b"none"}.items():
+        (folder / f"{name}.jpg").write_bytes(data.ljust(size, b"\0"))
+        os.utime(folder / f"{name}.jpg", (1_700_000_000, 1_700_000_000))
+    listing = tmp_path / "list.csv"
+    listing.write_text("uri,label\n" + "".join(f"{address}/{name}.jpg,{name}\n" for name in "abcdef"))
+    return listing
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_images_on_the_web_are_told_by_their_bytes_when_these_have_come(
+    web: tuple[Path, str], tmp_path: Path, pictures: list[bytes]
+) -> None:
+    """Whatever their tags say. A task that runs again, after another has asked, says the same."""
+    storage, inputs = Storage(), Inputs(InputOptions((str(web_list(web, tmp_path, pictures)),), dedupe=True), STORAGE)
+    items = list(inputs.items())
+    assert (items[0].version, items[0].size) == (items[1].version, items[1].size)
+    maker = ManifestMaker(inputs, CaptionTable(str(tmp_path / "t"), storage), f"{tmp_path}/manifest-{uuid4()}")
+    maker.add(items)
+    units = maker.take().units
+    options = FetchOptions(
+        StorageOptions(), Preprocessing(32, 32), Limits(), 4, None, (), None, contents=start_contents()
+    )
+
+    def same() -> list[tuple[str, str, str | None, bool]]:
+        found = [row for unit in units for table in fetch_unit(unit, options) for row in table.to_pylist()]
+        names = {row["image_id"]: row["uri"][-5] for row in found}
+        return [
+            (row["uri"][-5], names.get(row["same_as"], ""), row["error_kind"], row["pixels"] is not None)
+            for row in found
+        ]
+
+    first = same()
+    assert first == [
+        ("a", "", None, True),
+        ("b", "", None, True),
+        ("c", "a", None, False),
+        ("d", "", "not_an_image", False),
+        ("e", "d", None, False),
+        ("f", "", "not_found", False),
+    ]
+    assert same() == first
+    other = [image_id(uri, "") for uri in ("x", "y")]
+    assert first_with_contents(options.contents, [pictures[2], pictures[2]], other) == [other[0]] * 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+def test_a_whole_run_captions_each_content_of_the_web_once(
+    web: tuple[Path, str], tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whichever part of the listing it comes."""
+    listing, output = web_list(web, tmp_path, pictures), tmp_path / "out"
+    args = ["--input", str(listing), "--output", str(output), "--beam", "1", "--max-failed", "1"]
+    assert main(["caption", *args, "--carry", "label", "--dedupe"]) == OK
+    found = sorted(CaptionTable(str(output), STORAGE).rows(), key=lambda row: row["uri"])
+    assert [row["label"] for row in found] == list("abcdef")
+    assert found[0]["caption"] == found[2]["caption"] is not None
+    assert [row["error_kind"] for row in found[3:]] == ["not_an_image"] * 2 + ["not_found"]
+    [record] = [from_document(file.read_bytes()) for file in (output / "_runs").glob("*.parquet")]
+    counts = record["counts"]
+    assert (counts["captioned"], counts["failed"], counts["copies"], counts["copied"]) == (3, 3, 2, 2)
+    assert sum(record["batch_sizes"].values()) == 2
+    assert record["total"] == 6
+    assert not list(output.glob("_runs/*.arrow"))
+    assert check(str(output), STORAGE).ok
+    # The next run finds every row there, and says so.
+    assert main(["caption", *args, "--carry", "label", "--dedupe"]) == OK
+    assert len(CaptionTable(str(output), STORAGE)) == 6
+    # Without --dedupe each is captioned, to the same end.
+    other = tmp_path / "other"
+    assert main(["caption", *args[:2], "--output", str(other), *args[4:]]) == OK
+    captions = {row["uri"]: row["caption"] for row in CaptionTable(str(other), STORAGE).rows()}
+    assert captions == {row["uri"]: row["caption"] for row in found}

@@ -60,6 +60,8 @@ class FaultProxy:
     """`METHOD /path` of every request, and ` bytes=…` where it asked for a range."""
     faulted: int = 0
     """Requests that met a fault."""
+    at_once: int = 0
+    """The most connections that were open at a time."""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -94,7 +96,7 @@ class FaultProxy:
         """No more faults; counts begin anew."""
         self._faults.clear()
         self.requests.clear()
-        self.faulted = 0
+        self.faulted = self.at_once = 0
 
     def down(self) -> None:
         """Break all connections and refuse new ones."""
@@ -145,6 +147,7 @@ class FaultProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
+        self.at_once = max(self.at_once, len(self._open))
         try:
             # A client that goes away in the middle is no error here, nor is `down`.
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
