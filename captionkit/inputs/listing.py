@@ -12,10 +12,11 @@ from itertools import islice
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from captionkit.errors import UsageError
 from captionkit.inputs.address_lists import AddressList, Row, address_column_of, shown
+from captionkit.inputs.images import Images, one_by_one
 from captionkit.inputs.inventory import read_inventory
 from captionkit.inputs.kinds import (
     DOCUMENT_SUFFIXES,
@@ -48,6 +49,14 @@ from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import image_column
 
 STAT_CHUNK = 4096
+LIST_ROWS = 131_072
+"""Rows of a Parquet list that are read at a time."""
+_IMAGE = (
+    rf"^[a-z][a-z0-9+.\-]*://[^#@]*/[^/#@]*[^/.#@][^/#@]*\.(?i:{'|'.join(suffix[1:] for suffix in IMAGE_SUFFIXES)})$"
+)
+"""Addresses of images in object storage that are spelled as `Storage.normalize` spells them and hold no secret; those
+that `_NOT_SO` matches are left out, which Arrow's regular expressions cannot say in one."""
+_NOT_SO = r"^(?i:http|file:|local:)"
 _OWN = re.compile(r"/(_runs|_lease)/|/_probe-|/(captions|compacted)-[^/]*\.parquet$|-(reviews|listing)/")
 """What a run writes below its output folder, and what lies beside that under its name (`captionkit.table`'s `beside`):
 how the rest of an address goes on behind the folder's own."""
@@ -55,9 +64,9 @@ how the rest of an address goes on behind the folder's own."""
 
 @dataclass
 class Inputs:
-    """The inputs of a job, streamed by `items`; what was met on the way is counted.
+    """The inputs of a job, streamed by `pieces`; what was met on the way is counted.
 
-    Raises (from `items`):
+    Raises (from `pieces` and `items`):
         UsageError: an input that does not exist, holds nothing, or cannot be understood.
         StorageError: storage that cannot be read.
     """
@@ -80,6 +89,11 @@ class Inputs:
     """Whether `check` has found something at each address."""
 
     def items(self) -> Iterator[InputItem]:
+        """Each for itself."""
+        return one_by_one(self.pieces())
+
+    def pieces(self) -> Iterator[Images | InputItem]:
+        """The same, images as whole columns where they are listed so."""
         if not self.options.input:
             raise UsageError("--input names nothing")
         for address in self.options.input:
@@ -102,15 +116,15 @@ class Inputs:
             next(trial._address(address))
         self._good = True
 
-    def _address(self, address: str) -> Iterator[InputItem]:
+    def _address(self, address: str) -> Iterator[Images | InputItem]:
         images = 0
         before = self.ignored.copy()
         for entry, named in self._with_inventories(self._entries(address)):
             if self._is_own(entry.uri):
                 continue
-            for item in self._entry(entry, named):
+            for piece in self._entry(entry, named):
                 images += 1
-                yield item
+                yield piece
         if not images:
             seen = self.ignored - before
             what = f"passed over {passed_over(seen)}" if seen else "nothing"
@@ -164,7 +178,7 @@ class Inputs:
                 raise UsageError(f"--input {public_uri(address)}: {what}") from err
             raise
 
-    def _entry(self, entry: Entry, named: bool) -> Iterable[InputItem]:
+    def _entry(self, entry: Entry, named: bool) -> Iterable[Images | InputItem]:
         suffix = suffix_of(entry.uri)
         form = self.options.format
         if form == "images":
@@ -269,7 +283,7 @@ class Inputs:
         if note not in self.notes:
             self.notes.append(note)
 
-    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[InputItem]:
+    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[Images | InputItem]:
         """Items of listed addresses; relative ones are relative to the list's own folder."""
         folder = posixpath.dirname(without_query(where))
         rows = iter(rows)
@@ -287,7 +301,7 @@ class Inputs:
 
     def _listed_entry(
         self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool
-    ) -> Iterator[InputItem]:
+    ) -> Iterator[Images | InputItem]:
         """The items of one row. An address that exists is meant literally; one that does not may be a relative path
         spelled as on Windows, or be a folder or a pattern."""
         if asked and not entry.version and entry.size is None:
@@ -318,7 +332,7 @@ class Inputs:
             if isinstance(err, StorageError) and err.fatal and err.kind != "not_found":  # a bucket that is not there
                 raise
 
-    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[InputItem]:
+    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[Images | InputItem]:
         suffix = suffix_of(entry.uri)
         if suffix in SHARD_SUFFIXES:
             yield from self._tar(entry.uri, entry.version, entry.size)
@@ -337,7 +351,7 @@ class Inputs:
 
     # Parquet: a list, or images
 
-    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[InputItem]:
+    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Images | InputItem]:
         with self.storage.open(entry.uri) as opened, seekable(opened) as stream:
             try:
                 file = open_parquet(stream)
@@ -385,15 +399,26 @@ class Inputs:
                 yield InputItem(entry.uri, entry.version, entry.size, "parquet", tuple(groups))
                 return
             name = address_column_of(entry.uri, _text_columns(schema), self.options, self._note)
-            yield from self._listed(entry.uri, self._parquet_rows(file, name, names))
+            carry = [each for each in self._carried if each in names]
+            for batch in file.iter_batches(LIST_ROWS, columns=list(dict.fromkeys([name, *carry]))):
+                if not carry and not self.options.stat_listed:
+                    images, batch = _told_by_spelling(batch, name)
+                    yield images
+                uris = batch.column(batch.schema.get_field_index(name)).to_pylist()
+                carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
+                rows = zip(uris, carried, strict=True)
+                yield from self._listed(entry.uri, ((uri, shown(row, name, self._carried)) for uri, row in rows))
 
-    def _parquet_rows(self, file: pq.ParquetFile, column: str, names: list[str]) -> Iterator[Row]:
-        carry = [each for each in self._carried if each in names]
-        for batch in file.iter_batches(columns=list(dict.fromkeys([column, *carry]))):
-            uris = batch.column(batch.schema.get_field_index(column)).to_pylist()
-            carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
-            for uri, values in zip(uris, carried, strict=True):
-                yield uri, shown(values, column, self._carried)
+
+def _told_by_spelling(rows: pa.RecordBatch, column: str) -> tuple[Images, pa.RecordBatch]:
+    """Those rows of a list whose addresses are images' by their spelling, and the others."""
+    uris = rows.column(rows.schema.get_field_index(column)).cast(pa.string())
+    plain = pc.and_not(pc.match_substring_regex(uris, _IMAGE), pc.match_substring_regex(uris, _NOT_SO)).fill_null(False)
+    if plain.true_count < len(rows):
+        uris, rows = uris.filter(plain), rows.filter(pc.invert(plain))
+    else:
+        rows = rows.slice(0, 0)
+    return Images(uris, uris, pa.repeat("", len(uris)), pa.nulls(len(uris), pa.int64())), rows
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:
