@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,6 +36,7 @@ from captionkit.schema import FOOTER
 from captionkit.storage import (
     SHARD_SUFFIXES,
     AddressError,
+    Entries,
     Entry,
     Storage,
     StorageError,
@@ -51,9 +53,10 @@ from captionkit.storage.members import image_column
 STAT_CHUNK = 4096
 LIST_ROWS = 131_072
 """Rows of a Parquet list that are read at a time."""
-_IMAGE = (
-    rf"^[a-z][a-z0-9+.\-]*://[^#@]*/[^/#@]*[^/.#@][^/#@]*\.(?i:{'|'.join(suffix[1:] for suffix in IMAGE_SUFFIXES)})$"
-)
+_SUFFIX = rf"\.(?i:{'|'.join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))})$"
+_IMAGE_FILE = rf"^/[^@]*[^/.@][^/@]*{_SUFFIX}"
+"""Images on a local disk by their names, whose addresses hold nothing that might be a secret."""
+_IMAGE = rf"^[a-z][a-z0-9+.\-]*://[^#@]*/[^/#@]*[^/.#@][^/#@]*{_SUFFIX}"
 """Addresses of images in object storage that are spelled as `Storage.normalize` spells them and hold no secret; those
 that `_NOT_SO` matches are left out, which Arrow's regular expressions cannot say in one."""
 _NOT_SO = r"^(?i:http|file:|local:)"
@@ -119,10 +122,8 @@ class Inputs:
     def _address(self, address: str) -> Iterator[Images | InputItem]:
         images = 0
         before = self.ignored.copy()
-        for entry, named in self._with_inventories(self._entries(address)):
-            if self._is_own(entry.uri):
-                continue
-            for piece in self._entry(entry, named):
+        for entries, named in self._with_inventories(self._entries(address)):
+            for piece in self._several(entries) if isinstance(entries, Entries) else self._single(entries, named):
                 images += 1
                 yield piece
         if not images:
@@ -131,17 +132,42 @@ class Inputs:
             hint = " Use --format images to take every file for an image." if seen else ""
             raise UsageError(f"--input {public_uri(address)}: no images found there ({what}).{hint}")
 
-    def _with_inventories(self, entries: Iterable[tuple[Entry, bool]]) -> Iterator[tuple[Entry, bool]]:
+    def _single(self, entry: Entry, named: bool) -> Iterable[Images | InputItem]:
+        return [] if self._is_own(entry.uri) else self._entry(entry, named)
+
+    def _several(self, entries: Entries) -> Iterator[Images | InputItem]:
+        """What a folder's files are: images by their names, nearly all, as columns."""
+        uris = pa.array(entries.uris, pa.string())
+        form = r"^[^@]*$" if self.options.format == "images" else _IMAGE_FILE
+        plain = pc.match_substring_regex(uris, form)
+        if self.options.format not in ("auto", "images"):
+            plain = pc.and_(plain, False)
+        if self.output is not None:
+            plain = pc.and_not(plain, pc.starts_with(uris, self.storage.normalize(self.output).rstrip("/")))
+        images = Images(uris, uris, pa.array(entries.versions, pa.string()), pa.array(entries.sizes, pa.int64()))
+        others: Iterable[Entry] = ()
+        if plain.true_count < len(uris):
+            chosen = plain.to_numpy(zero_copy_only=False)
+            images = images.take(np.flatnonzero(chosen))
+            others = (entry for entry, is_plain in zip(entries.each(), chosen.tolist(), strict=True) if not is_plain)
+        if len(images):
+            yield images
+        for entry in others:
+            yield from self._single(entry, named=False)
+
+    def _with_inventories(
+        self, entries: Iterable[tuple[Entry | Entries, bool]]
+    ) -> Iterator[tuple[Entry | Entries, bool]]:
         """The same, with what an S3 Inventory lists in the place of its manifest, where the user named that."""
         for entry, named in entries:
-            inventory = read_inventory(entry.uri, self.storage) if named else None
+            inventory = read_inventory(entry.uri, self.storage) if named and isinstance(entry, Entry) else None
             if inventory is None:
                 yield entry, named
                 continue
             for below in inventory.entries(self.storage):
                 yield below, False
 
-    def _entries(self, address: str) -> Iterator[tuple[Entry, bool]]:
+    def _entries(self, address: str) -> Iterator[tuple[Entry | Entries, bool]]:
         """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""
         storage = self.storage
         uri = storage.normalize(address)
@@ -170,8 +196,8 @@ class Inputs:
             yield from ((entry, named) for entry in storage.glob(uri))
             return
         try:
-            for entry in storage.list(uri):
-                yield entry, False
+            for entries in storage.list_batches(uri):
+                yield entries, False
         except StorageError as err:
             if err.kind == "not_found":
                 what = str(err) if err.fatal else "no such file or folder"
@@ -403,7 +429,8 @@ class Inputs:
             for batch in file.iter_batches(LIST_ROWS, columns=list(dict.fromkeys([name, *carry]))):
                 if not carry and not self.options.stat_listed:
                     images, batch = _told_by_spelling(batch, name)
-                    yield images
+                    if len(images):
+                        yield images
                 uris = batch.column(batch.schema.get_field_index(name)).to_pylist()
                 carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
                 rows = zip(uris, carried, strict=True)

@@ -194,9 +194,9 @@ def _columns(batch: Batch, schema: pa.Schema) -> pa.RecordBatch:
             "uri": batch.uris,
             "version": batch.versions,
             "size": batch.sizes,
-            "kind": ["image"] * count,
-            "row_groups": [()] * count,
-            "broken": [False] * count,
+            "kind": pa.repeat("image", count),
+            "row_groups": pa.repeat(pa.scalar([], pa.list_(pa.int64())), count),
+            "broken": pa.repeat(False, count),
             "carried": batch.carried or [{}] * count,
         }
     else:
