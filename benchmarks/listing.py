@@ -119,8 +119,8 @@ def main(options: Options) -> None:
             """What the inventory says, by the way of the manifest that S3 would write."""
 
             def pieces(self) -> Iterator[Images | InputItem]:
-                for entry in Inventory("manifest.json", "Parquet", (inventory,), ()).entries(self.storage):
-                    yield from self._entry(entry, False)
+                for entries in Inventory("manifest.json", "Parquet", (inventory,), ()).entries(self.storage):
+                    yield from self._several(entries)
 
         start, before = time.perf_counter(), time.process_time()
         with Meter("listing", "inputs", seconds=5) as meter:

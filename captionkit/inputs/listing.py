@@ -54,8 +54,10 @@ STAT_CHUNK = 4096
 LIST_ROWS = 131_072
 """Rows of a Parquet list that are read at a time."""
 _SUFFIX = rf"\.(?i:{'|'.join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))})$"
-_IMAGE_FILE = rf"^/[^@]*[^/.@][^/@]*{_SUFFIX}"
-"""Images on a local disk by their names, whose addresses hold nothing that might be a secret."""
+_OPEN = r"^(/|s3://)[^@]*$"
+"""Addresses on a local disk or in S3 that hold nothing that might be a secret."""
+_IMAGE_FILE = rf"^(/|s3://[^/@]*/)([^@]*/)?[^/@]*[^/.@][^/@]*{_SUFFIX}"
+"""Such addresses of images by their names."""
 _IMAGE = rf"^[a-z][a-z0-9+.\-]*://[^#@]*/[^/#@]*[^/.#@][^/#@]*{_SUFFIX}"
 """Addresses of images in object storage that are spelled as `Storage.normalize` spells them and hold no secret; those
 that `_NOT_SO` matches are left out, which Arrow's regular expressions cannot say in one."""
@@ -138,10 +140,12 @@ class Inputs:
     def _several(self, entries: Entries) -> Iterator[Images | InputItem]:
         """What a folder's files are: images by their names, nearly all, as columns."""
         uris = pa.array(entries.uris, pa.string())
-        form = r"^[^@]*$" if self.options.format == "images" else _IMAGE_FILE
-        plain = pc.match_substring_regex(uris, form)
-        if self.options.format not in ("auto", "images"):
-            plain = pc.and_(plain, False)
+        if self.options.format == "images":
+            plain = pc.match_substring_regex(uris, _OPEN)
+        elif self.options.format == "auto":
+            plain = pc.match_substring_regex(uris, _IMAGE_FILE)
+        else:
+            plain = pa.repeat(False, len(uris))
         if self.output is not None:
             plain = pc.and_not(plain, pc.starts_with(uris, self.storage.normalize(self.output).rstrip("/")))
         images = Images(uris, uris, pa.array(entries.versions, pa.string()), pa.array(entries.sizes, pa.int64()))
