@@ -183,6 +183,7 @@ def main(options: Options) -> None:
     server.start()
     os.environ |= {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
 
+    from captionkit.inputs.images import Images
     from captionkit.inputs.inventory import Inventory
     from captionkit.inputs.kinds import InputItem
     from captionkit.inputs.listing import Inputs
@@ -213,9 +214,9 @@ def main(options: Options) -> None:
         class Listed(Inputs):
             """What the inventory says, by the way of the manifest that S3 would write."""
 
-            def items(self) -> Iterator[InputItem]:
-                for entry in Inventory("manifest.json", "Parquet", (inventory,), ()).entries(self.storage):
-                    yield from self._entry(entry, False)
+            def pieces(self) -> Iterator[Images | InputItem]:
+                for entries in Inventory("manifest.json", "Parquet", (inventory,), ()).entries(self.storage):
+                    yield from self._several(entries)
 
         start, before = time.perf_counter(), time.process_time()
         with Meter("listing", "inputs", seconds=5) as meter, Curve(options) as curve:

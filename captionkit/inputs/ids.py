@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
@@ -21,6 +23,31 @@ def image_id(uri: str, version: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def image_ids(uris: pa.Array, versions: pa.Array | str) -> Ids:
+    """`image_id` of each of some addresses (n,), of their versions (n,) or of one for all: (n,)."""
+    empty, digests = blake2b(digest_size=8), []
+    for text in _bytes(uris, versions):
+        hashed = empty.copy()  # a quarter cheaper than a new one, whose options are parsed again
+        hashed.update(text)
+        digests.append(hashed.digest())
+    return np.frombuffer(b"".join(digests), ">i8").astype(np.int64)
+
+
+def address_hashes(uris: pa.Array) -> Ids:
+    """Hashes of addresses (n,) for look-ups within this process: (n,). Never to be stored, or told another process.
+
+    Python's own, at a quarter of what `image_id` costs. Each process has its own secret key for it, so that nobody can
+    choose addresses whose hashes are the same.
+    """
+    return np.fromiter(map(hash, _bytes(uris, "")), np.int64, len(uris))
+
+
+def _bytes(uris: pa.Array, versions: pa.Array | str) -> list[bytes]:
+    versions = pa.scalar(versions) if isinstance(versions, str) else versions
+    joined: list[bytes] = pc.binary_join_element_wise(uris, versions, "\0").cast(pa.binary()).to_pylist()
+    return joined
+
+
 class IdSet:
     """A growing set of 64-bit ids in about 8 bytes each, where a Python set takes over 60.
 
@@ -29,15 +56,27 @@ class IdSet:
     """
 
     def __init__(self, ids: Iterable[Ids] = ()) -> None:
+        """Of some arrays of ids, all at once: in twice their size."""
         self._runs: list[Ids] = []
-        for chunk in ids:
-            self.add(chunk)
+        chunks = [*ids]
+        if chunks:
+            every = np.concatenate(chunks)
+            chunks.clear()
+            every.sort()
+            self._runs.append(_distinct(every))
 
     def __len__(self) -> int:
         return sum(len(run) for run in self._runs)
 
     def contains(self, ids: Ids) -> NDArray[np.bool_]:
         """For each of ``ids`` (n,), whether it is in the set: (n,)."""
+        is_member = np.zeros(len(ids), dtype=np.bool_)
+        order = np.argsort(ids)
+        is_member[order] = self._holds(ids[order])
+        return is_member
+
+    def _holds(self, ids: Ids) -> NDArray[np.bool_]:
+        """`contains` of sorted ids, whose binary searches go the same ways: a tenth of the time in ten million."""
         is_member = np.zeros(len(ids), dtype=np.bool_)
         for run in self._runs:
             at = np.searchsorted(run, ids)
@@ -48,10 +87,13 @@ class IdSet:
     def add(self, ids: Ids) -> NDArray[np.bool_]:
         """Add ``ids`` (n,); for each, whether it was new: (n,). Of equal ids in one call the first is new."""
         fresh = np.zeros(len(ids), dtype=np.bool_)
-        unique, first = np.unique(ids, return_index=True)
-        new = ~self.contains(unique)
-        fresh[first[new]] = True
-        self._push(unique[new])
+        order = np.argsort(ids)
+        unique = ids[order]
+        if (unique[1:] == unique[:-1]).any():
+            unique, order = np.unique(ids, return_index=True)  # four times the time
+        new = ~self._holds(unique)
+        fresh[order[new]] = True
+        self._push(unique if new.all() else unique[new])
         return fresh
 
     def _push(self, run: Ids) -> None:
@@ -63,6 +105,12 @@ class IdSet:
             merged = np.concatenate((older, newer))
             merged.sort(kind="stable")  # two sorted runs: timsort merges them in one pass
             self._runs.append(merged)
+
+
+def _distinct(ids: Ids) -> Ids:
+    """Sorted ids without those that come again."""
+    again = ids[1:] == ids[:-1]
+    return ids[np.concatenate(([True], ~again))] if again.any() else ids
 
 
 class IdMap:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 import pyarrow as pa
 
 from captionkit.errors import UsageError
-from captionkit.storage import Entry, Storage, public_uri
+from captionkit.storage import Entries, Storage, public_uri
 from captionkit.storage.addresses import is_hidden
 from captionkit.storage.archives import open_parquet, seekable
 
@@ -41,8 +41,8 @@ class Inventory(NamedTuple):
     columns: tuple[str, ...]
     """Names of a CSV's columns, which has no header."""
 
-    def entries(self, storage: Storage) -> Iterator[Entry]:
-        """The objects as they were when the inventory was made: addresses, sizes, ETags.
+    def entries(self, storage: Storage) -> Iterator[Entries]:
+        """The objects as they were when the inventory was made, many at a time: addresses, sizes, ETags.
 
         Raises:
             UsageError: a file of it cannot be read, or lacks a column.
@@ -52,7 +52,7 @@ class Inventory(NamedTuple):
             try:
                 with storage.open(file) as opened:
                     for batch in self._batches(opened):
-                        yield from self._of(batch, file)
+                        yield self._of(batch, file)
             except (pa.ArrowException, OSError) as err:
                 raise UsageError(
                     f"{public_uri(file)} of the inventory {public_uri(self.uri)} cannot be read as {self.form}: "
@@ -92,14 +92,14 @@ class Inventory(NamedTuple):
         )
         yield from reader
 
-    def _of(self, batch: pa.RecordBatch, file: str) -> Iterator[Entry]:
+    def _of(self, batch: pa.RecordBatch, file: str) -> Entries:
         lacking = [name for name in ("bucket", "key", "e_tag") if name not in batch.schema.names]
         if lacking:
             raise UsageError(
                 f"{public_uri(file)} has no column {' '.join(lacking)}: without ETags nobody can tell what has "
                 "changed. Have the inventory made with the optional fields Size and ETag"
             )
-        rows = batch.to_pydict()
+        rows, found = batch.to_pydict(), Entries([], [], [])
         absent = [None] * len(batch)
         for bucket, key, size, etag, latest, marker in zip(*(rows.get(name, absent) for name in COLUMNS), strict=True):
             if str(latest).lower() == "false" or str(marker).lower() == "true":
@@ -107,7 +107,8 @@ class Inventory(NamedTuple):
             name = unquote_plus(key) if self.form == "CSV" else key
             if is_hidden(name) or (name.endswith("/") and not size):
                 continue
-            yield Entry(f"s3://{bucket}/{name}", size, (etag or "").strip('"'))
+            found.add(f"s3://{bucket}/{name}", size, (etag or "").strip('"'))
+        return found
 
 
 def read_inventory(uri: str, storage: Storage) -> Inventory | None:

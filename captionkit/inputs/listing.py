@@ -11,11 +11,13 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from captionkit.errors import UsageError
 from captionkit.inputs.address_lists import AddressList, Row, address_column_of, shown
+from captionkit.inputs.images import Images, one_by_one
 from captionkit.inputs.inventory import read_inventory
 from captionkit.inputs.kinds import (
     DOCUMENT_SUFFIXES,
@@ -34,6 +36,7 @@ from captionkit.schema import FOOTER
 from captionkit.storage import (
     SHARD_SUFFIXES,
     AddressError,
+    Entries,
     Entry,
     Storage,
     StorageError,
@@ -52,6 +55,17 @@ STAT_CHUNK = 4096
 SPREAD_CHUNK = 16_384
 STAT_BATCH = 512
 """Addresses that one task asks for."""
+LIST_ROWS = 131_072
+"""Rows of a Parquet list that are read at a time."""
+_SUFFIX = rf"\.(?i:{'|'.join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))})$"
+_OPEN = r"^(/|s3://)[^@]*$"
+"""Addresses on a local disk or in S3 that hold nothing that might be a secret."""
+_IMAGE_FILE = rf"^(/|s3://[^/@]*/)([^@]*/)?[^/@]*[^/.@][^/@]*{_SUFFIX}"
+"""Such addresses of images by their names."""
+_IMAGE = rf"^[a-z][a-z0-9+.\-]*://[^#@]*/[^/#@]*[^/.#@][^/#@]*{_SUFFIX}"
+"""Addresses of images in object storage that are spelled as `Storage.normalize` spells them and hold no secret; those
+that `_NOT_SO` matches are left out, which Arrow's regular expressions cannot say in one."""
+_NOT_SO = r"^(?i:http|file:|local:)"
 _OWN = re.compile(r"/(_runs|_lease)/|/_probe-|/(captions|compacted)-[^/]*\.parquet$|-(reviews|listing)/")
 """What a run writes below its output folder, and what lies beside that under its name (`captionkit.table`'s `beside`):
 how the rest of an address goes on behind the folder's own."""
@@ -59,9 +73,9 @@ how the rest of an address goes on behind the folder's own."""
 
 @dataclass
 class Inputs:
-    """The inputs of a job, streamed by `items`; what was met on the way is counted.
+    """The inputs of a job, streamed by `pieces`; what was met on the way is counted.
 
-    Raises (from `items`):
+    Raises (from `pieces` and `items`):
         UsageError: an input that does not exist, holds nothing, or cannot be understood.
         StorageError: storage that cannot be read.
     """
@@ -86,6 +100,11 @@ class Inputs:
     """Whether `check` has found something at each address."""
 
     def items(self) -> Iterator[InputItem]:
+        """Each for itself."""
+        return one_by_one(self.pieces())
+
+    def pieces(self) -> Iterator[Images | InputItem]:
+        """The same, images as whole columns where they are listed so."""
         if not self.options.input:
             raise UsageError("--input names nothing")
         for address in self.options.input:
@@ -108,32 +127,57 @@ class Inputs:
             next(trial._address(address))
         self._good = True
 
-    def _address(self, address: str) -> Iterator[InputItem]:
+    def _address(self, address: str) -> Iterator[Images | InputItem]:
         images = 0
         before = self.ignored.copy()
-        for entry, named in self._with_inventories(self._entries(address)):
-            if self._is_own(entry.uri):
-                continue
-            for item in self._entry(entry, named):
+        for entries, named in self._with_inventories(self._entries(address)):
+            for piece in self._several(entries) if isinstance(entries, Entries) else self._single(entries, named):
                 images += 1
-                yield item
+                yield piece
         if not images:
             seen = self.ignored - before
             what = f"passed over {passed_over(seen)}" if seen else "nothing"
             hint = " Use --format images to take every file for an image." if seen else ""
             raise UsageError(f"--input {public_uri(address)}: no images found there ({what}).{hint}")
 
-    def _with_inventories(self, entries: Iterable[tuple[Entry, bool]]) -> Iterator[tuple[Entry, bool]]:
+    def _single(self, entry: Entry, named: bool) -> Iterable[Images | InputItem]:
+        return [] if self._is_own(entry.uri) else self._entry(entry, named)
+
+    def _several(self, entries: Entries) -> Iterator[Images | InputItem]:
+        """What a folder's files are: images by their names, nearly all, as columns."""
+        uris = pa.array(entries.uris, pa.string())
+        if self.options.format == "images":
+            plain = pc.match_substring_regex(uris, _OPEN)
+        elif self.options.format == "auto":
+            plain = pc.match_substring_regex(uris, _IMAGE_FILE)
+        else:
+            plain = pa.repeat(False, len(uris))
+        if self.output is not None:
+            plain = pc.and_not(plain, pc.starts_with(uris, self.storage.normalize(self.output).rstrip("/")))
+        images = Images(uris, uris, pa.array(entries.versions, pa.string()), pa.array(entries.sizes, pa.int64()))
+        others: Iterable[Entry] = ()
+        if plain.true_count < len(uris):
+            chosen = plain.to_numpy(zero_copy_only=False)
+            images = images.take(np.flatnonzero(chosen))
+            others = (entry for entry, is_plain in zip(entries.each(), chosen.tolist(), strict=True) if not is_plain)
+        if len(images):
+            yield images
+        for entry in others:
+            yield from self._single(entry, named=False)
+
+    def _with_inventories(
+        self, entries: Iterable[tuple[Entry | Entries, bool]]
+    ) -> Iterator[tuple[Entry | Entries, bool]]:
         """The same, with what an S3 Inventory lists in the place of its manifest, where the user named that."""
         for entry, named in entries:
-            inventory = read_inventory(entry.uri, self.storage) if named else None
+            inventory = read_inventory(entry.uri, self.storage) if named and isinstance(entry, Entry) else None
             if inventory is None:
                 yield entry, named
                 continue
             for below in inventory.entries(self.storage):
                 yield below, False
 
-    def _entries(self, address: str) -> Iterator[tuple[Entry, bool]]:
+    def _entries(self, address: str) -> Iterator[tuple[Entry | Entries, bool]]:
         """The files an address stands for, each with whether the user named files of its kind (a prefix does not)."""
         storage = self.storage
         uri = storage.normalize(address)
@@ -162,15 +206,15 @@ class Inputs:
             yield from ((entry, named) for entry in storage.glob(uri, self.spread))
             return
         try:
-            for entry in storage.list(uri, self.spread):
-                yield entry, False
+            for entries in storage.list_batches(uri, self.spread):
+                yield entries, False
         except StorageError as err:
             if err.kind == "not_found":
                 what = str(err) if err.fatal else "no such file or folder"
                 raise UsageError(f"--input {public_uri(address)}: {what}") from err
             raise
 
-    def _entry(self, entry: Entry, named: bool) -> Iterable[InputItem]:
+    def _entry(self, entry: Entry, named: bool) -> Iterable[Images | InputItem]:
         suffix = suffix_of(entry.uri)
         form = self.options.format
         if form == "images":
@@ -275,7 +319,7 @@ class Inputs:
         if note not in self.notes:
             self.notes.append(note)
 
-    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[InputItem]:
+    def _listed(self, where: str, rows: Iterable[Row]) -> Iterator[Images | InputItem]:
         """Items of listed addresses; relative ones are relative to the list's own folder."""
         folder = posixpath.dirname(without_query(where))
         rows = iter(rows)
@@ -302,7 +346,7 @@ class Inputs:
 
     def _listed_entry(
         self, entry: Entry, spelling: str, carried: dict[str, Any], folder: str, asked: bool
-    ) -> Iterator[InputItem]:
+    ) -> Iterator[Images | InputItem]:
         """The items of one row. An address that exists is meant literally; one that does not may be a relative path
         spelled as on Windows, or be a folder or a pattern."""
         if asked and not entry.version and entry.size is None:
@@ -333,7 +377,7 @@ class Inputs:
             if isinstance(err, StorageError) and err.fatal and err.kind != "not_found":  # a bucket that is not there
                 raise
 
-    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[InputItem]:
+    def _container_or_image(self, entry: Entry, carried: dict[str, Any]) -> Iterator[Images | InputItem]:
         suffix = suffix_of(entry.uri)
         if suffix in SHARD_SUFFIXES:
             yield from self._tar(entry.uri, entry.version, entry.size)
@@ -352,7 +396,7 @@ class Inputs:
 
     # Parquet: a list, or images
 
-    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[InputItem]:
+    def _parquet(self, entry: Entry, named: bool, within_list: bool = False) -> Iterator[Images | InputItem]:
         with self.storage.open(entry.uri) as opened, seekable(opened) as stream:
             try:
                 file = open_parquet(stream)
@@ -400,15 +444,27 @@ class Inputs:
                 yield InputItem(entry.uri, entry.version, entry.size, "parquet", tuple(groups))
                 return
             name = address_column_of(entry.uri, _text_columns(schema), self.options, self._note)
-            yield from self._listed(entry.uri, self._parquet_rows(file, name, names))
+            carry = [each for each in self._carried if each in names]
+            for batch in file.iter_batches(LIST_ROWS, columns=list(dict.fromkeys([name, *carry]))):
+                if not carry and not self.options.stat_listed:
+                    images, batch = _told_by_spelling(batch, name)
+                    if len(images):
+                        yield images
+                uris = batch.column(batch.schema.get_field_index(name)).to_pylist()
+                carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
+                rows = zip(uris, carried, strict=True)
+                yield from self._listed(entry.uri, ((uri, shown(row, name, self._carried)) for uri, row in rows))
 
-    def _parquet_rows(self, file: pq.ParquetFile, column: str, names: list[str]) -> Iterator[Row]:
-        carry = [each for each in self._carried if each in names]
-        for batch in file.iter_batches(columns=list(dict.fromkeys([column, *carry]))):
-            uris = batch.column(batch.schema.get_field_index(column)).to_pylist()
-            carried = batch.select(carry).to_pylist() if carry else [{}] * len(batch)
-            for uri, values in zip(uris, carried, strict=True):
-                yield uri, shown(values, column, self._carried)
+
+def _told_by_spelling(rows: pa.RecordBatch, column: str) -> tuple[Images, pa.RecordBatch]:
+    """Those rows of a list whose addresses are images' by their spelling, and the others."""
+    uris = rows.column(rows.schema.get_field_index(column)).cast(pa.string())
+    plain = pc.and_not(pc.match_substring_regex(uris, _IMAGE), pc.match_substring_regex(uris, _NOT_SO)).fill_null(False)
+    if plain.true_count < len(rows):
+        uris, rows = uris.filter(plain), rows.filter(pc.invert(plain))
+    else:
+        rows = rows.slice(0, 0)
+    return Images(uris, uris, pa.repeat("", len(uris)), pa.nulls(len(uris), pa.int64())), rows
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:

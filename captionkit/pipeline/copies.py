@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.images import Images
 from captionkit.inputs.listing import Inputs
 from captionkit.pipeline.manifest import ReadUnit, UnitWriter, read_unit, rows_per_unit
 from captionkit.schema import CONFIDENCE, TRANSIENT, schema_with
@@ -56,10 +56,13 @@ class FoundCopies:
         """Take such rows out of those that have come."""
         is_copy = pc.is_valid(rows["same_as"])
         carried = [name for name in self._inputs.carry_types if name in rows.schema.names]
-        for row in rows.filter(is_copy).select(["uri", "version", "image_id", "same_as", *carried]).to_pylist():
-            item = InputItem(row["uri"], row["version"], None, carried={name: row[name] for name in carried})
-            self._writer.image(item, row["uri"], row["image_id"], row["same_as"])
-            self.count += 1
+        copies = rows.filter(is_copy).combine_chunks()
+        if len(copies):
+            uris, versions = (copies[name].combine_chunks() for name in ("uri", "version"))
+            carried = copies.select([n for n in self._inputs.carry_types if n in rows.schema.names]).to_pylist()
+            images = Images(uris, uris, versions, pa.nulls(len(copies), pa.int64()), carried)
+            self._writer.images(images, *(copies[name].to_numpy() for name in ("image_id", "same_as")))
+            self.count += len(copies)
         return rows.filter(pc.invert(is_copy))
 
     def take(self) -> list[ReadUnit]:

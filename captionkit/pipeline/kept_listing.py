@@ -18,7 +18,9 @@ from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from captionkit.inputs.images import Batch, Images, in_batches, one_by_one
 from captionkit.inputs.kinds import InputItem
 from captionkit.inputs.listing import Inputs
 from captionkit.progress import log_line
@@ -61,13 +63,17 @@ class KeptListing:
         self._files: list[str] = []
 
     def items(self) -> Iterator[InputItem]:
+        """Each for itself."""
+        return one_by_one(self.pieces())
+
+    def pieces(self) -> Iterator[Images | InputItem]:
         """See the class.
 
         Raises:
-            UsageError, StorageError: as `Inputs.items` does.
+            UsageError, StorageError: as `Inputs.pieces` does.
         """
         if not self._folder:
-            yield from self._inputs.items()
+            yield from self._inputs.pieces()
             return
         self._files = self._find()
         facts = None if self._again else self._facts()
@@ -110,37 +116,41 @@ class KeptListing:
     def _read(self, uri: str) -> pa.ipc.RecordBatchFileReader:
         return pa.ipc.open_file(pa.BufferReader(self._storage.read(uri)))
 
-    def _kept(self, facts: dict[str, Any]) -> Iterator[InputItem]:
+    def _kept(self, facts: dict[str, Any]) -> Iterator[Images | InputItem]:
         inputs = self._inputs
         inputs.ignored.update(facts["ignored"])
         inputs.blank, inputs.notes = facts["blank"], facts["notes"]
         for column in self._read(self._files[-1]).schema.field("carried").type:
             inputs.carry_types[column.name] = column.type
         for uri in self._files:
-            for row in self._read(uri).get_batch(0).to_pylist():
-                yield InputItem(**row | {"row_groups": tuple(row["row_groups"])})
+            file = self._read(uri)
+            for number in range(file.num_record_batches):
+                yield from _pieces(file.get_batch(number))
 
-    def _keep(self) -> Iterator[InputItem]:
+    def _keep(self) -> Iterator[Images | InputItem]:
         start, total, keeps, is_whole = time.monotonic(), 0, True, False
-        items: list[InputItem] = []
+        pieces: list[Images | InputItem] = []
+        gathered = 0
         try:
-            for item in self._inputs.items():
-                yield item
-                total += 1
-                keeps = keeps and item.name == item.uri
+            for piece in self._inputs.pieces():
+                yield piece
+                count = len(piece) if isinstance(piece, Images) else 1
+                total += count
+                keeps = keeps and not _has_secrets(piece)
                 if not keeps:
                     continue
-                items.append(item)
-                if len(items) == FILE_ITEMS:
-                    keeps = self._write(items)
-                    items = []
+                pieces.append(piece)
+                gathered += count
+                if gathered >= FILE_ITEMS:
+                    keeps = self._write(pieces)
+                    pieces, gathered = [], 0
             if keeps and time.monotonic() - start >= KEEP_SECONDS:
-                is_whole = self._write(items, total)
+                is_whole = self._write(pieces, total)
         finally:
             if not is_whole:
                 self.forget()
 
-    def _write(self, items: list[InputItem], total: int | None = None) -> bool:
+    def _write(self, pieces: list[Images | InputItem], total: int | None = None) -> bool:
         """Write the next file; False where that cannot be, which is no reason to end a run.
 
         Args:
@@ -159,10 +169,10 @@ class KeptListing:
                 "notes": inputs.notes,
             }
             schema = schema.with_metadata({_FACTS: json.dumps(facts)})
-        columns = [pa.array([getattr(item, field.name) for item in items], field.type) for field in schema]
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
-            file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            for batch in in_batches(pieces, FILE_ITEMS):
+                file.write_batch(_columns(batch, schema))
         uri = f"{self._folder}/{self._key}-{number:06d}.arrow"
         self._files.append(uri)
         try:
@@ -171,3 +181,33 @@ class KeptListing:
             log_line(f"the listing is not kept for a run that would go on with it: {err}")
             return False
         return True
+
+
+def _has_secrets(piece: Images | InputItem) -> bool:
+    return piece.names is not piece.uris if isinstance(piece, Images) else piece.name != piece.uri
+
+
+def _columns(batch: Batch, schema: pa.Schema) -> pa.RecordBatch:
+    if isinstance(batch, Images):
+        count = len(batch)
+        every = {
+            "uri": batch.uris,
+            "version": batch.versions,
+            "size": batch.sizes,
+            "kind": pa.repeat("image", count),
+            "row_groups": pa.repeat(pa.scalar([], pa.list_(pa.int64())), count),
+            "broken": pa.repeat(False, count),
+            "carried": batch.carried or [{}] * count,
+        }
+    else:
+        every = {field.name: [getattr(item, field.name) for item in batch] for field in schema}
+    return pa.RecordBatch.from_arrays([pa.array(every[field.name], field.type) for field in schema], schema=schema)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[Images | InputItem]:
+    if pc.all(pc.equal(batch["kind"], "image")).as_py():
+        carried = batch["carried"].to_pylist() if batch["carried"].type.num_fields else None
+        yield Images(batch["uri"], batch["uri"], batch["version"], batch["size"], carried)
+        return
+    for row in batch.to_pylist():
+        yield InputItem(**row | {"row_groups": tuple(row["row_groups"])})

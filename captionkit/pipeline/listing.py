@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from itertools import islice
 from types import TracebackType
 
+from captionkit.inputs.images import in_batches
 from captionkit.inputs.listing import Inputs
 from captionkit.pipeline.kept_listing import KeptListing
 from captionkit.pipeline.manifest import CHUNK, Manifest, ManifestMaker, ReadUnit
@@ -55,12 +55,11 @@ class Listing:
 
     def _list(self) -> None:
         try:
-            items = (self.kept or self.inputs).items()
-            while chunk := list(islice(items, CHUNK)):
+            for batch in in_batches((self.kept or self.inputs).pieces(), CHUNK):
                 with self._changed:
                     if self._stopped:
                         return
-                    self.maker.add(chunk)
+                    self.maker.add(batch)
                     self._changed.notify_all()
         except BaseException as err:
             self._error = err

@@ -8,14 +8,13 @@ run ends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,8 @@ import pyarrow.compute as pc
 from cryptography.fernet import Fernet
 from numpy.typing import NDArray
 
-from captionkit.inputs.ids import IdMap, Ids, IdSet, image_id
+from captionkit.inputs.ids import IdMap, Ids, IdSet, address_hashes, image_id, image_ids
+from captionkit.inputs.images import Batch, Images, in_batches
 from captionkit.inputs.kinds import InputItem, content_key
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
@@ -90,7 +90,7 @@ class Manifest:
     partial: list[str] = field(default_factory=list)
     """Containers to read some of whose rows stand in the table."""
     pending: IdSet = field(default_factory=IdSet)
-    """Hashes of the addresses of `images`, kept where the table has rows."""
+    """`address_hashes` of `images`, kept where the table has rows."""
     containers_to_do: dict[str, str] = field(default_factory=dict)
     """Addresses and versions of the containers to read."""
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -118,9 +118,9 @@ def make_manifest(
         prefix: What the addresses of the manifest's files begin with.
         progress: Called with the number of inputs listed so far, every `CHUNK` of them.
     """
-    maker, items = ManifestMaker(inputs, table, prefix), inputs.items()
-    while chunk := list(islice(items, CHUNK)):
-        maker.add(chunk)
+    maker = ManifestMaker(inputs, table, prefix)
+    for batch in in_batches(inputs.pieces(), CHUNK):
+        maker.add(batch)
         progress(maker.listed)
     return maker.take()
 
@@ -173,39 +173,46 @@ class ManifestMaker:
         """Images to do since the last `take`, a shard counted as one."""
         return self._writer.rows + self._manifest.unknown
 
-    def add(self, items: list[InputItem]) -> None:
+    def add(self, batch: Batch) -> None:
         """Take inputs in, some thousands at a time."""
-        manifest, chosen = self._manifest, self._chosen
-        chunk = [(item, item.name) for item in items]
-        names = np.array([image_id(name, "") for _, name in chunk], np.int64)
+        each_page = self._inputs.options.frame == "each"
+        if isinstance(batch, Images) and not each_page:
+            self._add_images(batch.take(self._fresh(batch.names)))
+            return
+        items = list(batch.items()) if isinstance(batch, Images) else batch
+        names = pa.array([item.name for item in items], pa.string())
+        items = [items[at] for at in self._fresh(names).tolist()]
+        if each_page:
+            self._add_paged([item for item in items if item.kind == "image" and has_pages(item.name)])
+            items = [item for item in items if item.kind != "image" or not has_pages(item.name)]
+        self._add_images(Images.of([item for item in items if item.kind == "image"]))
+        for item in items:
+            if item.kind != "image":
+                self._add_container(item)
+
+    def _fresh(self, names: pa.Array) -> NDArray[np.int64]:
+        """Places of the addresses that are of this run's share and come for the first time."""
+        own = np.arange(len(names))
         if self._share is not None:
-            own = np.flatnonzero(self._share.holds(names)).tolist()
-            chunk, names = [chunk[at] for at in own], names[own]
-        fresh = self._seen.add(names)
-        hashes = names.tolist()
-        manifest.duplicates += len(chunk) - int(fresh.sum())
-        single = np.array([item.kind == "image" for item, _ in chunk], np.bool_)
-        if self._inputs.options.frame == "each":
-            paged = fresh & single & np.array([has_pages(name) for _, name in chunk], np.bool_)
-            self._add_paged([chunk[at] for at in np.flatnonzero(paged).tolist()])
-            fresh &= ~paged
-        singles = np.flatnonzero(fresh & single).tolist()
-        images = [chunk[at] for at in singles]
+            own = np.flatnonzero(self._share.holds(image_ids(names, "")))
+        fresh = self._seen.add(address_hashes(names.take(pa.array(own)) if len(own) < len(names) else names))
+        self._manifest.duplicates += len(own) - int(fresh.sum())
+        return own[fresh]
+
+    def _add_images(self, images: Images) -> None:
+        """Take in images that come for the first time."""
+        manifest, chosen = self._manifest, self._chosen
         self._images += len(images)
+        self.listed += len(images)
         manifest.listed += len(images)
-        ids = np.array(
-            [
-                image_id(name, item.version) if item.version else hashes[at]  # which is the same
-                for (item, name), at in zip(images, singles, strict=True)
-            ],
-            np.int64,
-        )
+        ids = image_ids(images.names, images.versions)
         anew = chosen.find(ids) >= 0
         manifest.anew += int(anew.sum())
         todo = anew | ~self._done.contains(ids)
         by_pages = np.zeros(len(ids), np.bool_)
         if self._has_pages:
-            by_pages |= np.array([(name, item.version) in self._finished for item, name in images], np.bool_)
+            keys = zip(images.names.to_pylist(), images.versions.to_pylist(), strict=True)
+            by_pages |= np.array([key in self._finished for key in keys], np.bool_)
             todo &= ~by_pages | anew
         manifest.done += len(images) - int(todo.sum())
         same_as = ids
@@ -214,52 +221,61 @@ class ManifestMaker:
             eligible &= ~by_pages  # pages have captions of their own, and their file none that could be copied
             same_as = _first_of_contents(self._contents, images, ids, eligible, self._inputs.storage)
         copied = todo & (same_as != ids)
+        read = todo & ~copied
         manifest.copies += int(copied.sum())
-        manifest.single += int(todo.sum() - copied.sum())
+        manifest.single += int(read.sum())
         self._writer.size = self._copies.size = self._pages.size = rows_per_unit(self._images)
-        for at in np.flatnonzero(todo).tolist():
-            item, name = images[at]
-            if copied[at]:
-                self._copies.image(item, name, int(ids[at]), int(same_as[at]))
-            else:
-                self._writer.image(item, name, int(ids[at]))
-                if "#" in name and (container := container_of(name)) != name:
-                    known = container in manifest.containers_to_do
-                    manifest.overlap += known
-                    self._members[container] += not known
+        for writer, chosen_here in ((self._copies, copied), (self._writer, read)):
+            if chosen_here.any():
+                at = np.flatnonzero(chosen_here)
+                writer.images(images.take(at), ids[at], same_as[at] if writer is self._copies else None)
+        if read.any():
+            self._count_members(images.names.filter(pa.array(read)))
         if self.had_rows:
-            manifest.pending.add(names[fresh & single][todo & ~anew])
-        for at in np.flatnonzero(fresh & ~single).tolist():
-            item, name = chunk[at]
-            manifest.containers += 1
-            if name not in chosen.containers and (name, item.version) in self._finished:
-                manifest.finished_containers += 1
-                continue
-            self._to_read(name, item.version)
-            manifest.unknown += item.kind == "tar"
-            self._writer.container(item, name)
-        self.listed += len(images) + int((fresh & ~single).sum())
+            manifest.pending.add(address_hashes(images.names.filter(pa.array(todo & ~anew))))
 
-    def _add_paged(self, items: list[tuple[InputItem, str]]) -> None:
+    def _count_members(self, names: pa.Array) -> None:
+        """Remember which containers images to do lie in, as far as these are not to be read themselves."""
+        for name in names.filter(pc.match_substring(names, "#")).to_pylist():
+            if (container := container_of(name)) != name:
+                known = container in self._manifest.containers_to_do
+                self._manifest.overlap += known
+                self._members[container] += not known
+
+    def _add_container(self, item: InputItem) -> None:
+        manifest, name = self._manifest, item.name
+        self.listed += 1
+        manifest.containers += 1
+        if name not in self._chosen.containers and (name, item.version) in self._finished:
+            manifest.finished_containers += 1
+            return
+        self._to_read(name, item.version)
+        manifest.unknown += item.kind == "tar"
+        self._writer.container(item, name)
+
+    def _add_paged(self, items: list[InputItem]) -> None:
         """Take in files of which each page is to be a row; how many there are is found out when they are read."""
-        manifest, chosen = self._manifest, self._chosen
+        manifest, chosen, images = self._manifest, self._chosen, Images.of(items)
         self._images += len(items)
         self.listed += len(items)
         manifest.listed += len(items)
-        ids = np.array([image_id(name, item.version) for item, name in items], np.int64)
-        anew = (chosen.find(ids) >= 0) | np.array([name in chosen.containers for _, name in items], np.bool_)
-        done = self._done.contains(ids) & ~anew
-        for (item, name), number, again, whole in zip(items, ids.tolist(), anew.tolist(), done.tolist(), strict=True):
-            if whole or ((name, item.version) in self._finished and not again):
-                manifest.done += 1
-                continue
-            if again and chosen.find(np.array([number]))[0] >= 0:  # a single page, whose row is to be replaced
-                manifest.anew += 1
-                manifest.single += 1
-            self._to_read(name, item.version)
-            manifest.unknown += 1
-            manifest.paged += 1
-            self._pages.image(item, name, number, kind="pages")
+        ids, names = image_ids(images.names, images.versions), images.names.to_pylist()
+        is_chosen = chosen.find(ids) >= 0
+        anew = is_chosen | np.array([name in chosen.containers for name in names], np.bool_)
+        done = self._done.contains(ids)
+        done |= np.array(
+            [(name, item.version) in self._finished for name, item in zip(names, items, strict=True)], np.bool_
+        )
+        todo = anew | ~done
+        manifest.done += len(items) - int(todo.sum())
+        manifest.anew += int(is_chosen.sum())  # single pages, whose rows are to be replaced
+        manifest.single += int(is_chosen.sum())
+        manifest.unknown += int(todo.sum())
+        manifest.paged += int(todo.sum())
+        at = np.flatnonzero(todo)
+        for place in at.tolist():
+            self._to_read(names[place], items[place].version)
+        self._pages.images(images.take(at), ids[at], kind="pages")
 
     def _to_read(self, container: str, version: str) -> None:
         self._manifest.containers_to_do[container] = version
@@ -282,14 +298,13 @@ class ManifestMaker:
         return part
 
 
-def _first_of_contents(
-    contents: IdMap, images: list[tuple[InputItem, str]], ids: Ids, eligible: NDArray[np.bool_], storage: Storage
-) -> Ids:
+def _first_of_contents(contents: IdMap, images: Images, ids: Ids, eligible: NDArray[np.bool_], storage: Storage) -> Ids:
     """For each image, the id of the first one with its contents, as far as these are known; else its own: (n,)."""
-    keys = [content_key(item) if fine else None for (item, _), fine in zip(images, eligible.tolist(), strict=True)]
-    on_disk = [at for at in np.flatnonzero(eligible).tolist() if "://" not in images[at][0].uri]
+    keys = [content_key(item) if fine else None for item, fine in zip(images.items(), eligible.tolist(), strict=True)]
+    uris = images.uris.to_pylist()
+    on_disk = [at for at in np.flatnonzero(eligible).tolist() if "://" not in uris[at]]
     with ThreadPoolExecutor(READERS) as pool:
-        hashed = pool.map(lambda at: _hash(images[at][0].uri, storage), on_disk)
+        hashed = pool.map(lambda at: _hash(uris[at], storage), on_disk)
         for at, key in zip(on_disk, hashed, strict=True):
             keys[at] = key
     known = np.flatnonzero([key is not None for key in keys])
@@ -334,14 +349,14 @@ def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> I
             uris, ids = batch.column(0), batch.column(1).to_numpy()
             again = np.zeros(len(batch), np.bool_)
             if len(pending):
-                again |= pending.contains(np.array([image_id(uri, "") for uri in uris.to_pylist()], np.int64))
+                again |= pending.contains(address_hashes(uris))
             if containers or of_pages:
                 within = pc.or_(pc.match_substring_regex(uris, HAS_MEMBER), pc.is_in(uris, shards))
                 for at in np.flatnonzero(within.to_numpy(zero_copy_only=False)).tolist():
                     uri = uris[at].as_py()
                     version = containers.get(container_of(uri))
                     if page_of(uri) is not None:  # of a file that is to be one row now
-                        again[at] |= bool(pending.contains(np.array([image_id(container_of(uri), "")], np.int64))[0])
+                        again[at] |= bool(pending.contains(address_hashes(pa.array([container_of(uri)])))[0])
                     again[at] |= version is not None and int(ids[at]) != image_id(uri, version)
             stale.append(ids[again])
         outdated = np.unique(np.concatenate([*stale, np.empty(0, np.int64)]))
@@ -349,15 +364,29 @@ def _stale(table: CaptionTable, pending: IdSet, containers: dict[str, str]) -> I
             yield file, outdated
 
 
-_Row = tuple[Any, ...]
-"""The columns `MANIFEST_COLUMNS`, then a dictionary of the carried ones. A plain tuple: millions of them are made."""
-READ_URI = [column.name for column in MANIFEST_COLUMNS].index("read_uri")
-_NO_GROUP = (None, None, None, None)
+class _Rows(NamedTuple):
+    """Rows of a manifest before it is known which columns are carried."""
 
+    columns: pa.RecordBatch
+    """`MANIFEST_COLUMNS`."""
+    carried: list[dict[str, Any]]
 
-def _batch(rows: list[_Row], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array(values, column.type) for values, column in zip(zip(*rows, strict=True), schema, strict=False)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    def slice(self, start: int, size: int) -> _Rows:
+        return _Rows(self.columns.slice(start, size), self.carried[start : start + size])
+
+    @classmethod
+    def of(cls, columns: dict[str, Any], carried: Sequence[dict[str, Any]]) -> _Rows:
+        """Rows of some columns, the others null."""
+        count = len(carried)
+        every = [
+            pa.nulls(count, each.type) if (values := columns.get(each.name)) is None else pa.array(values, each.type)
+            for each in MANIFEST_COLUMNS
+        ]
+        return cls(pa.RecordBatch.from_arrays(every, schema=pa.schema(MANIFEST_COLUMNS)), list(carried))
+
+    @classmethod
+    def single(cls, row: dict[str, Any]) -> _Rows:
+        return cls.of({name: [value] for name, value in row.items()}, [{}])
 
 
 class UnitWriter:
@@ -368,33 +397,55 @@ class UnitWriter:
         self.units: list[ReadUnit] = []
         self.rows = 0
         self.size = rows_per_unit(0)
-        self._images: list[_Row] = []
-        self._batches: list[list[_Row]] = []
+        self._images: list[_Rows] = []
+        self._gathered = 0
+        self._batches: list[_Rows] = []
         self._files = 0
         self._key = Fernet.generate_key()
 
-    def image(self, item: InputItem, name: str, number: int, same_as: int | None = None, kind: str = "image") -> None:
-        address = None if name == item.uri else item.uri
-        row = (name, item.version, number, address, item.size, kind, *_NO_GROUP, same_as, item.carried)
-        self._images.append(row)
-        self.rows += 1
-        if len(self._images) >= self.size:
-            self._unit(self._images)
-            self._images = []
+    def images(self, images: Images, ids: Ids, same_as: Ids | None = None, kind: str = "image") -> None:
+        uris, names = images.uris, images.names
+        columns = {
+            "uri": names,
+            "version": images.versions,
+            "image_id": ids,
+            "read_uri": None if names is uris else pc.if_else(pc.equal(names, uris), None, uris),
+            "size": images.sizes,
+            "kind": pa.repeat(kind, len(ids)),
+            "same_as": same_as,
+        }
+        self._images.append(_Rows.of(columns, images.carried or [{}] * len(ids)))
+        self._gathered += len(ids)
+        self.rows += len(ids)
+        if self._gathered >= self.size:
+            self._cut(whole=True)
 
     def container(self, item: InputItem, name: str) -> None:
-        row = (name, item.version, None, None if name == item.uri else item.uri, None, item.kind)
+        read_uri = None if name == item.uri else item.uri
+        row = {"uri": name, "version": item.version, "kind": item.kind, "read_uri": read_uri}
         if item.kind == "tar" or item.broken:
-            self._unit([(*row, *_NO_GROUP, None, {})])
+            self._unit(_Rows.single(row))
             return
         first, total = 0, sum(item.row_groups)
         for group, rows in enumerate(item.row_groups):
             if rows:
-                self._unit([(*row, group, first, rows, total, None, {})])
+                more = {"row_group": group, "first_row": first, "rows": rows, "container_rows": total}
+                self._unit(_Rows.single({**row, **more}))
             first += rows
         self.rows += first
 
-    def _unit(self, rows: list[_Row]) -> None:
+    def _cut(self, whole: bool) -> None:
+        """Make units of the images gathered; whole ones only, or of the rest too."""
+        table = pa.Table.from_batches([rows.columns for rows in self._images]).combine_chunks()
+        rows = _Rows(table.to_batches()[0], [each for rows in self._images for each in rows.carried])
+        count, size = self._gathered, self.size
+        end = count - count % size if whole else count
+        for start in range(0, end, size):
+            self._unit(rows.slice(start, size))
+        self._gathered = count - end
+        self._images = [rows.slice(end, size)] if self._gathered else []
+
+    def _unit(self, rows: _Rows) -> None:
         self._batches.append(rows)
         if len(self._batches) >= UNITS_PER_FILE:
             self._write()
@@ -409,8 +460,9 @@ class UnitWriter:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
             for rows in self._batches:
-                file.write_batch(_batch(rows, schema))
-        secret = any(row[READ_URI] is not None for rows in self._batches for row in rows)
+                columns = [*rows.columns.columns, pa.array(rows.carried, carried)]
+                file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+        secret = any(rows.columns["read_uri"].null_count < len(rows.carried) for rows in self._batches)
         data = sink.getvalue().to_pybytes()
         self.storage.write(uri, Fernet(self._key).encrypt(data) if secret else data)
         self.units += [ReadUnit(uri, index, self._key if secret else None) for index in range(len(self._batches))]
@@ -420,8 +472,7 @@ class UnitWriter:
     def take(self) -> tuple[list[ReadUnit], int]:
         """The units since the last time, all written, and the number of their images."""
         if self._images:
-            self._unit(self._images)
-            self._images = []
+            self._cut(whole=False)
         self._write()
         taken = self.units, self.rows
         self.units, self.rows = [], 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         without_page,
     )
     from captionkit.storage.errors import FAULTS, STORAGE_ERROR_KINDS, AddressError, StorageError
-    from captionkit.storage.options import Entry, StorageOptions
+    from captionkit.storage.options import Entries, Entry, StorageOptions
     from captionkit.storage.redaction import public_uri, redact
     from captionkit.storage.retrying import retry_counts
     from captionkit.storage.store import Storage
@@ -41,6 +41,7 @@ __all__ = [
     "SHARD_SUFFIXES",
     "STORAGE_ERROR_KINDS",
     "AddressError",
+    "Entries",
     "Entry",
     "Storage",
     "StorageError",
@@ -64,6 +65,7 @@ __getattr__ = lazy_names(
     {
         "AddressError": "errors",
         "CONTAINER_NAME": "addresses",
+        "Entries": "options",
         "Entry": "options",
         "FAULTS": "errors",
         "SHARD_SUFFIXES": "addresses",

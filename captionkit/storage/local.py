@@ -15,8 +15,13 @@ from typing import Any, BinaryIO
 from captionkit.storage.addresses import Pattern, spelled
 from captionkit.storage.backends import GuardedFile
 from captionkit.storage.errors import Cause, explain_os_error, explain_write_error, explained, failure
-from captionkit.storage.options import Entry
+from captionkit.storage.options import Entries, Entry
 from captionkit.storage.spread import Spread
+
+FEWEST, MOST = 16, 8192
+"""Files of a walk that come at a time: at first few, for those who ask whether there are any, then twice as many."""
+WALK_S = 1.0
+"""After so long the walk tells what it has found by then, at the end of a folder."""
 
 
 class LocalBackend:
@@ -104,15 +109,22 @@ class LocalBackend:
         return os.path.isdir(address)
 
     def list(self, folder: str, spread: Spread | None = None) -> Iterator[Entry]:
+        for entries in self.list_batches(folder):
+            yield from entries.each()
+
+    def list_batches(self, folder: str) -> Iterator[Entries]:
+        """`list`, many at a time."""
         if os.path.isdir(folder):
             yield from _walk(folder, lambda _: True, hidden=False)
         else:
-            yield self.stat(folder)
+            entry = self.stat(folder)
+            yield Entries([entry.uri], [entry.size], [entry.version])
 
     def glob(self, pattern: Pattern, spread: Spread | None = None) -> Iterator[Entry]:
         start = os.path.dirname(pattern.literal)
         if os.path.isdir(start):
-            yield from _walk(start, pattern.may_hold, hidden=True)
+            for entries in _walk(start, pattern.may_hold, hidden=True):
+                yield from entries.each()
 
     def region(self, address: str) -> str | None:
         return None
@@ -141,45 +153,54 @@ def _path(address: str) -> str | bytes:
 
 
 def _entry(address: str, result: os.stat_result) -> Entry:
-    return Entry(address, result.st_size, f"{result.st_size}-{result.st_mtime_ns}")
+    return Entry(address, result.st_size, _version(result))
 
 
-def _walk(root: str, descend: Callable[[str], bool], hidden: bool) -> Iterator[Entry]:
-    """All files below a folder, links followed; one open directory per level and no more memory than that.
+def _version(result: os.stat_result) -> str:
+    return f"{result.st_size}-{result.st_mtime_ns}"
+
+
+def _walk(root: str, descend: Callable[[str], bool], hidden: bool) -> Iterator[Entries]:
+    """All files below a folder, links followed, some at first and soon some thousands at a time; one open directory per
+    level and no more memory than that.
 
     A link to a folder in which the walk already is ends there. A link to nothing is listed, without size and
     version, and fails where it is read: nothing disappears.
     """
     with explained(root, explain_os_error):
         levels = [(os.scandir(root), _identity(root))]
+    size = FEWEST
     try:
         while levels:
-            entry = None
+            found, until = Entries([], [], []), time.monotonic() + WALK_S
             with explained(root, explain_os_error):
-                item = next(levels[-1][0], None)
-                if item is None:
-                    levels.pop()[0].close()
-                    continue
-                if item.name.startswith(".") and not hidden:
-                    continue
-                path = spelled(item.path)  # a name that is not UTF-8 fails when it is read
-                if _leads_nowhere(item):
-                    entry = Entry(path, None, "")
-                elif item.is_dir():
-                    identity = _identity(item.path)
-                    if descend(path) and identity not in (known for _, known in levels):
-                        levels.append((os.scandir(item.path), identity))
-                elif item.is_file():
-                    entry = _entry(path, item.stat())
-            if entry is not None:
-                yield entry
+                while levels and len(found.uris) < size:
+                    item = next(levels[-1][0], None)
+                    if item is None:
+                        levels.pop()[0].close()
+                        if time.monotonic() > until:
+                            break
+                        continue
+                    if item.name.startswith(".") and not hidden:
+                        continue
+                    path = item.path
+                    if not path.isascii():
+                        path = spelled(path)  # a name that is not UTF-8 fails when it is read
+                    if item.is_symlink() and not os.path.exists(item.path):
+                        found.add(path, None, "")
+                    elif item.is_file():
+                        result = item.stat()
+                        found.add(path, result.st_size, _version(result))
+                    elif item.is_dir():
+                        identity = _identity(item.path)
+                        if descend(path) and identity not in (known for _, known in levels):
+                            levels.append((os.scandir(item.path), identity))
+            size = min(2 * size, MOST)
+            if found.uris:
+                yield found
     finally:
         for scan, _ in levels:
             scan.close()
-
-
-def _leads_nowhere(item: os.DirEntry[str]) -> bool:
-    return item.is_symlink() and not os.path.exists(item.path)
 
 
 def _identity(folder: str) -> tuple[int, int]:

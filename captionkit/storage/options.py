@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from captionkit.errors import UsageError
 from captionkit.storage.redaction import redact
@@ -90,3 +90,20 @@ class Entry:
     uri: str
     size: int | None
     version: str
+
+
+class Entries(NamedTuple):
+    """Several of them, as the columns of `Entry`."""
+
+    uris: list[str]
+    sizes: list[int | None]
+    versions: list[str]
+
+    def add(self, uri: str, size: int | None, version: str) -> None:
+        self.uris.append(uri)
+        self.sizes.append(size)
+        self.versions.append(version)
+
+    def each(self) -> Iterator[Entry]:
+        """One by one."""
+        return map(Entry, self.uris, self.sizes, self.versions)

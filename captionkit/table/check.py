@@ -15,11 +15,13 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from captionkit.errors import UsageError
 from captionkit.inputs.containers import CONTAINER_ERRORS, image_members
-from captionkit.inputs.ids import image_id
+from captionkit.inputs.ids import image_ids
+from captionkit.inputs.images import Images, in_batches
 from captionkit.inputs.kinds import InputItem, passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
@@ -34,6 +36,7 @@ from captionkit.table.writing import unfinished_merges
 
 INPUT_OPTIONS = ("input", "format", "uri_column", "image_column", "stat_listed")
 """The options that decide what the inputs of a run are."""
+CHUNK = 8192
 
 
 def check(
@@ -140,28 +143,33 @@ class _Coverage:
             self.report.note("passed_over", f"{passed_over(files)} {where}", count=files.total())
 
     def _items(self, inputs: Inputs) -> None:
-        chunk: list[InputItem] = []
-        for item in inputs.items():
-            chunk.append(item)
-            if len(chunk) == 8192:
-                self._chunk(chunk)
-                chunk = []
-        self._chunk(chunk)
+        for batch in in_batches(inputs.pieces(), CHUNK):
+            if isinstance(batch, Images):
+                self._images(batch)
+            else:
+                self._images(Images.of([item for item in batch if item.kind == "image"]))
+                for item in batch:
+                    if item.kind != "image":
+                        if (at := int(self.rows.find([item.name])[0])) >= 0:
+                            self.rows.in_input[at] = True
+                        self._container(item, item.name)
+            self.report.listed = (self.report.listed or 0) + len(batch)
+            self.progress(self.report.listed)
 
-    def _chunk(self, chunk: list[InputItem]) -> None:
-        names = [item.name for item in chunk]
-        places = self.rows.find(names)
-        for item, name, at in zip(chunk, names, places.tolist(), strict=True):
-            if at >= 0:
-                self.rows.in_input[at] = True
-            if item.kind != "image" or (at < 0 and name in self.rows.parts):  # or its pages have rows of their own
+    def _images(self, images: Images) -> None:
+        places = self.rows.find(images.names)
+        found = np.flatnonzero(places >= 0)
+        at = places[found]
+        self.rows.in_input[at] = True
+        images_found = images.take(found)
+        changed = self.rows.ids[at] != image_ids(images_found.names, images_found.versions)
+        for name in images_found.names.filter(pa.array(changed)).to_pylist():
+            self.report.note("changed", name)
+        for item in images.take(np.flatnonzero(places < 0)).items():
+            if (name := item.name) in self.rows.parts:  # its pages have rows of their own
                 self._container(item, name)
-            elif at < 0:
+            else:
                 self.report.problem("missing", name)
-            elif int(self.rows.ids[at]) != image_id(name, item.version):
-                self.report.note("changed", name)
-        self.report.listed = (self.report.listed or 0) + len(chunk)
-        self.progress(self.report.listed)
 
     def _container(self, item: InputItem, name: str) -> None:
         """A shard or a Parquet file of images: whether all of its rows are there."""

@@ -29,6 +29,7 @@ import torch
 from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.images import Limits
+from captionkit.inputs.images import Images
 from captionkit.inputs.kinds import InputItem
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
@@ -299,7 +300,7 @@ class _CorpusImages(Inputs):
         super().__init__(InputOptions(input=()), storage)
         self._images = images
 
-    def items(self) -> Iterator[InputItem]:
+    def pieces(self) -> Iterator[Images | InputItem]:
         shards: dict[str, None] = {}
         single: list[str] = []
         for image in self._images:

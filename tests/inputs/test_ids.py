@@ -1,8 +1,9 @@
 import numpy as np
-from hypothesis import given
+import pyarrow as pa
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captionkit.inputs.ids import IdMap, IdSet, image_id
+from captionkit.inputs.ids import IdMap, IdSet, address_hashes, image_id, image_ids
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -21,6 +22,29 @@ def test_address_and_version_do_not_run_into_each_other() -> None:
 def test_image_id_is_a_signed_64_bit_integer(uri: str, version: str) -> None:
     assert -(2**63) <= image_id(uri, version) < 2**63
     assert image_id(uri, version) == image_id(uri, version)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=20))
+def test_whole_columns_have_the_same_ids(names: list[tuple[str, str]]) -> None:
+    uris, versions = (pa.array([each[at] for each in names], pa.string()) for at in (0, 1))
+    assert image_ids(uris, versions).tolist() == [image_id(*each) for each in names]
+    assert image_ids(uris, "v1").tolist() == [image_id(uri, "v1") for uri, _ in names]
+
+
+def test_address_hashes_tell_addresses_apart() -> None:
+    uris = pa.array(["a", "b", "a", "", "b\0"])
+    hashes = address_hashes(uris).tolist()
+    assert hashes[0] == hashes[2]
+    assert len(set(hashes)) == 4
+    assert address_hashes(uris.slice(2)).tolist() == hashes[2:]
+
+
+def test_a_set_of_several_arrays_has_each_id_once() -> None:
+    ours = IdSet(iter([np.array([3, 1, 3]), np.array([1, 2])]))
+    assert len(ours) == 3
+    assert ours.contains(np.array([4, 3, 2, 1, 0])).tolist() == [False, True, True, True, False]
+    assert len(IdSet()) == 0
 
 
 @given(st.lists(st.lists(INT64, max_size=40), max_size=12))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.errors import UsageError
+from captionkit.inputs.images import Images
 from captionkit.inputs.kinds import InputItem, passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
@@ -37,6 +38,50 @@ def test_prefix_glob_image_and_several(folder: Folder) -> None:
     assert uris(a) == [a]
     assert uris(a, f"{root}/deep") == [a, b]
     assert uris(f"file://{a}") == [a]
+
+
+def test_images_of_a_folder_or_a_parquet_list_are_columns_and_what_is_odd_is_told_one_by_one(folder: Folder) -> None:
+    names = ["a.jpg", "deep/b.PNG", "me@home.jpg", "x.tar", "notes.txt", "..jpg", ".jpg"]
+    for name in names:
+        folder.add(name, b"1")
+    root = str(folder.path)
+    inputs = Inputs(InputOptions(input=(root,)), Storage())
+    images, *others = list(inputs.pieces())
+    assert isinstance(images, Images)
+    assert sorted(images.uris.to_pylist()) == [f"{root}/a.jpg", f"{root}/deep/b.PNG"]
+    assert sorted(item.uri for item in others if isinstance(item, InputItem)) == [
+        f"{root}/me@home.jpg",
+        f"{root}/x.tar",
+    ]
+    assert inputs.ignored == {".txt": 1}
+    assert all(Storage().stat(item.uri).version == item.version for item in images.items())
+
+    plain = ["s3://b/a.jpg", "s3a://b/c d.JPEG", "gs://b/x/1.2.tif"]
+    odd = [
+        "https://h/a.jpg",
+        "s3://k:s@b/a.jpg",
+        "s3://b/a.tar#1.jpg",
+        "s3://b/..jpg",
+        "file:///a.jpg",
+        "s3://b/a",
+        "r.jpg",
+    ]
+    pq.write_table(pa.table({"uri": [*odd, None, "", *plain]}), folder.path / "list.parquet")
+    inputs = Inputs(InputOptions((f"{root}/list.parquet",), stat_listed=False), Storage())
+    images, *others = list(inputs.pieces())
+    assert isinstance(images, Images)
+    assert images.uris.to_pylist() == plain
+    spelled = [uri.replace("file://", "") if uri != "r.jpg" else f"{root}/r.jpg" for uri in odd]
+    assert [item.uri for item in others if isinstance(item, InputItem)] == spelled
+    assert inputs.blank == 2
+
+
+def test_what_a_run_wrote_below_its_input_is_no_input_whatever_its_name(folder: Folder) -> None:
+    a = folder.add("a.jpg", b"1")
+    folder.add("out/_runs/b.jpg", b"1")
+    other = folder.add("out/c.jpg", b"1")
+    inputs = Inputs(InputOptions(input=(str(folder.path),)), Storage(), output=f"{folder.path}/out")
+    assert sorted(item.uri for item in inputs.items()) == [a, other]
 
 
 def test_what_a_prefix_passes_over_is_counted(folder: Folder) -> None:

@@ -106,7 +106,11 @@ def test_the_end_of_a_run_deletes_it(folder: Folder, table: Path) -> None:
     assert not (table.parent / "captions-listing").exists()
 
 
-def test_a_listing_that_was_not_finished_is_not_kept(folder: Folder, table: Path) -> None:
+def test_a_listing_that_was_not_finished_is_not_kept(
+    folder: Folder, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captionkit.storage.local.FEWEST", 1)
+    monkeypatch.setattr("captionkit.storage.local.MOST", 1)
     for number in range(5):
         folder.add(f"{number}.jpg", b"1")
     items = KeptListing(Inputs(options(str(folder.path)), STORAGE), STORAGE, str(table)).items()

@@ -12,6 +12,7 @@ import pytest
 
 from captionkit.cli import BROKEN, OK, USAGE, main
 from captionkit.errors import UsageError
+from captionkit.inputs.images import Images, one_by_one
 from captionkit.inputs.kinds import InputItem
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
@@ -34,8 +35,8 @@ class Slow(Inputs):
         super().__init__(InputOptions((str(folder),)), STORAGE)
         self.gate, self.first, self.error = Event(), first, error
 
-    def items(self) -> Iterator[InputItem]:
-        for number, item in enumerate(super().items()):
+    def pieces(self) -> Iterator[Images | InputItem]:
+        for number, item in enumerate(one_by_one(super().pieces())):
             if number == self.first:
                 assert self.gate.wait(60)
                 if self.error:
@@ -128,10 +129,10 @@ def test_the_first_captions_are_there_before_all_is_listed(
     folder.add("x.tar", tar_bytes([(f"{number}.jpg", pictures[number]) for number in range(5)]))
     folder.add("broken.jpg", b"none")
     output, there = tmp_path / "out", list[int]()
-    original = Inputs.items
+    original = Inputs.pieces
 
-    def items(self: Inputs) -> Iterator[InputItem]:
-        for number, item in enumerate(original(self)):
+    def pieces(self: Inputs) -> Iterator[Images | InputItem]:
+        for number, item in enumerate(one_by_one(original(self))):
             if number in (10, 24):  # in a real archive these are hours
                 deadline = time.monotonic() + 120
                 while len(list(output.glob("*.parquet"))) < 1 + (number > 10) and time.monotonic() < deadline:
@@ -139,9 +140,9 @@ def test_the_first_captions_are_there_before_all_is_listed(
                 there.append(len(CaptionTable(str(output), STORAGE)))
             yield item
 
-    monkeypatch.setattr(Inputs, "items", items)
+    monkeypatch.setattr(Inputs, "pieces", pieces)
     assert caption(folder, output, "--max-failed", "0.1") == OK
-    monkeypatch.setattr(Inputs, "items", original)
+    monkeypatch.setattr(Inputs, "pieces", original)
     assert there[0] >= 1
     assert there[1] > there[0]
     report = check(str(output), STORAGE, members=True)
@@ -161,10 +162,10 @@ def test_a_listing_that_breaks_ends_the_run_and_keeps_what_is_captioned(
 ) -> None:
     for number in range(20):
         folder.add(f"{number:02d}.jpg", pictures[number % 12])
-    output, original = tmp_path / "out", Inputs.items
+    output, original = tmp_path / "out", Inputs.pieces
 
-    def items(self: Inputs) -> Iterator[InputItem]:
-        for number, item in enumerate(original(self)):
+    def pieces(self: Inputs) -> Iterator[Images | InputItem]:
+        for number, item in enumerate(one_by_one(original(self))):
             if number == 12:
                 deadline = time.monotonic() + 120
                 while not list(output.glob("*.parquet")) and time.monotonic() < deadline:
@@ -172,9 +173,9 @@ def test_a_listing_that_breaks_ends_the_run_and_keeps_what_is_captioned(
                 raise UsageError("the second list is none")
             yield item
 
-    monkeypatch.setattr(Inputs, "items", items)
+    monkeypatch.setattr(Inputs, "pieces", pieces)
     assert caption(folder, output) in (USAGE, BROKEN)
-    monkeypatch.setattr(Inputs, "items", original)
+    monkeypatch.setattr(Inputs, "pieces", original)
     assert len(CaptionTable(str(output), STORAGE)) >= 1
     assert caption(folder, output) == OK
     assert check(str(output), STORAGE).ok

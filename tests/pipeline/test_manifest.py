@@ -105,10 +105,9 @@ def test_finished_shards_are_not_read_again(folder: Folder, tmp_path: Path) -> N
 
 def test_progress_is_told(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captionkit.pipeline.manifest.CHUNK", 4)
-    for n in range(10):
-        folder.add(f"{n}.jpg", b"x")
+    uris = [folder.add(f"{n}.jpg", b"x") for n in range(10)]
     told: list[int] = []
-    inputs = Inputs(InputOptions(input=(str(folder.path),)), STORAGE)
+    inputs = Inputs(InputOptions(input=(folder.add("list.txt", "\n".join(uris).encode()),)), STORAGE)
     make_manifest(inputs, empty(tmp_path), str(tmp_path / "m"), told.append)
     assert told == [4, 8, 10]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from captionkit.errors import UsageError
-from captionkit.storage import Storage, StorageError
+from captionkit.storage import Entries, Entry, Storage, StorageError
 from tests.storage.disk import small_disk
 
 STORAGE = Storage()
@@ -252,7 +252,8 @@ def test_archives_only_read(tmp_path: Path) -> None:
             action(str(tmp_path / "a.tar#x"))
 
 
-def test_a_large_folder_lists_in_constant_memory(tmp_path: Path) -> None:
+def test_a_large_folder_lists_in_constant_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captionkit.storage.local.MOST", 100)
     for number in range(2_000):
         (tmp_path / f"{number}.jpg").touch()
     tracemalloc.start()
@@ -273,3 +274,19 @@ def test_a_name_that_is_not_utf8_is_read_by_its_escaped_address(tmp_path: Path) 
         assert file.read() == b"latin"
     (tmp_path / "caf\\udce9.jpg").write_bytes(b"the very name")
     assert STORAGE.read(entry.uri) == b"the very name"
+
+
+def test_a_listing_in_batches_is_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captionkit.storage.local.MOST", 32)
+    for number in range(100):
+        file = tmp_path / f"{number % 7}" / f"{number}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x" * number)
+    (tmp_path / "nothing.jpg").symlink_to("gone")
+    batches = list(STORAGE.list_batches(str(tmp_path)))
+    assert [len(entries.uris) for entries in batches if isinstance(entries, Entries)] == [16, 32, 32, 21]
+    entries = [entry for batch in batches if isinstance(batch, Entries) for entry in batch.each()]
+    assert entries == list(STORAGE.list(str(tmp_path)))
+    [broken] = [entry for entry in entries if not entry.version]
+    assert broken == Entry(str(tmp_path / "nothing.jpg"), None, "")
+    assert all(STORAGE.stat(entry.uri) == entry for entry in entries if entry != broken)
