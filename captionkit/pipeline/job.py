@@ -19,7 +19,7 @@ import torch
 from captionkit.config import to_config
 from captionkit.counting import counted
 from captionkit.inputs.ids import Ids
-from captionkit.inputs.kinds import passed_over
+from captionkit.inputs.kinds import odd_texts, passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.model.bundle_files import BundleError, read_bundles
@@ -329,6 +329,8 @@ class CaptionJob:
         in_shards = Counter(self.record.passed_over) - manifest.passed_over
         if in_shards:
             log_line(f"passed over in shards {passed_over(in_shards)}")
+        if self.record.odd_texts:
+            log_line(odd_texts(self.record.odd_texts))
 
     def _dataset(self, listed: _Listed, pool: Pool, machines: Machines, bundle: ray.ObjectRef) -> ray.data.Dataset:
         options, manifest = self.options, listed.manifest

@@ -61,6 +61,8 @@ class RunRecord:
     this run; of the captioned ones, existing: captions that the images brought (`--existing`)."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Files of folders and members of shards that were taken for no images, by suffix."""
+    odd_texts: dict[str, int] = field(default_factory=dict)
+    """Carried texts of shards that are not_utf8, not_json or too_long (`captionkit.inputs.kinds.ODD_TEXTS`)."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failed rows of this run by kind."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -107,6 +109,8 @@ class RunRecord:
         self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["duplicate_members"]).as_py() or 0)
         for text in rows["passed_over"].drop_null().to_pylist():
             self.pass_over(json.loads(text))
+        for text in rows["odd_texts"].drop_null().to_pylist():
+            self.odd_texts = dict(Counter(self.odd_texts) + Counter(json.loads(text)))
         _count(self.failures, failed["error_kind"])
         _count(self.batch_sizes, rows["batch"].drop_null().cast(pa.string()))
         self.bytes_read += pc.sum(rows["bytes"]).as_py() or 0

@@ -260,6 +260,16 @@ def test_rows_behind_an_open_quote_are_kept_and_the_log_says_so(folder: Folder) 
     ]
 
 
+@pytest.mark.parametrize("name", ["l.csv", "l.jsonl", "l.txt"])
+def test_lines_of_lists_that_are_not_in_utf_8_are_counted_in_the_log(folder: Folder, name: str) -> None:
+    lines = {"l.csv": b"uri,t\n/a.jpg,caf\xe9\n/b.jpg,\xe9\n", "l.jsonl": b'{"uri": "/a.jpg"}\n{"uri": "/\xe9.jpg"}\n'}
+    listing = folder.add(name, b"\xef\xbb\xbf" + lines.get(name, b"/a.jpg\n/\xe9.jpg\n"))
+    inputs = Inputs(InputOptions(input=(listing,)), Storage())
+    assert len(list(inputs.items())) == 2
+    count = "2 lines are" if name == "l.csv" else "1 line is"
+    assert inputs.notes == [f"{count} not in UTF-8 in {listing} (line 2); what could not be read is �"]
+
+
 def test_the_log_says_which_of_several_columns_was_taken(folder: Folder) -> None:
     inputs = Inputs(InputOptions(input=(folder.add("l.csv", b"image,url\nx,/a.jpg\n"),)), Storage())
     assert [item.uri for item in inputs.items()] == ["/a.jpg"]
