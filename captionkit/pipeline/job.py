@@ -18,7 +18,7 @@ import torch
 
 from captionkit.config import to_config
 from captionkit.counting import counted
-from captionkit.inputs.ids import Ids
+from captionkit.inputs.ids import Ids, IdSet
 from captionkit.inputs.kinds import odd_texts, passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
@@ -125,6 +125,8 @@ class CaptionJob:
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self._first: tuple[float, int] | None = None
         """When the first rows came (monotonic), and how many."""
+        self._seen = IdSet()
+        """Ids of the rows that have come: a shard may be in one part of the listing, and a member of it in another."""
         self.before: dict[str, dict[str, Any]] = {}
         """Some captions that this run has replaced, by address."""
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
@@ -382,7 +384,7 @@ class CaptionJob:
         record.total = listing.total.images + listing.total.copies if known else None
         metrics = RunMetrics(self.run_id)
         start = renewed = time.monotonic()
-        guard = Guard(listed.table, manifest)
+        guard = Guard(listed.table, manifest, self._seen)
         try:
             with (
                 stop_at(self.until),
@@ -464,6 +466,7 @@ class CaptionJob:
             flush_rows=options.flush_rows,
             flush_seconds=options.flush_minutes * 60,
             number=len(self.record.files),
+            each_page=self.options.inputs.frame == "each",
             before_write=listed.lease.check,
         )
 

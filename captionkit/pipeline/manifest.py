@@ -158,6 +158,8 @@ class ManifestMaker:
         """Whether pages of files have rows of their own by now."""
         self._members = Counter[str]()
         """Images to do one by one, by the container that they lie in."""
+        self._read_before = set[str]()
+        """Containers to read of the parts that were taken."""
         self._passed_over = Counter[str]()
         self.listed = 0
         """Images and containers so far."""
@@ -224,7 +226,7 @@ class ManifestMaker:
             else:
                 self._writer.image(item, name, int(ids[at]))
                 if "#" in name and (container := container_of(name)) != name:
-                    known = container in manifest.containers_to_do
+                    known = container in manifest.containers_to_do or container in self._read_before
                     manifest.overlap += known
                     self._members[container] += not known
         if self.had_rows:
@@ -274,6 +276,7 @@ class ManifestMaker:
         """What was added since the last time."""
         part, self._manifest = self._manifest, Manifest()
         self._members.clear()
+        self._read_before.update(part.containers_to_do)
         part.units, part.images = self._writer.take()
         part.copy_units, _ = self._copies.take()
         part.units += self._pages.take()[0]

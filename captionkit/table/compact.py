@@ -137,6 +137,7 @@ def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFi
         for key, part in file.footer.containers.items():
             container = containers.setdefault(key, Container(part.version))
             container.rows += part.rows
+            container.doubtful += part.doubtful
             container.total = max((total for total in (container.total, part.total) if total is not None), default=None)
     first = group[0].footer
     runs = {run: maker for file in group for run, maker in file.footer.runs.items()}

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
-from captionkit.inputs.ids import image_id
+from captionkit.inputs.ids import IdSet, image_id
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
+from captionkit.pipeline.guard import Guard
 from captionkit.pipeline.manifest import (
     Manifest,
+    ManifestMaker,
     delete_manifest,
     make_manifest,
     read_unit,
@@ -59,6 +61,29 @@ def test_an_address_listed_again_is_one_row(folder: Folder, tmp_path: Path) -> N
     manifest = plan(empty(tmp_path), tmp_path, str(folder.path), a, listing)
     assert listed(manifest) == [a]
     assert manifest.duplicates == 3
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_member_in_another_part_than_its_shard_is_written_once(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], order: int
+) -> None:
+    shard = folder.add("s.tar", tar_bytes([("0.jpg", pictures[0]), ("1.jpg", pictures[1])]))
+    found = {address: list(Inputs(InputOptions((address,)), STORAGE).items()) for address in (shard, f"{shard}#1.jpg")}
+    maker = ManifestMaker(Inputs(InputOptions((shard,)), STORAGE), empty(tmp_path), str(tmp_path / "m"))
+    seen = IdSet()
+    for address in list(found)[::order]:
+        maker.add(found[address])
+        part, table = maker.take(), empty(tmp_path)
+        guard = Guard(table, part, seen)
+        uris = [f"{shard}#0.jpg", f"{shard}#1.jpg"] if address == shard else [address]
+        version = found[shard][0].version
+        come = rows(uris, version, container_rows=2 if address == shard else None)
+        fresh = guard.fresh(come)
+        write(tmp_path / "table", fresh, run=f"r{len(address)}")
+        table.files = empty(tmp_path).files
+        guard.demand_all(len(fresh))
+    assert len(seen) == len(empty(tmp_path)) == 2
+    assert empty(tmp_path).finished_containers() == {(shard, version)}
 
 
 def test_what_the_table_holds_is_left_out(folder: Folder, tmp_path: Path) -> None:
