@@ -51,9 +51,9 @@ class GalleryOptions:
     against: str = ""
     """`column:NAME` of this table, a carried one: captions that the images brought stand beside these. With --serve
     also another table of the same images, and differences are marked."""
-    model: str = ""
+    model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Bundle of the captioner that made the captions, if it attends (soft_attention, top_down): a click on a word shows
-    where it looked (with --serve)."""
+    where it looked (with --serve). Of an ensemble its bundles: --model A --model B."""
     port: int = 0
     """Port of that server. Default: one that is free."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)

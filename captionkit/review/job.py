@@ -81,7 +81,8 @@ def _word_attention(options: ReviewOptions, storage: Storage, log: Callable[[str
     captioner, table = Captioner.load(options.model, storage=storage), CaptionTable(options.table, storage)
     attention = WordAttention(captioner, texts_before(table))
     if all(maker.model != captioner.fingerprint for file in table.files for maker in file.footer.makers()):
-        log(f"--model {public_uri(options.model)}: no caption here is by this captioner, {captioner.fingerprint}")
+        models = " ".join(map(public_uri, options.model))
+        log(f"--model {models}: no caption here is by this captioner, {captioner.fingerprint}")
     return attention
 
 
