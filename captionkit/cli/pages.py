@@ -149,12 +149,12 @@ def show_gallery(
 
     from captionkit.gallery import write_gallery
     from captionkit.table.reviews import open_reviews, reviewed_rows
-    from captionkit.table.runs import frames_of, image_column_of
+    from captionkit.table.runs import frames_of, image_column_of, no_table
     from captionkit.table.table import CaptionTable
 
     table = CaptionTable(uri, storage)
     if not table.files:
-        raise UsageError(f"{table.uri} holds no caption table")
+        raise no_table(table.uri, storage)
     title = table.uri.rstrip("/").rpartition("/")[2]
     # Of a Parquet file with several columns of bytes, the one that was captioned.
     read = partial(storage.read, column=image_column_of(table.uri, storage))

@@ -139,6 +139,12 @@ class CaptionJob:
             | {"input": [self.storage.normalize(uri) for uri in options.inputs.input], "when_finished": None},
             {"fingerprint": self.fingerprint, "uri": " ".join(options.captioner.model) or None, "note": captioner.note},
         )
+        if self.calibration and not self.added:
+            self.record.notes.append(
+                f"captioner {self.fingerprint} is calibrated, but the table was begun without a column "
+                f"`{CONFIDENCE.name}`, which its new rows lack too; another --output would have it"
+            )
+            log_line(self.record.notes[-1])
         if captioner.note:
             log_line(f"captioner {self.fingerprint}: {captioner.note}")
 
@@ -257,6 +263,7 @@ class CaptionJob:
         self._count(manifest, listing.inputs)
         self.record.spend("listing", time.monotonic() - start)
         if listing.finished:
+            self.record.notes += listing.inputs.notes
             log_line(_summary(listing.total, listing.inputs))
         else:
             log_line(

@@ -63,6 +63,8 @@ class RunRecord:
     """Files of folders and members of shards that were taken for no images, by suffix."""
     odd_texts: dict[str, int] = field(default_factory=dict)
     """Carried texts of shards that are not_utf8, not_json or too_long (`captionkit.inputs.kinds.ODD_TEXTS`)."""
+    notes: list[str] = field(default_factory=list)
+    """What the log said of lists, and of what the table has no place for."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failed rows of this run by kind."""
     seconds: dict[str, float] = field(default_factory=dict)

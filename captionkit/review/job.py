@@ -20,7 +20,7 @@ from captionkit.review.server import ReviewServer
 from captionkit.storage import Storage, public_uri
 from captionkit.table.lease import Lease
 from captionkit.table.reviews import SCHEMA, Reviews, open_reviews
-from captionkit.table.runs import frames_of, image_column_of
+from captionkit.table.runs import frames_of, image_column_of, no_table
 from captionkit.table.table import CaptionTable
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _word_attention(options: ReviewOptions, storage: Storage, log: Callable[[str
 def _check_table(uri: str, storage: Storage) -> None:
     """Raises UsageError where there is no table: a lease would be left beside nothing."""
     if not CaptionTable(uri, storage).files:
-        raise UsageError(f"{storage.normalize(uri)} holds no caption table")
+        raise no_table(storage.normalize(uri), storage)
 
 
 def write_page(options: ReviewOptions, storage: Storage) -> int:
