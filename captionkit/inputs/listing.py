@@ -43,6 +43,7 @@ from captionkit.storage import (
     public_uri,
     spelled,
 )
+from captionkit.storage.addresses import Pattern
 from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import image_column
@@ -74,6 +75,8 @@ class Inputs:
     """The caption table that is written: its own files, which may lie below an input, are no inputs."""
     notes: list[str] = field(default_factory=list)
     """What the log should say of lists."""
+    _met: Counter[str] = field(default_factory=Counter)
+    """What was passed over of the address that is listed now, by suffix."""
     _asked: str | None = None
     """The file that is read now, where the user named it itself."""
     _good: bool = False
@@ -104,7 +107,7 @@ class Inputs:
 
     def _address(self, address: str) -> Iterator[InputItem]:
         images = 0
-        before = self.ignored.copy()
+        self._met.clear()
         for entry, named in self._with_inventories(self._entries(address)):
             if self._is_own(entry.uri):
                 continue
@@ -112,9 +115,8 @@ class Inputs:
                 images += 1
                 yield item
         if not images:
-            seen = self.ignored - before
-            what = f"passed over {passed_over(seen)}" if seen else "nothing"
-            hint = " Use --format images to take every file for an image." if seen else ""
+            what = f"passed over {passed_over(self._met)}" if self._met else "nothing"
+            hint = " Use --format images to take every file for an image." if self._met else ""
             raise UsageError(f"--input {public_uri(address)}: no images found there ({what}).{hint}")
 
     def _with_inventories(self, entries: Iterable[tuple[Entry, bool]]) -> Iterator[tuple[Entry, bool]]:
@@ -171,7 +173,7 @@ class Inputs:
             return [InputItem(entry.uri, entry.version, entry.size)]
         # What merely lies in a folder is not held to what a named file is held to.
         if not named and (is_bookkeeping(entry.uri) or not self._may_be(suffix, entry.uri)):
-            self.ignored[suffix or posixpath.basename(entry.uri)] += 1
+            self._pass_over(entry.uri, suffix or posixpath.basename(entry.uri))
             return []
         if form == "webdataset" or (form == "auto" and suffix in SHARD_SUFFIXES):
             return self._tar(entry.uri, entry.version, entry.size)
@@ -187,6 +189,23 @@ class Inputs:
         if content == "text":
             return self._listed(entry.uri, self._list_rows(entry.uri))
         return [InputItem(entry.uri, entry.version, entry.size)]
+
+    def _pass_over(self, uri: str, kind: str) -> None:
+        """Count a file that is no input here, unless another `--input` names it."""
+        self._met[kind] += 1
+        if uri not in self._named and not any(pattern.matches(uri) for pattern in self._patterns):
+            self.ignored[kind] += 1
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """Addresses of files that the user named, if they are files."""
+        return frozenset(self.storage.normalize(one) for one in self.options.input if not one.endswith("/"))
+
+    @cached_property
+    def _patterns(self) -> list[Pattern]:
+        """Patterns that name files of a kind, by their suffix."""
+        given = [self.storage.normalize(one) for one in self.options.input if is_pattern(one)]
+        return [Pattern(one) for one in given if suffix_of(one) and not is_pattern(suffix_of(one))]
 
     def _may_be(self, suffix: str, uri: str) -> bool:
         """Whether a file found in a folder is one of `--format`'s. Names without a suffix are often images named by a
@@ -300,7 +319,7 @@ class Inputs:
                     is_there = True
                     yield from self._container_or_image(below, carried)
                 elif not self._is_own(below.uri):
-                    self.ignored[suffix_of(below.uri)] += 1
+                    self._pass_over(below.uri, suffix_of(below.uri))
             if is_there:
                 return
         yield from self._container_or_image(entry, carried)
@@ -353,11 +372,11 @@ class Inputs:
             except UsageError:
                 if named:
                     raise
-                self.ignored[".parquet"] += 1
+                self._pass_over(entry.uri, ".parquet")
                 return
             ours = not {FOOTER, DOCUMENT}.isdisjoint(schema.metadata or {})
             if column is None and ours and not self._asked_for(entry.uri):
-                self.ignored["caption table"] += 1  # what captionkit has written is no list unless it is named
+                self._pass_over(entry.uri, "caption table")  # what captionkit has written is no list unless it is named
                 return
             if column is None and within_list:
                 yield InputItem(
@@ -369,7 +388,7 @@ class Inputs:
                 address = None  # beside shards lies their metadata, with a column `url`
             if column is None and (self.options.format == "parquet" or address is None):
                 if not named:
-                    self.ignored[".parquet"] += 1
+                    self._pass_over(entry.uri, ".parquet")
                     return
                 raise UsageError(
                     f"{public_uri(entry.uri)} has neither a column `{self.options.uri_column}` of addresses "

@@ -47,7 +47,8 @@ class InputOptions:
     address counts as done once it is in the table."""
     dedupe: bool = False
     """Read and caption images of one content once, and give each address a row with that caption. What is of one
-    content, S3's listing says (an ETag that is a hash, with the size), and of files on disk their hash."""
+    content, S3's listing says (an ETag that is a hash, with the size), and of files on disk their hash. With --frame
+    each, files that may have pages are read each."""
     list_again: bool = False
     """List the inputs anew where a run that died or was stopped has left its listing for this command to go on with
     (one that took over a minute, for up to a week)."""

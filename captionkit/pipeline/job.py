@@ -553,6 +553,8 @@ def _summary(manifest: Manifest, inputs: Inputs) -> str:
         parts.append(f"{counted(manifest.replaced, 'row')} replaced, as the image has changed since")
     if manifest.copies:
         parts.append(f"{counted(manifest.copies, 'image')} of the same contents as others (not read; --dedupe)")
+    if manifest.paged and inputs.options.dedupe:
+        parts.append(f"{counted(manifest.paged, *_plural('file of pages'))} read each, copies or not (--frame each)")
     if manifest.duplicates:
         parts.append(f"{counted(manifest.duplicates, 'address', 'addresses')} listed again (one row each)")
     if inputs.blank:

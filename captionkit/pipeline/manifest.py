@@ -156,6 +156,11 @@ class ManifestMaker:
         self._finished = table.finished_containers()
         self._has_pages = any(has_pages(uri) for uri, _ in self._finished)
         """Whether pages of files have rows of their own by now."""
+        self._pages_done = Counter[str]()
+        """How many such rows each file of pages has."""
+        for uri, part in ((uri, part) for file in table.files for uri, part in file.footer.containers.items()):
+            if part.total is not None and (uri, part.version) in self._finished and has_pages(uri):
+                self._pages_done[uri] = part.total
         self._members = Counter[str]()
         """Images to do one by one, by the container that they lie in."""
         self._read_before = set[str]()
@@ -210,6 +215,8 @@ class ManifestMaker:
             by_pages |= np.array([(name, item.version) in self._finished for item, name in images], np.bool_)
             todo &= ~by_pages | anew
         manifest.done += len(images) - int(todo.sum())
+        for at in np.flatnonzero(by_pages & ~todo).tolist():
+            manifest.done += self._pages_done[images[at][1]] - 1
         same_as = ids
         if self._inputs.options.dedupe:
             eligible = np.ones(len(ids), np.bool_) if self._of_done else todo
@@ -253,7 +260,7 @@ class ManifestMaker:
         done = self._done.contains(ids) & ~anew
         for (item, name), number, again, whole in zip(items, ids.tolist(), anew.tolist(), done.tolist(), strict=True):
             if whole or ((name, item.version) in self._finished and not again):
-                manifest.done += 1
+                manifest.done += 1 if whole else self._pages_done[name]
                 continue
             if again and chosen.find(np.array([number]))[0] >= 0:  # a single page, whose row is to be replaced
                 manifest.anew += 1

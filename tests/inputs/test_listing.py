@@ -49,6 +49,21 @@ def test_what_a_prefix_passes_over_is_counted(folder: Folder) -> None:
     assert len(items(str(folder.path), format="images")) == 3
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_another_input_names_is_not_passed_over(folder: Folder, order: int) -> None:
+    folder.add("a.jpg", b"1")
+    folder.add("notes.txt", b"x")
+    documents = [folder.add(name, b"%PDF-1.4") for name in ("b.pdf", "c d.pdf", "e/f.pdf")]
+    listing = folder.add("e/list.csv", b"uri\n../a.jpg\n")
+    root = str(folder.path)
+    for others in ([*documents, listing], [f"{root}/*.pdf", f"file://{documents[2]}", f"{root}/**/*.csv"]):
+        inputs = Inputs(InputOptions(input=tuple([root, *others][::order])), Storage())
+        assert {item.uri for item in inputs.items()} == {*documents, f"{root}/a.jpg"}
+        assert inputs.ignored == {".txt": 1}
+    with pytest.raises(UsageError, match=r"no images found there \(passed over 2 files: 1 × \."):
+        items(f"{root}/e", *documents)
+
+
 def test_archives_hold_more_than_jpegs(folder: Folder) -> None:
     """Every format that is read, or would be with an extra. Documents are pictures only where they are named."""
     names = ("a.heic", "b.JXL", "c.cr2", "d.NEF", "e.dng", "f.raf", "g.psb", "h.svg", "i.dcm")

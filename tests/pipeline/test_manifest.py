@@ -8,6 +8,7 @@ from captionkit.inputs.ids import IdSet, image_id
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.guard import Guard
+from captionkit.pipeline.job import _summary
 from captionkit.pipeline.manifest import (
     Manifest,
     ManifestMaker,
@@ -152,10 +153,10 @@ def test_files_whose_pages_all_have_rows_are_not_read_again(folder: Folder, tmp_
     os.utime(changed, ns=(0, 12345))
     manifest = plan(table, tmp_path, str(folder.path), frame="each")
     assert sorted(listed(manifest)) == [half, changed]
-    assert (manifest.done, manifest.unknown, manifest.paged, manifest.single) == (3, 2, 2, 0)
+    assert (manifest.done, manifest.unknown, manifest.paged, manifest.single) == (4, 2, 2, 0)  # rows, not files
     replace_changed(manifest, table)
     assert (manifest.replaced, manifest.partial) == (2, [half])
-    assert plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), frame="each").done == 3
+    assert plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), frame="each").done == 4
 
 
 def test_a_table_of_pages_goes_on_where_files_are_to_be_one_row(folder: Folder, tmp_path: Path) -> None:
@@ -167,9 +168,18 @@ def test_a_table_of_pages_goes_on_where_files_are_to_be_one_row(folder: Folder, 
     table = write(tmp_path / "table", *parts)
     os.utime(changed, ns=(0, 12345))
     manifest = plan(table, tmp_path, str(folder.path))
-    assert (sorted(listed(manifest)), manifest.done) == ([half, changed], 1)
+    assert (sorted(listed(manifest)), manifest.done) == ([half, changed], 2)
     replace_changed(manifest, table)
     assert manifest.replaced == 3
     assert [row["uri"] for row in CaptionTable(table.uri, STORAGE).rows()] == [f"{done}#page=1", f"{done}#page=2"]
     copies = plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), dedupe=True)
     assert (sorted(listed(copies)), copies.copies) == ([half], 1)  # of each other, and not of pages
+
+
+def test_the_log_says_that_files_of_pages_are_no_copies_of_each_other(folder: Folder, tmp_path: Path) -> None:
+    for name in ("a.tif", "b.tif", "c.jpg", "d.jpg"):
+        folder.add(name, b"x")
+    inputs = Inputs(InputOptions((str(folder.path),), frame="each", dedupe=True), STORAGE)
+    manifest = make_manifest(inputs, empty(tmp_path), str(tmp_path / "m"))
+    assert (manifest.copies, manifest.paged) == (1, 2)
+    assert "; 2 files of pages read each, copies or not (--frame each)" in _summary(manifest, inputs)
