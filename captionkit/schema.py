@@ -71,6 +71,7 @@ _FETCHED = [
     pa.field("container_rows", pa.int64()),  # of the row's container, where known by now
     pa.field("duplicate_members", pa.int32()),  # left out, one before having their name; in a shard's last row
     pa.field("passed_over", pa.string()),  # JSON: members that are no images by suffix; in a shard's last row
+    pa.field("odd_texts", pa.string()),  # JSON: carried texts that are not as they should be, by kind; likewise
     pa.field("version", pa.string()),
     pa.field("bytes", pa.int64()),
     pa.field("fetch_s", pa.float32()),

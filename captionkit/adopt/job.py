@@ -19,6 +19,7 @@ from captionkit.adopt.parts import sort_parts
 from captionkit.adopt.ruotianluo import adopt_ruotianluo, is_ruotianluo
 from captionkit.adopt.tensorflow_files import SAVED_MODEL, head_of, latest, read_tensorflow
 from captionkit.adopt.trial import SCENES, Trial, drawn_scenes, try_out
+from captionkit.inputs.named import require
 from captionkit.model.captioner import Captioner
 from captionkit.model.encoders import NO_NETWORK
 from captionkit.model.image_reader import ImageLike
@@ -158,6 +159,7 @@ def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, T
         AdoptError: the files give no captioner; StorageError: one cannot be read or the bundle not written.
     """
     storage = Storage(options.storage)
+    _require(options, storage)
     gathered = gather(options.files, storage, options.index_base)
     for given in gathered.given:
         log(f"{given.name}: {given.describe()}")
@@ -210,6 +212,15 @@ def adopt(options: AdoptOptions, log: Callable[[str], None]) -> tuple[Adopted, T
     return adopted, trial
 
 
+def _require(options: AdoptOptions, storage: Storage) -> None:
+    """Refuse files that are not there. A TensorFlow checkpoint may be named without an ending."""
+    for address in options.files:
+        if not storage.exists(f"{storage.normalize(address).removesuffix('.meta')}.index"):
+            require("adopt", [address], storage)
+    require("--encoder-weights", filter(None, [options.encoder_weights]), storage)
+    require("--try", options.try_images, storage)
+
+
 def _write_captions(told: dict[str, str], address: str, storage: Storage) -> None:
     if not told:
         raise AdoptError(
@@ -260,6 +271,12 @@ def convert(given: list[Given], options: AdoptOptions) -> Adopted:
         raise AdoptError(
             "none of the files holds weights or words of a captioner"
             + ("; features of images are neither" if given else "")
+        )
+    if not any(one.tensors or one.keras or one.keras_weights is not None for one in given):
+        names = ", ".join(f"{one.name} ({one.form})" for one in given if one.words)
+        raise AdoptError(
+            f"the weights are missing: {names} holds words alone. Name the files of the captioner's networks too, or "
+            "the folder that all lie in"
         )
     try:
         return _convert(given, options)

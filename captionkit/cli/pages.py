@@ -51,9 +51,9 @@ class GalleryOptions:
     against: str = ""
     """`column:NAME` of this table, a carried one: captions that the images brought stand beside these. With --serve
     also another table of the same images, and differences are marked."""
-    model: str = ""
+    model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Bundle of the captioner that made the captions, if it attends (soft_attention, top_down): a click on a word shows
-    where it looked (with --serve)."""
+    where it looked (with --serve). Of an ensemble its bundles: --model A --model B."""
     port: int = 0
     """Port of that server. Default: one that is free."""
     storage: tyro.conf.OmitArgPrefixes[StorageOptions] = field(default_factory=StorageOptions)
@@ -149,12 +149,12 @@ def show_gallery(
 
     from captionkit.gallery import write_gallery
     from captionkit.table.reviews import open_reviews, reviewed_rows
-    from captionkit.table.runs import frames_of, image_column_of
+    from captionkit.table.runs import frames_of, image_column_of, no_table
     from captionkit.table.table import CaptionTable
 
     table = CaptionTable(uri, storage)
     if not table.files:
-        raise UsageError(f"{table.uri} holds no caption table")
+        raise no_table(table.uri, storage)
     title = table.uri.rstrip("/").rpartition("/")[2]
     # Of a Parquet file with several columns of bytes, the one that was captioned.
     read = partial(storage.read, column=image_column_of(table.uri, storage))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from captionkit.export import xmp
 from captionkit.export.embedding import EmbedError, embed
-from captionkit.export.images import with_images
+from captionkit.export.images import with_images, without_pages
 from captionkit.export.options import ExportOptions
 from captionkit.export.parallel import in_parallel
 from captionkit.export.report import Report
@@ -202,9 +203,11 @@ def write_embedded(rows: Iterable[Row], target: Target) -> Iterator[Outcome]:
     def guard(pair: tuple[Row, bytes | StorageError]) -> Outcome:
         return guarded(lambda _: write(pair))(pair[0])
 
-    return in_parallel(
-        with_images(rows, target.storage, target.column, target.options.threads), guard, target.options.threads
-    )
+    pages = Counter[str]()
+    threads = target.options.threads
+    pairs = with_images(without_pages(rows, pages), target.storage, target.column, threads)
+    yield from in_parallel(pairs, guard, threads)
+    yield from (Outcome(reason=reason) for reason in pages.elements())
 
 
 def write_metadata(rows: Iterable[Row], columns: dict[str, str], file: BinaryIO) -> Iterator[Outcome]:
@@ -237,7 +240,7 @@ def copied(rows: Iterable[Row], target: Target, report: Report) -> Iterator[Row]
         return {**row, "path": path}, None
 
     threads = target.options.threads
-    pairs = with_images(rows, target.storage, target.column, threads)
+    pairs = with_images(without_pages(rows, report.left_out), target.storage, target.column, threads)
     for row, error in in_parallel(pairs, copy, threads):
         if error is None:
             yield row

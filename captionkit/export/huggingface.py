@@ -15,7 +15,7 @@ import yaml
 from captionkit._version import __version__
 from captionkit.errors import UsageError
 from captionkit.export.folders import Target
-from captionkit.export.images import with_images
+from captionkit.export.images import with_images, without_pages
 from captionkit.export.report import Report
 from captionkit.export.rows import Row
 from captionkit.schema import BROUGHT
@@ -60,7 +60,8 @@ def write_data_set(
     features = {"image": {"_type": "Image"}, **features}
     fields = fields.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     models: dict[str, None] = {}
-    pairs = _readable(with_images(rows, storage, target.column, target.options.threads), report)
+    files = without_pages(rows, report.left_out)
+    pairs = _readable(with_images(files, storage, target.column, target.options.threads), report)
     written: set[str] = set()
     while (first := next(pairs, None)) is not None:
         uri = storage.join(folder, f"train-{len(written):05d}.parquet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -22,6 +23,8 @@ from captionkit.storage.members import image_column
 CACHE_KIB = 16 * 1024
 """What SQLite may hold in memory."""
 AT_ONCE = 1000
+PAGE = "a page or frame of a file, of which no copy can be made"
+"""Why a row is left out of what has images in it."""
 
 
 class Spool:
@@ -55,6 +58,15 @@ class Spool:
         return row
 
 
+def without_pages(rows: Iterable[Row], left_out: Counter[str]) -> Iterator[Row]:
+    """The rows whose images are files or members; pages and frames of files are counted in `left_out`."""
+    for row in rows:
+        if page_of(row["uri"]) is None:
+            yield row
+        else:
+            left_out[PAGE] += 1
+
+
 @contextmanager
 def spool() -> Iterator[Spool]:
     """A spool that is gone at the end of the block."""
@@ -78,6 +90,7 @@ def with_images(
     """Rows with their images' bytes, or why these could not be read: plain images first, then each container.
 
     Args:
+        rows: Without pages of files; see `without_pages`.
         column: Of Parquet files, the column of images; None for the one that is evident.
 
     Raises:
@@ -85,8 +98,6 @@ def with_images(
     """
 
     def read(row: Row) -> tuple[Row, bytes | StorageError]:
-        if page_of(row["uri"]) is not None:
-            return row, StorageError("not_found", f"{row['uri']}: it is a page of a file, and no file to be copied")
         try:
             return row, storage.read(row["uri"])
         except (StorageError, AddressError) as err:
@@ -97,7 +108,7 @@ def with_images(
         def plain() -> Iterator[Row]:
             for row in rows:
                 container, member = split_member(row["uri"])
-                if member is None or page_of(row["uri"]) is not None:
+                if member is None:
                     yield row
                 else:
                     contained.add([(container, row)])

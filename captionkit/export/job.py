@@ -10,6 +10,7 @@ from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.export import coco, huggingface, lakes, shards, text_files
 from captionkit.export.folders import Target, copied, tally, write_embedded, write_metadata, write_sidecars, write_texts
+from captionkit.export.images import without_pages
 from captionkit.export.options import LAKES, ONE_FILE, ExportOptions, chosen_columns
 from captionkit.export.report import Report
 from captionkit.export.rows import Row, Selection, Survey, root_of
@@ -193,7 +194,8 @@ def _write_files(
     elif options.format == "webdataset":
         shards.write_shards(rows, columns, target, report, progress)
     elif options.dry_run:
-        report.written = sum(1 for _ in rows)
+        with_copies = options.copy_images or options.format == "huggingface"
+        report.written = sum(1 for _ in (without_pages(rows, report.left_out) if with_copies else rows))
     elif options.format == "imagefolder":
         uri = storage.join(storage.normalize(options.output), "metadata.jsonl")
         _check_free(uri, options, storage)

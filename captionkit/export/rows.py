@@ -21,6 +21,7 @@ from captionkit.export.options import KEEPS_FAILED, ExportOptions
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, split_member, without_page
 from captionkit.table.reviews import APPROVED, COLUMN, EDITED, NEEDED, REJECTED, Reviews, open_reviews
+from captionkit.table.runs import no_table
 from captionkit.table.table import CaptionTable
 from captionkit.table.where import Condition, parse_where
 from captionkit.table.writing import unfinished_merges
@@ -66,7 +67,7 @@ class Selection:
         merged = {uri for replaced in unfinished_merges(self.table).values() for uri in replaced}
         self._files = [file for file in self.table.files if file.uri not in merged]
         if not self._files:
-            raise UsageError(f"{self.table.uri} holds no caption table")
+            raise no_table(self.table.uri, self.table.storage)
         self.schema = _schema(self.table)
         self.reviews = open_reviews(self.options.reviews, self.table.uri, self.table.storage)
         if not self.reviews and COLUMN in self.schema.names:

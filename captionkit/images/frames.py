@@ -19,7 +19,7 @@ def chosen(count: int, frame: str | int) -> list[int]:
     """
     if isinstance(frame, int):
         if frame >= count:
-            raise ImageError("corrupt", f"there is no page or frame {frame + 1}, the file has {count}")
+            raise ImageError("no_such_page", f"there is no page or frame {frame + 1}, the file has {count}")
         return [frame]
     if frame == "first":
         return [0]

@@ -19,6 +19,7 @@ ERROR_KINDS: tuple[str, ...] = (
     "unsupported_format",
     "truncated",
     "corrupt",
+    "no_such_page",
     "too_many_pixels",
     "too_many_bytes",
     "decoder_crashed",

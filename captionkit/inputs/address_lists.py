@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from captionkit.counting import counted
 from captionkit.errors import UsageError
 from captionkit.inputs.options import InputOptions
 from captionkit.inputs.tables import (
@@ -43,6 +44,7 @@ class AddressList:
         self._uri, self._options, self._columns, self._note = uri, options, columns, note
         self._carried = options.carried()
         self._suffix = list_suffix(uri)
+        self._not_utf8 = self._first_not_utf8 = 0
 
     def rows(self, storage: Storage) -> Iterator[Row]:
         """Its rows, in order. What it is, its content says; see `kind_of`.
@@ -62,13 +64,23 @@ class AddressList:
                     )
                 yield from self._json(array_rows(text.file), "item")
                 return
-            lines = text_lines(text.file)
+            lines = text_lines(text.file, self._take_down)
             if kind == "lines":
                 yield from ((_unquoted(line.strip()) or None, {}) for line in lines)
             elif kind == "csv":
                 yield from self._csv(lines, delimiter)
             else:
                 yield from self._json(json_rows(lines), "line")
+        if self._not_utf8:
+            self._note(
+                f"{counted(self._not_utf8, 'line is', 'lines are')} not in UTF-8 in {public_uri(self._uri)} "
+                f"(line {self._first_not_utf8}); what could not be read is �"
+            )
+
+    def _take_down(self, kind: str, line: int) -> None:
+        if kind == "not_utf8":
+            self._first_not_utf8 = self._first_not_utf8 or line
+            self._not_utf8 += 1
 
     def _is_header(self, names: Sequence[str]) -> bool:
         column, _ = address_column(names, self._options.uri_column)

@@ -21,6 +21,7 @@ from captionkit.images.types import ERROR_KINDS, ImageError, Limits
 from captionkit.inputs.ids import Ids, image_id
 from captionkit.inputs.kinds import IMAGE_SUFFIXES, JSON_FIELD, TEXT_COLUMNS, InputItem, passed_over
 from captionkit.inputs.options import KEY_COLUMN
+from captionkit.inputs.tables import decode_text
 from captionkit.schema import source_name
 from captionkit.storage import AddressError, Storage, StorageError, has_pages, join_member, redact, spelled
 from captionkit.storage.archives import ARCHIVE_ERRORS, Member, members, open_parquet, seekable
@@ -76,6 +77,8 @@ class EncodedImage(NamedTuple):
     carried: dict[str, Any] = {}  # noqa: RUF012  (never written to)
     passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
     """Members that are no images, by suffix, in a shard's last row."""
+    odd_texts: dict[str, int] = {}  # noqa: RUF012  (never written to)
+    """Texts to be carried that are not as they should be, by the kinds of `ODD_TEXTS`, in a shard's last row."""
     size: int | None = None
     """Bytes, where listing or container say so: known before anything is read that may fail."""
     again: bool = False
@@ -93,6 +96,7 @@ class BrokenContainer(NamedTuple):
     container_rows: int
     duplicate_members: int = 0
     passed_over: dict[str, int] = {}  # noqa: RUF012  (never written to)
+    odd_texts: dict[str, int] = {}  # noqa: RUF012  (never written to)
 
 
 def is_in(done: Ids, number: int) -> bool:
@@ -151,18 +155,22 @@ def read_tar(
         if not count:
             what = f": {passed_over(others)}" if others else ""
             reason = f"there is no image in this shard{what}"
-            yield BrokenContainer(shard, image_id(shard, version), version, "not_an_image", reason, 1, 0, others)
+            key = image_id(shard, version)
+            yield BrokenContainer(shard, key, version, "not_an_image", reason, 1, 0, others, texts.odd)
             return
     except CONTAINER_ERRORS as err:
         kind = _kind(err)
         yield from (texts.beside(each, shard) for each in last)
         reason = f"the shard broke after {counted(count, 'image')}: {_message(err)}"
-        yield BrokenContainer(shard, image_id(shard, version), version, kind, reason, count + 1, duplicates, others)
+        key = image_id(shard, version)
+        yield BrokenContainer(shard, key, version, kind, reason, count + 1, duplicates, others, texts.odd)
     else:
         last = [texts.beside(each, shard) for each in last]
         yield from last[:-1]
         if last:
-            yield last[-1]._replace(container_rows=count, duplicate_members=duplicates, passed_over=others)
+            yield last[-1]._replace(
+                container_rows=count, duplicate_members=duplicates, passed_over=others, odd_texts=texts.odd
+            )
 
 
 class _Texts:
@@ -179,6 +187,8 @@ class _Texts:
         }
         self._suffixes = {*self._columns, *([".json"] if self._fields else ())}
         self._known: dict[str, dict[str, str]] = {}
+        self.odd = Counter[str]()
+        """Texts that are not as they should be, by the kinds of `ODD_TEXTS`."""
 
     def taken_from(self, members: Iterable[Member]) -> Iterator[Member]:
         """The other members; these are read, as far as they are no longer than TEXT_BYTES."""
@@ -190,11 +200,16 @@ class _Texts:
             key = sample_key(member.name)
             texts = self._known.setdefault(key, {})
             if member.size <= TEXT_BYTES:
-                text = member.open().read().decode("utf-8", "replace").strip()
+                text, whole = decode_text(member.open().read())
+                self.odd["not_utf8"] += not whole
                 if suffix in self._columns:
-                    texts[self._columns[suffix]] = text
+                    texts[self._columns[suffix]] = text.strip()
                 if suffix == ".json" and self._fields:
-                    texts |= _fields_of(text, self._fields)
+                    fields = _fields_of(text, self._fields)
+                    self.odd["not_json"] += fields is None
+                    texts |= fields or {}
+            else:
+                self.odd["too_long"] += 1
             while len(self._known) > 2:
                 del self._known[next(iter(self._known))]
 
@@ -204,13 +219,15 @@ class _Texts:
         return image._replace(carried={**image.carried, **texts}) if texts else image
 
 
-def _fields_of(text: str, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Fields of a JSON object under the names that they are wanted by; nothing where it is none."""
+def _fields_of(text: str, wanted: Mapping[str, str]) -> dict[str, str] | None:
+    """Fields of a JSON object under the names that they are wanted by; None where it is none."""
     try:
         sample = json.loads(text)
     except (ValueError, RecursionError):
-        return {}
-    values = {name: sample.get(key) for key, name in wanted.items()} if isinstance(sample, dict) else {}
+        return None
+    if not isinstance(sample, dict):
+        return None
+    values = {name: sample.get(key) for key, name in wanted.items()}
     return {
         name: spelled(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in values.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -108,6 +109,21 @@ def passed_over(files: Counter[str]) -> str:
     """`3 files: 2 × .txt, 1 × .json`, the most common first."""
     kinds = ", ".join(f"{n:,} × {suffix}" for suffix, n in files.most_common())
     return f"{counted(files.total(), 'file')}: {kinds}"
+
+
+ODD_TEXTS = {
+    "not_utf8": "not in UTF-8 (what could not be read is �)",
+    "not_json": "no JSON object (none of its fields is carried)",
+    "too_long": "longer than 1 MiB (not carried)",
+}
+"""What texts can be that shards hold for their images, beside what they should be."""
+
+
+def odd_texts(counts: Mapping[str, int]) -> str:
+    """`texts of shards: 2 not in UTF-8 (…), 1 longer than 1 MiB (…)`."""
+    return "texts of shards: " + ", ".join(
+        f"{counts[kind]:,} {text}" for kind, text in ODD_TEXTS.items() if kind in counts
+    )
 
 
 def without_query(uri: str) -> str:

@@ -46,6 +46,7 @@ from captionkit.storage import (
     public_uri,
     spelled,
 )
+from captionkit.storage.addresses import Pattern
 from captionkit.storage.archives import open_parquet, seekable
 from captionkit.storage.documents import DOCUMENT
 from captionkit.storage.members import image_column
@@ -94,6 +95,8 @@ class Inputs:
     """What the log should say of lists."""
     spread: Spread | None = None
     """Where long listings are made and addresses of lists asked for, if not by this process alone."""
+    _met: Counter[str] = field(default_factory=Counter)
+    """What was passed over of the address that is listed now, by suffix."""
     _asked: str | None = None
     """The file that is read now, where the user named it itself."""
     _good: bool = False
@@ -129,15 +132,14 @@ class Inputs:
 
     def _address(self, address: str) -> Iterator[Images | InputItem]:
         images = 0
-        before = self.ignored.copy()
+        self._met.clear()
         for entries, named in self._with_inventories(self._entries(address)):
             for piece in self._several(entries) if isinstance(entries, Entries) else self._single(entries, named):
                 images += 1
                 yield piece
         if not images:
-            seen = self.ignored - before
-            what = f"passed over {passed_over(seen)}" if seen else "nothing"
-            hint = " Use --format images to take every file for an image." if seen else ""
+            what = f"passed over {passed_over(self._met)}" if self._met else "nothing"
+            hint = " Use --format images to take every file for an image." if self._met else ""
             raise UsageError(f"--input {public_uri(address)}: no images found there ({what}).{hint}")
 
     def _single(self, entry: Entry, named: bool) -> Iterable[Images | InputItem]:
@@ -221,7 +223,7 @@ class Inputs:
             return [InputItem(entry.uri, entry.version, entry.size)]
         # What merely lies in a folder is not held to what a named file is held to.
         if not named and (is_bookkeeping(entry.uri) or not self._may_be(suffix, entry.uri)):
-            self.ignored[suffix or posixpath.basename(entry.uri)] += 1
+            self._pass_over(entry.uri, suffix or posixpath.basename(entry.uri))
             return []
         if form == "webdataset" or (form == "auto" and suffix in SHARD_SUFFIXES):
             return self._tar(entry.uri, entry.version, entry.size)
@@ -237,6 +239,23 @@ class Inputs:
         if content == "text":
             return self._listed(entry.uri, self._list_rows(entry.uri))
         return [InputItem(entry.uri, entry.version, entry.size)]
+
+    def _pass_over(self, uri: str, kind: str) -> None:
+        """Count a file that is no input here, unless another `--input` names it."""
+        self._met[kind] += 1
+        if uri not in self._named and not any(pattern.matches(uri) for pattern in self._patterns):
+            self.ignored[kind] += 1
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """Addresses of files that the user named, if they are files."""
+        return frozenset(self.storage.normalize(one) for one in self.options.input if not one.endswith("/"))
+
+    @cached_property
+    def _patterns(self) -> list[Pattern]:
+        """Patterns that name files of a kind, by their suffix."""
+        given = [self.storage.normalize(one) for one in self.options.input if is_pattern(one)]
+        return [Pattern(one) for one in given if suffix_of(one) and not is_pattern(suffix_of(one))]
 
     def _may_be(self, suffix: str, uri: str) -> bool:
         """Whether a file found in a folder is one of `--format`'s. Names without a suffix are often images named by a
@@ -359,7 +378,7 @@ class Inputs:
                     is_there = True
                     yield from self._container_or_image(below, carried)
                 elif not self._is_own(below.uri):
-                    self.ignored[suffix_of(below.uri)] += 1
+                    self._pass_over(below.uri, suffix_of(below.uri))
             if is_there:
                 return
         yield from self._container_or_image(entry, carried)
@@ -412,11 +431,11 @@ class Inputs:
             except UsageError:
                 if named:
                     raise
-                self.ignored[".parquet"] += 1
+                self._pass_over(entry.uri, ".parquet")
                 return
             ours = not {FOOTER, DOCUMENT}.isdisjoint(schema.metadata or {})
             if column is None and ours and not self._asked_for(entry.uri):
-                self.ignored["caption table"] += 1  # what captionkit has written is no list unless it is named
+                self._pass_over(entry.uri, "caption table")  # what captionkit has written is no list unless it is named
                 return
             if column is None and within_list:
                 yield InputItem(
@@ -428,7 +447,7 @@ class Inputs:
                 address = None  # beside shards lies their metadata, with a column `url`
             if column is None and (self.options.format == "parquet" or address is None):
                 if not named:
-                    self.ignored[".parquet"] += 1
+                    self._pass_over(entry.uri, ".parquet")
                     return
                 raise UsageError(
                     f"{public_uri(entry.uri)} has neither a column `{self.options.uri_column}` of addresses "

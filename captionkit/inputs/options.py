@@ -49,7 +49,7 @@ class InputOptions:
     """Caption images of one content once, and give each address a row with that caption. What is of one content, S3's
     listing says (an ETag that is a hash, with the size), and of files on disk their hash; those are not read again.
     Images on the web, and others of which no listing tells, are fetched, told by the hash of their bytes, and not
-    decoded again."""
+    decoded again. With --frame each, files that may have pages are read each."""
     list_again: bool = False
     """List the inputs anew where a run that died or was stopped has left its listing for this command to go on with
     (one that took over a minute, for up to a week)."""

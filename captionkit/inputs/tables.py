@@ -139,6 +139,15 @@ def encoding_of(head: bytes) -> tuple[str, int]:
     return "utf-8", 0
 
 
+def decode_text(data: bytes) -> tuple[str, bool]:
+    """A whole text without its byte order mark, and whether all of it could be read; what could not is �."""
+    encoding, mark = encoding_of(data)
+    try:
+        return data[mark:].decode(encoding), True
+    except UnicodeDecodeError:
+        return data[mark:].decode(encoding, "replace"), False
+
+
 def is_text(head: bytes) -> bool:
     """Whether a file that begins so (in UTF-8 by now) is text for reading, and no markup such as SVG."""
     text = head.decode("utf-8", "replace")

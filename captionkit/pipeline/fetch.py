@@ -325,6 +325,7 @@ def _fetch(item: EncodedImage | BrokenContainer) -> tuple[dict[str, Any], bytes 
         "container_rows": item.container_rows,
         "duplicate_members": item.duplicate_members or None,
         "passed_over": json.dumps(item.passed_over) if item.passed_over else None,
+        "odd_texts": json.dumps(item.odd_texts) if item.odd_texts else None,
     }
     if isinstance(item, BrokenContainer):
         return {**row, "error_kind": item.kind, "error": item.error}, None

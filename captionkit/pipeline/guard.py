@@ -29,12 +29,13 @@ class Guard:
     Args:
         table: Where the rows are written to, as it was before.
         manifest: What is to be done.
+        seen: Ids of the rows that the parts of the listing before this one have brought; those of this part are added.
     """
 
-    def __init__(self, table: CaptionTable, manifest: Manifest) -> None:
+    def __init__(self, table: CaptionTable, manifest: Manifest, seen: IdSet | None = None) -> None:
         self._table, self._manifest = table, manifest
         self._before = {file.uri for file in table.files}
-        self._seen = IdSet()
+        self._seen = IdSet() if seen is None else seen
         self.again = 0
         """Rows that came a second time, and were left out."""
         self.ends: list[dict[str, Any]] = []

@@ -19,8 +19,8 @@ import torch
 
 from captionkit.config import to_config
 from captionkit.counting import counted
-from captionkit.inputs.ids import Ids
-from captionkit.inputs.kinds import passed_over
+from captionkit.inputs.ids import Ids, IdSet
+from captionkit.inputs.kinds import odd_texts, passed_over
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.share import Share
 from captionkit.model.bundle_files import BundleError, read_bundles
@@ -132,6 +132,8 @@ class CaptionJob:
         """When the first rows came (monotonic), and how many."""
         self.contents: ray.actor.ActorHandle | None = None
         """Tells fetch tasks which image was the first with its contents (`--dedupe`)."""
+        self._seen = IdSet()
+        """Ids of the rows that have come: a shard may be in one part of the listing, and a member of it in another."""
         self.before: dict[str, dict[str, Any]] = {}
         """Some captions that this run has replaced, by address."""
         self.run_id = f"{stamp}-{secrets.token_hex(3)}"
@@ -144,6 +146,12 @@ class CaptionJob:
             | {"input": [self.storage.normalize(uri) for uri in options.inputs.input], "when_finished": None},
             {"fingerprint": self.fingerprint, "uri": " ".join(options.captioner.model) or None, "note": captioner.note},
         )
+        if self.calibration and not self.added:
+            self.record.notes.append(
+                f"captioner {self.fingerprint} is calibrated, but the table was begun without a column "
+                f"`{CONFIDENCE.name}`, which its new rows lack too; another --output would have it"
+            )
+            log_line(self.record.notes[-1])
         if captioner.note:
             log_line(f"captioner {self.fingerprint}: {captioner.note}")
 
@@ -281,6 +289,7 @@ class CaptionJob:
         self._count(manifest, listing.inputs)
         self.record.spend("listing", time.monotonic() - start)
         if listing.finished:
+            self.record.notes += listing.inputs.notes
             log_line(_summary(listing.total, listing.inputs))
         else:
             log_line(
@@ -356,6 +365,8 @@ class CaptionJob:
         in_shards = Counter(self.record.passed_over) - manifest.passed_over
         if in_shards:
             log_line(f"passed over in shards {passed_over(in_shards)}")
+        if self.record.odd_texts:
+            log_line(odd_texts(self.record.odd_texts))
 
     def _dataset(self, listed: _Listed, pool: Pool, machines: Machines, bundle: ray.ObjectRef) -> ray.data.Dataset:
         options, manifest = self.options, listed.manifest
@@ -409,7 +420,7 @@ class CaptionJob:
         metrics = RunMetrics(self.run_id)
         found = FoundCopies(self.storage, f"{self.base}.manifest-found-{len(listing.units)}", listing.inputs)
         start = renewed = time.monotonic()
-        guard = Guard(listed.table, manifest)
+        guard = Guard(listed.table, manifest, self._seen)
         try:
             with (
                 stop_at(self.until),
@@ -498,6 +509,7 @@ class CaptionJob:
             flush_rows=options.flush_rows,
             flush_seconds=options.flush_minutes * 60,
             number=len(self.record.files),
+            each_page=self.options.inputs.frame == "each",
             before_write=listed.lease.check,
         )
 
@@ -577,6 +589,8 @@ def _summary(manifest: Manifest, inputs: Inputs) -> str:
         parts.append(f"{counted(manifest.replaced, 'row')} replaced, as the image has changed since")
     if manifest.copies:
         parts.append(f"{counted(manifest.copies, 'image')} of the same contents as others (not read; --dedupe)")
+    if manifest.paged and inputs.options.dedupe:
+        parts.append(f"{counted(manifest.paged, *_plural('file of pages'))} read each, copies or not (--frame each)")
     if manifest.duplicates:
         parts.append(f"{counted(manifest.duplicates, 'address', 'addresses')} listed again (one row each)")
     if inputs.blank:

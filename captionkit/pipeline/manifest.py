@@ -156,8 +156,15 @@ class ManifestMaker:
         self._finished = table.finished_containers()
         self._has_pages = any(has_pages(uri) for uri, _ in self._finished)
         """Whether pages of files have rows of their own by now."""
+        self._pages_done = Counter[str]()
+        """How many such rows each file of pages has."""
+        for uri, part in ((uri, part) for file in table.files for uri, part in file.footer.containers.items()):
+            if part.total is not None and (uri, part.version) in self._finished and has_pages(uri):
+                self._pages_done[uri] = part.total
         self._members = Counter[str]()
         """Images to do one by one, by the container that they lie in."""
+        self._read_before = set[str]()
+        """Containers to read of the parts that were taken."""
         self._passed_over = Counter[str]()
         self.listed = 0
         """Images and containers so far."""
@@ -215,6 +222,8 @@ class ManifestMaker:
             by_pages |= np.array([key in self._finished for key in keys], np.bool_)
             todo &= ~by_pages | anew
         manifest.done += len(images) - int(todo.sum())
+        for at in np.flatnonzero(by_pages & ~todo).tolist():
+            manifest.done += self._pages_done[images.names[at].as_py()] - 1
         same_as = ids
         if self._inputs.options.dedupe:
             eligible = np.ones(len(ids), np.bool_) if self._of_done else todo
@@ -238,7 +247,7 @@ class ManifestMaker:
         """Remember which containers images to do lie in, as far as these are not to be read themselves."""
         for name in names.filter(pc.match_substring(names, "#")).to_pylist():
             if (container := container_of(name)) != name:
-                known = container in self._manifest.containers_to_do
+                known = container in self._manifest.containers_to_do or container in self._read_before
                 self._manifest.overlap += known
                 self._members[container] += not known
 
@@ -262,12 +271,13 @@ class ManifestMaker:
         ids, names = image_ids(images.names, images.versions), images.names.to_pylist()
         is_chosen = chosen.find(ids) >= 0
         anew = is_chosen | np.array([name in chosen.containers for name in names], np.bool_)
-        done = self._done.contains(ids)
-        done |= np.array(
-            [(name, item.version) in self._finished for name, item in zip(names, items, strict=True)], np.bool_
-        )
-        todo = anew | ~done
-        manifest.done += len(items) - int(todo.sum())
+        has_row = self._done.contains(ids) & ~anew
+        keys = [(name, item.version) for name, item in zip(names, items, strict=True)]
+        by_pages = np.array([key in self._finished for key in keys], np.bool_) & ~anew & ~has_row
+        todo = ~has_row & ~by_pages
+        manifest.done += int(has_row.sum())
+        for place in np.flatnonzero(by_pages).tolist():
+            manifest.done += self._pages_done[names[place]]
         manifest.anew += int(is_chosen.sum())  # single pages, whose rows are to be replaced
         manifest.single += int(is_chosen.sum())
         manifest.unknown += int(todo.sum())
@@ -290,6 +300,7 @@ class ManifestMaker:
         """What was added since the last time."""
         part, self._manifest = self._manifest, Manifest()
         self._members.clear()
+        self._read_before.update(part.containers_to_do)
         part.units, part.images = self._writer.take()
         part.copy_units, _ = self._copies.take()
         part.units += self._pages.take()[0]

@@ -61,6 +61,10 @@ class RunRecord:
     this run; of the captioned ones, existing: captions that the images brought (`--existing`)."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Files of folders and members of shards that were taken for no images, by suffix."""
+    odd_texts: dict[str, int] = field(default_factory=dict)
+    """Carried texts of shards that are not_utf8, not_json or too_long (`captionkit.inputs.kinds.ODD_TEXTS`)."""
+    notes: list[str] = field(default_factory=list)
+    """What the log said of lists, and of what the table has no place for."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failed rows of this run by kind."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -107,6 +111,8 @@ class RunRecord:
         self.counts["duplicates"] = self.counts.get("duplicates", 0) + (pc.sum(rows["duplicate_members"]).as_py() or 0)
         for text in rows["passed_over"].drop_null().to_pylist():
             self.pass_over(json.loads(text))
+        for text in rows["odd_texts"].drop_null().to_pylist():
+            self.odd_texts = dict(Counter(self.odd_texts) + Counter(json.loads(text)))
         _count(self.failures, failed["error_kind"])
         self.add_work(rows)
 

@@ -20,7 +20,7 @@ from captionkit.review.server import ReviewServer
 from captionkit.storage import Storage, public_uri
 from captionkit.table.lease import Lease
 from captionkit.table.reviews import SCHEMA, Reviews, open_reviews
-from captionkit.table.runs import frames_of, image_column_of
+from captionkit.table.runs import frames_of, image_column_of, no_table
 from captionkit.table.table import CaptionTable
 
 if TYPE_CHECKING:
@@ -81,14 +81,15 @@ def _word_attention(options: ReviewOptions, storage: Storage, log: Callable[[str
     captioner, table = Captioner.load(options.model, storage=storage), CaptionTable(options.table, storage)
     attention = WordAttention(captioner, texts_before(table))
     if all(maker.model != captioner.fingerprint for file in table.files for maker in file.footer.makers()):
-        log(f"--model {public_uri(options.model)}: no caption here is by this captioner, {captioner.fingerprint}")
+        models = " ".join(map(public_uri, options.model))
+        log(f"--model {models}: no caption here is by this captioner, {captioner.fingerprint}")
     return attention
 
 
 def _check_table(uri: str, storage: Storage) -> None:
     """Raises UsageError where there is no table: a lease would be left beside nothing."""
     if not CaptionTable(uri, storage).files:
-        raise UsageError(f"{storage.normalize(uri)} holds no caption table")
+        raise no_table(storage.normalize(uri), storage)
 
 
 def write_page(options: ReviewOptions, storage: Storage) -> int:

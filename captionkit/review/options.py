@@ -27,9 +27,9 @@ class ReviewOptions:
     against: str = ""
     """Another table of the same images, another model's say: its captions stand beside these, differences marked. Or a
     column that was carried, as `column:input_caption`: captions that were there before."""
-    model: str = ""
+    model: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Bundle of the captioner that made the captions, if it attends (soft_attention, top_down): a click on a word
-    shows where it looked. Computed when somebody asks."""
+    shows where it looked. Of an ensemble its bundles: --model A --model B. Computed when somebody asks."""
     reviews: str = ""
     """Folder of the reviews; `none` to look and not to review. Default: beside the table, its name with `-reviews`."""
     reviewer: str = ""

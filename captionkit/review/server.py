@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         return _json(self.server.desk.facts())
 
     def _rows(self, _: str, fields: dict[str, str]) -> _Answer:
-        offset = int(fields.get("offset", 0))
+        offset = _number(fields, "offset")
         return _json(self.server.desk.page(Query.parse(fields), max(offset, 0)))
 
     def _picture(self, number: str, fields: dict[str, str]) -> _Answer:
@@ -146,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         row, words = desk.index.row(int(number)), desk.card(int(number))["words"]
         if desk.attention is None or words is None:
             raise UsageError("this caption was not made by the captioner that --model names")
-        word, limits = int(fields.get("word", 0)), pictures.limits(row["uri"], row["run_id"])
+        word, limits = _number(fields, "word"), pictures.limits(row["uri"], row["run_id"])
         try:
             data = desk.attention.picture(row["uri"], pictures.read, limits, words, word)
         except Exception as err:  # as in `_picture`
@@ -154,12 +154,16 @@ class _Handler(BaseHTTPRequestHandler):
         return _Answer(HTTPStatus.OK, "image/webp", data)
 
     def _decide(self, _: str, __: dict[str, str]) -> _Answer:
-        length = int(self.headers.get("Content-Length") or 0)
-        if self.headers.get("Content-Type") != "application/json" or not 0 < length <= MAX_BODY:
+        length = self.headers.get("Content-Length") or ""
+        is_short = length.isdecimal() and 0 < int(length) <= MAX_BODY
+        if self.headers.get("Content-Type") != "application/json" or not is_short:
             raise UsageError("a decision is JSON, and short")
-        told = json.loads(self.rfile.read(length))
-        if not isinstance(told, dict) or not isinstance(told.get("row"), int):
-            raise UsageError("a decision names its row")
+        try:
+            told = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError) as err:
+            raise UsageError(f"a decision is JSON: {err}") from err
+        if not isinstance(told, dict) or type(told.get("row")) is not int:  # true would be row 1
+            raise UsageError("a decision names its row, by its number")
         decision, caption = told.get("decision"), told.get("caption")
         if not all(isinstance(one, str) or one is None for one in (decision, caption)):
             raise UsageError("decision and caption are texts")
@@ -169,6 +173,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the address has the token in it."""
+
+
+def _number(fields: dict[str, str], name: str) -> int:
+    text = fields.get(name, "0")
+    try:
+        return int(text)
+    except ValueError as err:
+        raise UsageError(f"{name} is a whole number, not {one_line(text, 40)}") from err
 
 
 def _json(value: Any) -> _Answer:

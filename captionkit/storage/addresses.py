@@ -73,6 +73,12 @@ def has_pages(address: str) -> bool:
     return (address.partition("?")[0] if web else address).lower().endswith(PAGED_SUFFIXES)
 
 
+def is_parquet(address: str) -> bool:
+    """Whether a file is a Parquet file by its name."""
+    web = address[:8].lower().startswith(("http://", "https://"))
+    return (address.partition("?")[0] if web else address).lower().endswith(".parquet")
+
+
 def split_member(address: str) -> tuple[str, str | None]:
     """("…/a.tar", "member/name.jpg") for …/a.tar#member/name.jpg; ("…/scan.tif", "page=3") for …/scan.tif#page=3;
     (address, None) for anything else."""

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captionkit.errors import UsageError
+from captionkit.storage.addresses import is_parquet
 from captionkit.storage.archives import ARCHIVE_ERRORS, members, open_parquet, seekable
 from captionkit.storage.errors import AddressError, Cause, StorageError, failure, redact
 
@@ -18,7 +19,7 @@ def read_member(file: BinaryIO, base: str, member: str, column: str | None = Non
     Raises StorageError where the member is missing or the archive is broken.
     """
     try:
-        if base.partition("?" if base.lower().startswith("http") else "\0")[0].lower().endswith(".parquet"):
+        if is_parquet(base):
             return _read_row(file, base, member, column)
         return _read_tar(file, base, member)
     except UsageError:

@@ -30,7 +30,7 @@ from captionkit.storage.archives import listing
 from captionkit.table.check_index import TableIndex
 from captionkit.table.check_report import CheckReport
 from captionkit.table.lease import holders
-from captionkit.table.runs import read_run_records
+from captionkit.table.runs import no_table, read_run_records
 from captionkit.table.table import CaptionTable
 from captionkit.table.writing import unfinished_merges
 
@@ -65,7 +65,7 @@ def check(
     table = CaptionTable(output, storage, skip_unreadable=True)
     report = CheckReport(public_uri(table.uri))
     if not table.files and not table.unreadable:
-        raise UsageError(f"{table.uri} holds no caption table")
+        raise no_table(table.uri, storage)
     for uri, reason in table.unreadable.items():
         report.problem("unreadable", f"{uri}: {reason}")
     for merged, replaced in unfinished_merges(table).items():

@@ -31,6 +31,7 @@ from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids, image_id
 from captionkit.schema import CAPTIONED
 from captionkit.storage import Storage, StorageError, public_uri
+from captionkit.table.runs import no_table
 from captionkit.table.table import CaptionTable, Container, Footer, TableFile, to_parquet
 from captionkit.table.writing import PREFIX, REPLACES, file_name, ids_in, open_for_writing, read_file
 
@@ -75,7 +76,7 @@ def compact(output: str, storage: Storage, *, target_rows: int = 500_000) -> Com
     run_id = f"{datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
     known = CaptionTable(output, storage)
     if not known.files:
-        raise UsageError(f"{storage.normalize(output)} holds no caption table")
+        raise no_table(known.uri, storage)
     with open_for_writing(known, f"compact-{run_id}") as (table, lease, recovered):
         report = CompactReport(public_uri(table.uri), len(table.files) + len(recovered), recovered=len(recovered))
         lease.check()
@@ -137,6 +138,7 @@ def _merge(table: CaptionTable, uri: str, group: Sequence[TableFile]) -> TableFi
         for key, part in file.footer.containers.items():
             container = containers.setdefault(key, Container(part.version))
             container.rows += part.rows
+            container.doubtful += part.doubtful
             container.total = max((total for total in (container.total, part.total) if total is not None), default=None)
     first = group[0].footer
     runs = {run: maker for file in group for run, maker in file.footer.runs.items()}

@@ -17,6 +17,7 @@ from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids
 from captionkit.schema import ERROR_KINDS, FAILED
 from captionkit.storage import Storage, public_uri, without_page
+from captionkit.table.runs import no_table
 from captionkit.table.table import CaptionTable, TableFile, container_of
 
 FOLDERS = 20_000
@@ -116,7 +117,7 @@ def failures(output: str, storage: Storage, *, examples: int = 5) -> Failures:
     """
     table = CaptionTable(output, storage)
     if not table.files:
-        raise UsageError(f"{table.uri} holds no caption table")
+        raise no_table(table.uri, storage)
     tallies: dict[str, _Tally] = {}
     for _, batch in table.batches(["uri", "status", "error_kind", "error"]):
         for row in batch.filter(pc.equal(batch["status"], FAILED)).to_pylist():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
+from captionkit.counting import counted
+from captionkit.errors import UsageError
 from captionkit.images.types import FRAMES
-from captionkit.storage import Storage, StorageError, escape
+from captionkit.storage import Storage, StorageError, escape, public_uri
 from captionkit.storage.documents import from_document
 
 RUNS = "_runs"
@@ -31,6 +34,23 @@ def frames_of(table_uri: str, storage: Storage) -> dict[str, str]:
     """
     frames = {run["run_id"]: run["options"].get("frame") for run in read_run_records(table_uri, storage)}
     return {run: frame for run, frame in frames.items() if frame in (*FRAMES, "each")}
+
+
+def no_table(uri: str, storage: Storage) -> UsageError:
+    """The error where a folder holds no table file: that there never was one, or that those of its runs are gone.
+
+    Raises:
+        StorageError: the run records cannot be read.
+    """
+    said = f"{public_uri(uri)} holds no caption table"
+    files = [(file, run) for run in read_run_records(uri, storage) for file in run.get("files") or ()]
+    if not files:
+        return UsageError(said)
+    names = ", ".join(posixpath.basename(str(file)) for file, _ in files[:3]) + (" …" if len(files) > 3 else "")
+    return UsageError(
+        f"{said} any more: of {counted(len(files), 'file')} that its runs wrote ({names}; the last run was "
+        f"{files[0][1]['run_id']}) none is there. Put them back, or caption the inputs anew by the same command"
+    )
 
 
 def read_run_records(table_uri: str, storage: Storage) -> list[dict[str, Any]]:

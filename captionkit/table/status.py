@@ -55,6 +55,7 @@ class Status:
             lines.append(f"  storage was asked again {sum(retries.values()):,} times: {kinds}")
         for machine in record.get("failed_machines") or ():
             lines.append(f"  the captioner could not be built on {machine['host']}: {machine['error']}")
+        lines += [f"  {note}" for note in record.get("notes") or ()]
         if record.get("error"):
             lines.append(f"  {record['error']}")
         if self.state == "silent":

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from captionkit.errors import UsageError
 from captionkit.inputs.ids import Ids, IdSet
 from captionkit.schema import FOOTER, SCHEMA
-from captionkit.storage import Storage, StorageError, escape, split_member
+from captionkit.storage import Storage, StorageError, escape, has_pages, is_parquet, page_of, split_member
 from captionkit.storage.archives import open_parquet
 
 
@@ -45,6 +45,13 @@ class Container:
     """Rows of it in this file."""
     total: int | None = None
     """Rows of it in all, in whichever files; known once it was read to its end."""
+    doubtful: list[str] = field(default_factory=list)
+    """Members of these rows that were asked for by their own addresses and may be none of the container's: that are not
+    there, or pages where a file is one row. They are not among its `total`."""
+
+    def strays(self, uri: str, total: int) -> int:
+        """How many of `rows` are none of the container's, which lies at `uri` and has `total` of its own."""
+        return sum(_is_stray(uri, member, total) for member in self.doubtful)
 
 
 class Maker(NamedTuple):
@@ -85,6 +92,9 @@ class Footer:
 
     def to_metadata(self) -> dict[bytes, bytes]:
         values = asdict(self)
+        for container in values["containers"].values():
+            if not container["doubtful"]:
+                del container["doubtful"]
         if not self.runs:
             del values["runs"]  # which an older captionkit would not understand
         return {FOOTER: json.dumps(values).encode()}
@@ -199,11 +209,20 @@ class CaptionTable:
     def finished_containers(self) -> set[tuple[str, str]]:
         """Address and version of each container of which every row, as it was then, stands in the table."""
         rows, totals = Counter[tuple[str, str]](), set[tuple[str, str, int | None]]()
+        doubtful: dict[tuple[str, str], list[Container]] = {}
         for file in self.files:
             for key, part in file.footer.containers.items():
                 rows[key, part.version] += part.rows
                 totals.add((key, part.version, part.total))
-        return {key for key, count in rows.items() if (*key, count) in totals}
+                if part.doubtful:
+                    doubtful.setdefault((key, part.version), []).append(part)
+        finished = {key for key, count in rows.items() if (*key, count) in totals and key not in doubtful}
+        for uri, version, total in totals if doubtful else ():
+            parts = doubtful.get((uri, version), ())
+            if parts and total is not None:
+                strays = sum(part.strays(uri, total) for part in parts)
+                finished |= {(uri, version)} if rows[uri, version] - strays == total else set()
+        return finished
 
     def drop(self, stale: Iterable[tuple[TableFile, pa.Array]]) -> int:
         """Take the rows of the given ids out; the number taken. Each file is replaced whole, in one atomic write.
@@ -267,6 +286,7 @@ class CaptionTable:
         lost, exact = Counter(map(container_of, uris)), set(uris)
         for key, container in file.footer.containers.items():
             container.rows -= lost[key]
+            container.doubtful = [member for member in container.doubtful if f"{key}#{member}" not in exact]
             if key in exact:  # the row of a shard that broke: how many images it has was a guess
                 container.total = None
         footer = file.footer
@@ -279,6 +299,14 @@ class CaptionTable:
 
 def _has_id(ids: pa.Array, rows: pa.Table) -> NDArray[np.bool_]:
     return np.isin(rows["image_id"].to_numpy(), ids)
+
+
+def _is_stray(container: str, member: str, total: int) -> bool:
+    """Whether a container of so many rows has none of this member; see `Container.doubtful`."""
+    page = page_of(f"{container}#{member}") if has_pages(container) else None
+    if page is not None:
+        return total == 1 or page > total  # of a file of one page the row is the file's own
+    return not (is_parquet(container) and member.isdecimal() and int(member) < total)
 
 
 def container_of(uri: str) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captionkit.schema import HAS_MEMBER, SCHEMA
+from captionkit.storage import page_of, without_page
 from captionkit.table.table import CaptionTable, Container, Footer, TableFile, container_of, to_parquet
 
 CONCAT_TABLES = 64
@@ -23,6 +24,7 @@ class TableWriter:
         columns: The stored columns; others of the added rows are dropped.
         name: What the files' names begin with.
         number: Of the first file, in its name.
+        each_page: Whether the pages of files in containers are rows of these.
         before_write: Called before each file; raises where this run may not write any more.
     """
 
@@ -37,11 +39,12 @@ class TableWriter:
         flush_seconds: float,
         name: str = "captions",
         number: int = 0,
+        each_page: bool = False,
         before_write: Callable[[], None] = lambda: None,
     ) -> None:
         self._table, self._run_id, self._footer, self._columns = table, run_id, footer, columns
         self._flush_rows, self._flush_seconds, self._name = flush_rows, flush_seconds, name
-        self._before_write, self._number = before_write, number
+        self._before_write, self._number, self._each_page = before_write, number, each_page
         self._fresh: list[pa.Table] = []
         self._buffer: list[pa.Table] = []
         self._buffered = 0
@@ -67,11 +70,23 @@ class TableWriter:
     def _count_containers(self, rows: pa.Table) -> None:
         # Most archives are of plain images: Arrow looks for the others, as no loop in Python could at this rate.
         within = pc.or_(pc.match_substring_regex(rows["uri"], HAS_MEMBER), pc.is_valid(rows["container_rows"]))
-        for row in rows.select(["uri", "version", "container_rows"]).filter(within).to_pylist():
+        for row in rows.select(["uri", "version", "container_rows", "error_kind"]).filter(within).to_pylist():
             base = container_of(row["uri"])
             container = self._containers.setdefault(base, Container(row["version"]))
             container.rows += 1
             container.total = container.total if row["container_rows"] is None else row["container_rows"]
+            if row["container_rows"] is None and self._is_doubtful(base, row["uri"], row["error_kind"]):
+                container.doubtful.append(row["uri"][len(base) + 1 :])
+
+    def _is_doubtful(self, base: str, uri: str, error_kind: str | None) -> bool:
+        """Whether a row's address may be none of its container's; see `Container.doubtful`."""
+        if uri != base and error_kind in ("not_found", "no_such_page"):
+            return True
+        page = page_of(uri)
+        if page is None:
+            return False
+        within_a_member = without_page(uri) != base
+        return not self._each_page if within_a_member else page == 1
 
     def end(self, uri: str, version: str, container_rows: int) -> None:
         """Note how many images the container of this address has, which a row told that is not written."""

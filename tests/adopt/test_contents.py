@@ -117,6 +117,24 @@ def test_a_named_file_without_a_part_is_an_error_and_exit_code_2(
         adopt(AdoptOptions((str(tmp_path / "empty"),), str(tmp_path / "bundle")), print)
 
 
+@pytest.mark.parametrize("more", [["--encoder-weights", "{}"], ["--try", "{}"], []])
+def test_what_is_not_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    (tmp_path / "words.json").write_text(json.dumps(TOKENIZER))
+    gone = str(tmp_path / "gone.h5")
+    file = tmp_path / "words.json" if more else gone
+    more = [word.format(gone) for word in more]
+    assert main(["adopt", str(file), "--output", str(tmp_path / "bundle"), *more]) == USAGE
+    assert capsys.readouterr().err.endswith(f" {gone}: no such file or folder\n")
+
+
+def test_words_alone_are_no_captioner_and_of_no_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "words.json").write_text(json.dumps(TOKENIZER))
+    assert main(["adopt", str(tmp_path / "words.json"), "--output", str(tmp_path / "bundle")]) == USAGE
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"captionkit: the weights are missing: {tmp_path}/words.json (JSON of a Keras tokenizer)")
+    assert "tutorial" not in said
+
+
 def test_captions_that_are_none_are_told() -> None:
     good = ["a dog runs", "a cat sits", "a man on a horse", "two dogs in snow"]
     assert judge(good) == []
@@ -174,15 +192,20 @@ def test_text_with_a_word_a_line_is_read(text: str) -> None:
         look(b"these\nare\nlines\nof\na\npoem\n", "poem.txt")
 
 
+INDEX = {word: number for number, word in enumerate(["startseq", "endseq", "a", "dog"], 1)}
+TOKENIZER = {
+    "class_name": "Tokenizer",
+    "config": {"num_words": 4, "document_count": 9, "word_index": json.dumps(INDEX), "word_docs": "{}"},
+}
+
+
 def test_a_keras_tokenizer_as_json_is_read() -> None:
-    index = {word: number for number, word in enumerate(["startseq", "endseq", "a", "dog"], 1)}
-    config = {"num_words": 4, "document_count": 9, "word_index": json.dumps(index), "word_docs": "{}"}
-    data = json.dumps({"class_name": "Tokenizer", "config": config})
+    data = json.dumps(TOKENIZER)
     for one in (data, json.dumps(data)):
         words = look(one.encode(), "tokenizer.json").words
         assert words is not None
         assert (words.keras, words.limit) == (True, 4)
-        assert words.words == {number: word for word, number in index.items()}
+        assert words.words == {number: word for word, number in INDEX.items()}
         assert words.markers == {"start": 1, "end": 2}
 
 

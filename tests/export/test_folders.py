@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from captionkit.errors import UsageError
+from captionkit.export.images import PAGE
 from tests.export.table import STORAGE, make_table, picture, run, shard
 
 
@@ -70,8 +71,13 @@ def test_each_page_of_a_file_has_a_text_and_no_copy(tmp_path: Path) -> None:
     assert texts == {"scan#page=1.txt": "page 1\n", "scan#page=2.txt": "page 2\n", "a.txt": "a dog\n"}
     [(reason, count)] = run(table, "", "txt").left_out.items()
     assert (reason[:23], count) == ("a page or frame of a fi", 2)
-    report = run(table, tmp_path / "copies", "txt", copy_images=True)
-    assert (report.written, report.errors) == (1, {"not_found": 2})
+    for form, copy_images in (("txt", True), ("imagefolder", True), ("huggingface", False)):
+        report = run(table, tmp_path / f"copies-{form}", form, copy_images=copy_images)
+        assert (report.written, report.left_out, report.ok) == (1, {PAGE: 2}, True)
+    report = run(table, tmp_path / "dry", "huggingface", dry_run=True)
+    assert (report.written, report.left_out) == (1, {PAGE: 2})
+    report = run(table, tmp_path / "embedded", "xmp", embed=True)
+    assert (report.written, report.left_out, report.ok) == (1, {PAGE: 2}, True)
 
 
 def test_texts_with_copies_of_the_images_make_a_training_folder(photos: Path, table: str, tmp_path: Path) -> None:

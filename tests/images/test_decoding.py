@@ -76,7 +76,11 @@ def test_broken(picture: Broken) -> None:
 
 def test_the_zoo_has_every_kind_of_failure() -> None:
     # What only a child process can be cut off for: tests/images/test_sandbox.py.
-    assert {picture.kind for picture in BROKEN} == set(ERROR_KINDS) - {"decoder_crashed", "decode_timeout"}
+    assert {picture.kind for picture in BROKEN} == set(ERROR_KINDS) - {
+        "no_such_page",
+        "decoder_crashed",
+        "decode_timeout",
+    }
 
 
 def test_errors_survive_pickling() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
 import tarfile
 import tracemalloc
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionkit.images import Limits, Preprocessing
-from captionkit.inputs.containers import BrokenContainer, EncodedImage, read_tar
+from captionkit.inputs.containers import TEXT_BYTES, BrokenContainer, EncodedImage, read_tar
+from captionkit.inputs.kinds import odd_texts
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
 from captionkit.pipeline.fetch import FetchOptions, fetch_unit
@@ -32,9 +34,9 @@ STORAGE = Storage()
 
 
 def options(**more: Any) -> FetchOptions:
-    given: dict[str, Any] = {"storage": StorageOptions(), "limits": Limits(max_bytes=2**20)}
+    given: dict[str, Any] = {"storage": StorageOptions(), "limits": Limits(max_bytes=2**20), "carry": ()}
     return FetchOptions(
-        preprocessing=Preprocessing(size=16, resize=16), threads=4, image_column=None, carry=(), done=None,
+        preprocessing=Preprocessing(size=16, resize=16), threads=4, image_column=None, done=None,
         **{**given, **more},
     )  # fmt: skip
 
@@ -261,6 +263,41 @@ def test_members_are_images_by_name_or_content_and_others_are_counted(folder: Fo
     assert [source.uri for source in found] == [f"{shard}#{name}" for name in names]
     assert found[-1].container_rows == 4
     assert found[-1].passed_over == {".json": 2, ".cls": 1, ".txt": 1, ".pdf": 1}
+
+
+def test_texts_of_shards_that_are_not_as_they_should_be_are_read_and_counted(
+    folder: Folder, tmp_path: Path, pictures: list[bytes]
+) -> None:
+    texts = [
+        b"\xef\xbb\xbfun caf\xc3\xa9",  # with a byte order mark
+        "un café".encode("utf-16"),
+        b"un caf\xe9",
+        b"x" * (TEXT_BYTES + 1),
+        b"plain",
+    ]
+    samples = [b"\xef\xbb\xbf" + b'{"who": "a"}', b"[1]", b'{"who": "\xe9"}', b"{", b'{"who": null}']
+    members = [
+        member
+        for number, text in enumerate(texts)
+        for member in (
+            (f"{number}.jpg", pictures[number]),
+            (f"{number}.txt", text),
+            (f"{number}.json", samples[number]),
+        )
+    ]
+    shard = folder.add("s.tar", tar_bytes(members))
+    row = {"uri": shard, "version": "", "read_uri": None}
+    carry = (("txt", pa.string()), ("json.who", pa.string()))
+    found = list(read_tar(row, STORAGE, options(carry=carry).containers, np.empty(0, np.int64)))
+    assert [source.carried.get("txt") for source in found] == ["un café", "un café", "un caf�", None, "plain"]
+    assert [source.carried.get("json.who") for source in found] == ["a", None, "�", None, None]
+    assert found[-1].odd_texts == {"not_utf8": 2, "not_json": 2, "too_long": 1}
+
+    for table in tables(tmp_path, shard, carry=carry):
+        assert json.loads(table["odd_texts"].drop_null()[0].as_py()) == found[-1].odd_texts
+    said = odd_texts(found[-1].odd_texts)
+    assert said.startswith("texts of shards: 2 not in UTF-8")
+    assert said.endswith("1 longer than 1 MiB (not carried)")
 
 
 def test_a_shard_without_an_image_is_a_failed_row(folder: Folder) -> None:

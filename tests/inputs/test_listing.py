@@ -94,6 +94,21 @@ def test_what_a_prefix_passes_over_is_counted(folder: Folder) -> None:
     assert len(items(str(folder.path), format="images")) == 3
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_another_input_names_is_not_passed_over(folder: Folder, order: int) -> None:
+    folder.add("a.jpg", b"1")
+    folder.add("notes.txt", b"x")
+    documents = [folder.add(name, b"%PDF-1.4") for name in ("b.pdf", "c d.pdf", "e/f.pdf")]
+    listing = folder.add("e/list.csv", b"uri\n../a.jpg\n")
+    root = str(folder.path)
+    for others in ([*documents, listing], [f"{root}/*.pdf", f"file://{documents[2]}", f"{root}/**/*.csv"]):
+        inputs = Inputs(InputOptions(input=tuple([root, *others][::order])), Storage())
+        assert {item.uri for item in inputs.items()} == {*documents, f"{root}/a.jpg"}
+        assert inputs.ignored == {".txt": 1}
+    with pytest.raises(UsageError, match=r"no images found there \(passed over 2 files: 1 × \."):
+        items(f"{root}/e", *documents)
+
+
 def test_archives_hold_more_than_jpegs(folder: Folder) -> None:
     """Every format that is read, or would be with an extra. Documents are pictures only where they are named."""
     names = ("a.heic", "b.JXL", "c.cr2", "d.NEF", "e.dng", "f.raf", "g.psb", "h.svg", "i.dcm")
@@ -303,6 +318,16 @@ def test_rows_behind_an_open_quote_are_kept_and_the_log_says_so(folder: Folder) 
     assert inputs.notes == [
         f"1 row has a quote that is never closed in {listing} (line 2); each was read as a line for itself"
     ]
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.jsonl", "l.txt"])
+def test_lines_of_lists_that_are_not_in_utf_8_are_counted_in_the_log(folder: Folder, name: str) -> None:
+    lines = {"l.csv": b"uri,t\n/a.jpg,caf\xe9\n/b.jpg,\xe9\n", "l.jsonl": b'{"uri": "/a.jpg"}\n{"uri": "/\xe9.jpg"}\n'}
+    listing = folder.add(name, b"\xef\xbb\xbf" + lines.get(name, b"/a.jpg\n/\xe9.jpg\n"))
+    inputs = Inputs(InputOptions(input=(listing,)), Storage())
+    assert len(list(inputs.items())) == 2
+    count = "2 lines are" if name == "l.csv" else "1 line is"
+    assert inputs.notes == [f"{count} not in UTF-8 in {listing} (line 2); what could not be read is �"]
 
 
 def test_the_log_says_which_of_several_columns_was_taken(folder: Folder) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from captionkit.cli import BROKEN, OK, main
+from captionkit.inputs.kinds import InputItem
+from captionkit.inputs.listing import Inputs
+from captionkit.pipeline import listing as listing_module
 from captionkit.pipeline.job import CaptionJob
 from captionkit.storage import Storage
 from captionkit.storage.documents import from_document
@@ -108,3 +115,96 @@ def test_rows_that_are_lost_end_the_run_with_an_error_and_come_with_the_next(
     report = check(str(tmp_path / "out"), Storage())
     assert report.ok, report.text()
     assert (report.rows, report.captioned) == (17, 17)
+
+
+def run(*words: str | Path) -> int:
+    return main(["caption", *map(str, words), "--beam", "1", "--max-failed", "1"])
+
+
+def states(output: Path, cut: str) -> dict[str, str | None]:
+    rows = list(CaptionTable(str(output), Storage()).rows(["uri", "error_kind"]))
+    found = {row["uri"].removeprefix(cut): row["error_kind"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [1, -1])
+def test_members_and_pages_that_are_not_there_are_failed_rows_beside_those_of_their_container(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], order: int
+) -> None:
+    cut = f"{folder.path}/"
+    frame = Image.open(io.BytesIO(pictures[0]))
+    for count in (1, 3):
+        frame.save(folder.path / f"{count}.tif", save_all=True, append_images=[frame] * (count - 1))
+    folder.add("s.tar", tar_bytes([("0.jpg", pictures[0]), ("1.jpg", pictures[1])]))
+    parquet = pa.table({"image": pa.array(pictures[:2], pa.binary())})
+    pq.write_table(parquet, folder.path / "p.parquet")
+    names = ["s.tar", "s.tar#9.jpg", "p.parquet", "p.parquet#2", "p.parquet#1"]
+    names += ["1.tif", "1.tif#page=1", "1.tif#page=2", "3.tif", "3.tif#page=9", "3.tif#page=2"]
+    listing = folder.add("list.txt", "\n".join(names[::order]).encode())
+    output = tmp_path / "out"
+    assert run("--input", listing, "--output", output, "--frame", "each") == OK
+    whole = {
+        **dict.fromkeys(["s.tar#0.jpg", "s.tar#1.jpg", "p.parquet#0", "p.parquet#1", "1.tif", "1.tif#page=1"]),
+        **dict.fromkeys(["3.tif#page=1", "3.tif#page=2", "3.tif#page=3"]),
+        **dict.fromkeys(["s.tar#9.jpg", "p.parquet#2"], "not_found"),
+        **dict.fromkeys(["1.tif#page=2", "3.tif#page=9"], "no_such_page"),
+    }
+    assert states(output, cut) == whole
+    finished = {uri.removeprefix(cut) for uri, _ in CaptionTable(str(output), Storage()).finished_containers()}
+    assert finished == {"s.tar", "p.parquet", "1.tif", "3.tif"}
+    # The failed rows come again, and nothing else.
+    assert run("--input", listing, "--output", output, "--frame", "each", "--retry-failed") == OK
+    record = newest_record(output)
+    assert (record["counts"]["captioned"], record["counts"]["failed"]) == (0, 4)
+    assert states(output, cut) == whole
+    finished = {uri.removeprefix(cut) for uri, _ in CaptionTable(str(output), Storage()).finished_containers()}
+    assert finished == {"s.tar", "p.parquet", "1.tif", "3.tif"}
+    report = check(str(output), Storage())
+    assert report.ok, report.text()
+
+
+@pytest.mark.slow
+def test_pages_within_a_shard_are_rows_beside_those_of_the_shard(
+    folder: Folder, tmp_path: Path, pictures: list[bytes]
+) -> None:
+    frame, file = Image.open(io.BytesIO(pictures[0])), io.BytesIO()
+    frame.save(file, "TIFF", save_all=True, append_images=[frame])
+    folder.add("s.tar", tar_bytes([("a.tif", file.getvalue())]))
+    listing = folder.add("list.txt", b"s.tar\ns.tar#a.tif#page=2\n")
+    assert run("--input", listing, "--output", tmp_path / "out") == OK
+    assert states(tmp_path / "out", f"{folder.path}/") == {"s.tar#a.tif": None, "s.tar#a.tif#page=2": None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_member_or_page_in_another_part_of_the_listing_than_its_container_is_one_row(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_module, "AHEAD_SECONDS", 0.0)
+    monkeypatch.setattr(listing_module, "AHEAD_IMAGES", 1)
+    monkeypatch.setattr(listing_module, "CHUNK", 2)
+    frame = Image.open(io.BytesIO(pictures[0]))
+    frame.save(folder.path / "3.tif", save_all=True, append_images=[frame] * 2)
+    folder.add("s.tar", tar_bytes([("0.jpg", pictures[0]), ("1.jpg", pictures[1])]))
+    names = ["s.tar#1.jpg", "3.tif#page=2", "s.tar", "3.tif"][::order]
+    listing = folder.add("list.txt", "\n".join(names).encode())
+    original, there = Inputs.items, list[int]()
+
+    def items(self: Inputs) -> Iterator[InputItem]:
+        for number, item in enumerate(original(self)):
+            deadline = time.monotonic() + 60
+            while number == 2 and not list((tmp_path / "out").glob("*.parquet")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            there.append(len(list((tmp_path / "out").glob("*.parquet"))))
+            yield item
+
+    monkeypatch.setattr(Inputs, "items", items)
+    assert run("--input", listing, "--output", tmp_path / "out", "--frame", "each") == OK
+    assert there[-1] == 1  # so there were two parts
+    names = ["s.tar#0.jpg", "s.tar#1.jpg", "3.tif#page=1", "3.tif#page=2", "3.tif#page=3"]
+    assert states(tmp_path / "out", f"{folder.path}/") == dict.fromkeys(names)
+    monkeypatch.setattr(Inputs, "items", original)
+    report = check(str(tmp_path / "out"), Storage())
+    assert report.ok, report.text()

@@ -11,14 +11,19 @@ import pytest
 from PIL import Image
 
 from captionkit.cli import OK, TOO_MANY_FAILED, USAGE, main
+from captionkit.cli.options import parse
 from captionkit.model.calibration import Calibration
 from captionkit.model.captioner import Captioner
+from captionkit.pipeline.job import CaptionJob
+from captionkit.pipeline.options import CaptionOptions
 from captionkit.schema import ERROR_KINDS, SCHEMA
 from captionkit.storage import Storage
 from captionkit.storage.documents import from_document
 from captionkit.table.table import CaptionTable
 from tests.support.archive import Folder, jpeg, tar_bytes
 from tests.support.image_zoo import broken, encode
+from tests.support.table_rows import rows as table_rows
+from tests.support.table_rows import write
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -295,6 +300,22 @@ def test_a_captioner_with_a_calibration_says_how_sure_it_is(folder: Folder, outp
     csv = tmp_path / "sure.csv"
     assert main(["export", str(output), str(csv), "--where", f"confidence >= {sure:.9f}"]) == OK
     assert len(csv.read_text().splitlines()) < 4
+
+
+def test_a_table_begun_without_confidence_gets_none_and_log_and_record_say_so(
+    folder: Folder, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captioner = Captioner.load(dtype="float32")
+    captioner.calibration = Calibration((-2.0, -0.01), (0.1, 0.9), "as people's", 100, "beam 5")
+    captioner.save(tmp_path / "bundle")
+    write(output, table_rows(["/a.jpg"]))
+    words = ["--input", folder.add("b.jpg", 1), "--output", output, "--model", tmp_path / "bundle"]
+    job = CaptionJob(parse(CaptionOptions, "caption", [*map(str, words), "--mixed"]))
+    [note] = job.record.notes
+    assert "is calibrated, but the table was begun without a column `confidence`" in note
+    assert note in capsys.readouterr().err
+    job = CaptionJob(parse(CaptionOptions, "caption", [*map(str, words), "--output", str(tmp_path / "new")]))
+    assert job.record.notes == []
 
 
 def test_another_makers_table_is_refused_or_mixed_on_request(

@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 
-from captionkit.inputs.ids import image_id
+from captionkit.inputs.ids import IdSet, image_id
 from captionkit.inputs.listing import Inputs
 from captionkit.inputs.options import InputOptions
+from captionkit.pipeline.guard import Guard
+from captionkit.pipeline.job import _summary
 from captionkit.pipeline.manifest import (
     Manifest,
+    ManifestMaker,
     delete_manifest,
     make_manifest,
     read_unit,
@@ -59,6 +62,29 @@ def test_an_address_listed_again_is_one_row(folder: Folder, tmp_path: Path) -> N
     manifest = plan(empty(tmp_path), tmp_path, str(folder.path), a, listing)
     assert listed(manifest) == [a]
     assert manifest.duplicates == 3
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_member_in_another_part_than_its_shard_is_written_once(
+    folder: Folder, tmp_path: Path, pictures: list[bytes], order: int
+) -> None:
+    shard = folder.add("s.tar", tar_bytes([("0.jpg", pictures[0]), ("1.jpg", pictures[1])]))
+    found = {address: list(Inputs(InputOptions((address,)), STORAGE).items()) for address in (shard, f"{shard}#1.jpg")}
+    maker = ManifestMaker(Inputs(InputOptions((shard,)), STORAGE), empty(tmp_path), str(tmp_path / "m"))
+    seen = IdSet()
+    for address in list(found)[::order]:
+        maker.add(found[address])
+        part, table = maker.take(), empty(tmp_path)
+        guard = Guard(table, part, seen)
+        uris = [f"{shard}#0.jpg", f"{shard}#1.jpg"] if address == shard else [address]
+        version = found[shard][0].version
+        come = rows(uris, version, container_rows=2 if address == shard else None)
+        fresh = guard.fresh(come)
+        write(tmp_path / "table", fresh, run=f"r{len(address)}")
+        table.files = empty(tmp_path).files
+        guard.demand_all(len(fresh))
+    assert len(seen) == len(empty(tmp_path)) == 2
+    assert empty(tmp_path).finished_containers() == {(shard, version)}
 
 
 def test_what_the_table_holds_is_left_out(folder: Folder, tmp_path: Path) -> None:
@@ -126,10 +152,10 @@ def test_files_whose_pages_all_have_rows_are_not_read_again(folder: Folder, tmp_
     os.utime(changed, ns=(0, 12345))
     manifest = plan(table, tmp_path, str(folder.path), frame="each")
     assert sorted(listed(manifest)) == [half, changed]
-    assert (manifest.done, manifest.unknown, manifest.paged, manifest.single) == (3, 2, 2, 0)
+    assert (manifest.done, manifest.unknown, manifest.paged, manifest.single) == (4, 2, 2, 0)  # rows, not files
     replace_changed(manifest, table)
     assert (manifest.replaced, manifest.partial) == (2, [half])
-    assert plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), frame="each").done == 3
+    assert plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), frame="each").done == 4
 
 
 def test_a_table_of_pages_goes_on_where_files_are_to_be_one_row(folder: Folder, tmp_path: Path) -> None:
@@ -141,9 +167,18 @@ def test_a_table_of_pages_goes_on_where_files_are_to_be_one_row(folder: Folder, 
     table = write(tmp_path / "table", *parts)
     os.utime(changed, ns=(0, 12345))
     manifest = plan(table, tmp_path, str(folder.path))
-    assert (sorted(listed(manifest)), manifest.done) == ([half, changed], 1)
+    assert (sorted(listed(manifest)), manifest.done) == ([half, changed], 2)
     replace_changed(manifest, table)
     assert manifest.replaced == 3
     assert [row["uri"] for row in CaptionTable(table.uri, STORAGE).rows()] == [f"{done}#page=1", f"{done}#page=2"]
     copies = plan(CaptionTable(table.uri, STORAGE), tmp_path / "2", str(folder.path), dedupe=True)
     assert (sorted(listed(copies)), copies.copies) == ([half], 1)  # of each other, and not of pages
+
+
+def test_the_log_says_that_files_of_pages_are_no_copies_of_each_other(folder: Folder, tmp_path: Path) -> None:
+    for name in ("a.tif", "b.tif", "c.jpg", "d.jpg"):
+        folder.add(name, b"x")
+    inputs = Inputs(InputOptions((str(folder.path),), frame="each", dedupe=True), STORAGE)
+    manifest = make_manifest(inputs, empty(tmp_path), str(tmp_path / "m"))
+    assert (manifest.copies, manifest.paged) == (1, 2)
+    assert "; 2 files of pages read each, copies or not (--frame each)" in _summary(manifest, inputs)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,8 @@ def serve() -> Iterator[Callable[..., ReviewServer]]:
     """Serves a table until the test ends."""
     with ExitStack() as stack:
 
-        def start(table: str, **options: str) -> ReviewServer:
-            server = stack.enter_context(serving(ReviewOptions(table, **options), STORAGE))  # type: ignore[arg-type]
+        def start(table: str, **options: Any) -> ReviewServer:
+            server = stack.enter_context(serving(ReviewOptions(table, **options), STORAGE))
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
             stack.callback(server.shutdown)
             return server

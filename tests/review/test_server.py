@@ -89,6 +89,40 @@ def test_a_page_of_another_origin_decides_nothing(table: str, serve: Serve) -> N
     assert not Reviews(reviews_of(table), STORAGE)
 
 
+def post(server: ReviewServer, body: bytes) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=20)
+    connection.request("POST", f"/{server.token}/decisions", body, JSON)
+    answer = connection.getresponse()
+    told = answer.status, answer.read().decode()
+    connection.close()
+    return told
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"row": 0, "decision": "approved"',
+        b'{"row": 0, "decision": "\xff"}',
+        b"[" * 60_000,
+        b"[]",
+        b'{"row": true, "decision": "approved"}',
+        b'{"row": 1.0, "decision": "approved"}',
+        b'{"row": 0, "decision": true}',
+    ],
+)
+def test_what_is_no_decision_is_the_asker_s_fault(table: str, serve: Serve, body: bytes) -> None:
+    status, said = post(serve(table), body)
+    assert status == 400
+    assert said.startswith(("a decision", "decision and caption"))
+    assert not Reviews(reviews_of(table), STORAGE)
+
+
+def test_a_number_that_is_none_is_the_asker_s_fault(table: str, serve: Serve) -> None:
+    server = serve(table)
+    status, said, _ = ask(server, f"/{server.token}/rows?offset=x")
+    assert (status, said) == (400, b"offset is a whole number, not x")
+
+
 def test_the_page_is_sent_with_a_policy_that_lets_its_own_script_run_and_nothing_else(table: str, serve: Serve) -> None:
     server = serve(table)
     status, body, headers = ask(server, f"/{server.token}/")
@@ -101,7 +135,7 @@ def test_the_page_is_sent_with_a_policy_that_lets_its_own_script_run_and_nothing
     assert b"http" not in body.replace(b"http-equiv", b"")
 
 
-@pytest.mark.parametrize("path", ["picture/99", "picture/-1", "picture/x", "nothing", "picture/5", "rows?offset=x"])
+@pytest.mark.parametrize("path", ["picture/99", "picture/-1", "picture/x", "nothing", "picture/5"])
 def test_what_is_not_there_is_said(table: str, serve: Serve, path: str) -> None:
     server = serve(table)
     status, body, headers = ask(server, f"/{server.token}/{path}")

@@ -25,7 +25,7 @@ from captionkit.table.table import CaptionTable, Footer, to_parquet
 from tests.export.table import STORAGE
 from tests.gallery.test_attention_maps import captioner
 from tests.support.browser import CHROMIUM, Browser, chromium
-from tests.support.table_rows import rows
+from tests.support.table_rows import rows, write
 
 Serve = Callable[..., ReviewServer]
 CAPTION = "Archive: a red ball and tree"
@@ -60,7 +60,7 @@ def get(server: ReviewServer, path: str) -> bytes:
 
 
 def test_each_word_has_a_picture_dark_where_the_captioner_did_not_look(table: str, model: str, serve: Serve) -> None:
-    server = serve(table, model=model, order="table")
+    server = serve(table, model=(model,), order="table")
     assert json.loads(get(server, "facts"))["attends"]
     cards = json.loads(get(server, "rows"))["cards"]
     words = ["a", "red", "ball", "and", "tree"]
@@ -76,6 +76,21 @@ def test_each_word_has_a_picture_dark_where_the_captioner_did_not_look(table: st
         with pytest.raises(HTTPError) as error:
             get(server, path)
         assert error.value.code == code, path
+
+
+def test_an_ensemble_s_captions_are_shown_by_all_its_bundles(tmp_path: Path, model: str, serve: Serve) -> None:
+    other = str(tmp_path / "other")
+    captioner("top_down").save(other)
+    both = Captioner.load([model, other])
+    picture = str(tmp_path / "0.png")
+    draw(random_scene(0), 96).save(picture)
+    write(tmp_path / "t", rows([picture], model=both.fingerprint, caption="a ball"))
+    server = serve(str(tmp_path / "t"), model=(model, other))
+    assert json.loads(get(server, "rows"))["cards"][0]["words"] == ["a", "ball"]
+    assert Image.open(io.BytesIO(get(server, "attention/0?word=1"))).size == (SIDE, SIDE)
+    assert (
+        json.loads(get(serve(str(tmp_path / "t"), model=(model,), reviews="none"), "rows"))["cards"][0]["words"] is None
+    )
 
 
 def test_without_a_model_no_word_can_be_clicked(table: str, serve: Serve) -> None:
@@ -113,7 +128,7 @@ PRESSED = "[...document.querySelectorAll('#large .word[aria-pressed=true]')].map
 def test_a_click_on_a_word_or_picture_shows_where_it_looked(
     table: str, model: str, serve: Serve, browser: Browser, tmp_path: Path
 ) -> None:
-    browser.open(serve(table, model=model, order="table").url)
+    browser.open(serve(table, model=(model,), order="table").url)
     browser.wait("document.querySelectorAll('#frames .word').length === 10")
     browser.wait("document.querySelector('#frames img')?.naturalWidth > 0")
     captions = "[...document.querySelectorAll('#frames .caption')].map((one) => one.textContent)"

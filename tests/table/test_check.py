@@ -27,7 +27,7 @@ from captionkit.storage import Storage, StorageOptions
 from captionkit.table.check import check
 from captionkit.table.check_report import CheckReport
 from captionkit.table.compact import compact
-from captionkit.table.failures import failed_rows
+from captionkit.table.failures import failed_rows, failures
 from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable, Container, Footer, to_parquet
 from captionkit.table.writer import TableWriter, stored_columns
@@ -308,6 +308,17 @@ def test_list_rows_without_an_address_are_told(folder: Folder, output: Path) -> 
 def test_no_table(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no caption table"):
         check(str(tmp_path), STORAGE)
+
+
+def test_a_table_whose_files_are_gone_is_told_from_none(output: Path) -> None:
+    made = RunRecord("r", {}, {}, files=[f"{output}/captions-r-00000.parquet"])
+    write(output, rows(["/a.jpg"]))
+    made.write(STORAGE, f"{output}/_runs/r.parquet")
+    (output / "captions-r-00000.parquet").unlink()
+    for look in (check, compact, failures):
+        with pytest.raises(UsageError) as error:
+            look(str(output), STORAGE)
+        assert "holds no caption table any more: of 1 file that its runs wrote (captions-r-00000" in str(error.value)
 
 
 def test_on_s3_with_the_endpoint_that_the_run_was_told(bucket: str, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from captionkit.inputs.ids import image_id
 from captionkit.pipeline.run_record import RunRecord
 from captionkit.schema import SCHEMA, schema_with
 from captionkit.storage import Storage
+from captionkit.table.compact import compact
 from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable
 from tests.support.table_rows import rows, write
@@ -135,6 +136,43 @@ def test_a_container_is_finished_when_all_its_rows_are_there(tmp_path: Path) -> 
     assert ("/b.tar", "v1") not in table.finished_containers()
     (tmp_path / "captions-r-00000.parquet").unlink()
     assert ("/a.tar", "v1") not in CaptionTable(str(tmp_path), Storage()).finished_containers()
+
+
+def missing(uris: list[str], kind: str = "not_found") -> pa.Table:
+    return rows(uris, status="failed", caption=None, error_kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("container", "members", "asked"),
+    [
+        ("/a.tar", ["1.jpg", "7"], missing(["/a.tar#9.jpg", "/a.tar#1"])),
+        ("/a.tar", ["1.jpg", "2.tif"], rows(["/a.tar#2.tif#page=2", "/a.tar#2.tif#page=3"])),
+        ("/a.parquet", ["0", "1"], missing(["/a.parquet#2", "/a.parquet#x"])),
+        ("/a.tif", ["page=1", "page=2"], missing(["/a.tif#page=3", "/a.tif#page=9"], "no_such_page")),
+        ("/a.tif", [""], rows(["/a.tif#page=1"])),
+    ],
+)
+def test_rows_that_are_none_of_their_container_s_do_not_count(
+    tmp_path: Path, container: str, members: list[str], asked: pa.Table
+) -> None:
+    own = [f"{container}#{member}" if member else container for member in members]
+    some = rows(own[:1], container_rows=len(own))
+
+    def is_finished() -> bool:
+        return (container, "v1") in CaptionTable(str(tmp_path), Storage()).finished_containers()
+
+    write(tmp_path, asked)
+    assert is_finished() is False
+    table = write(tmp_path, some, run="r2")
+    assert is_finished() is (len(own) == 1)  # though as many rows stand there, or more
+    table = write(tmp_path, *([rows(own[1:])] if own[1:] else []), run="r3")
+    assert is_finished()
+    assert compact(str(tmp_path), Storage()).merged
+    assert is_finished()
+    table = CaptionTable(str(tmp_path), Storage())
+    ids = np.sort(np.array([image_id(uri, "v1") for uri in asked["uri"].to_pylist()]))
+    assert table.drop([(table.files[0], ids)]) == len(asked)
+    assert is_finished()
 
 
 def test_dropping_a_row_reopens_its_container(tmp_path: Path) -> None:
