@@ -235,9 +235,8 @@ class ManifestMaker:
         manifest.single += int(read.sum())
         self._writer.size = self._copies.size = self._pages.size = rows_per_unit(self._images)
         for writer, chosen_here in ((self._copies, copied), (self._writer, read)):
-            if chosen_here.any():
-                at = np.flatnonzero(chosen_here)
-                writer.images(images.take(at), ids[at], same_as[at] if writer is self._copies else None)
+            at = np.flatnonzero(chosen_here)
+            writer.images(images.take(at), ids[at], same_as[at] if writer is self._copies else None)
         if read.any():
             self._count_members(images.names.filter(pa.array(read)))
         if self.had_rows:
@@ -415,6 +414,8 @@ class UnitWriter:
         self._key = Fernet.generate_key()
 
     def images(self, images: Images, ids: Ids, same_as: Ids | None = None, kind: str = "image") -> None:
+        if not len(images):
+            return
         uris, names = images.uris, images.names
         columns = {
             "uri": names,
