@@ -1,7 +1,8 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-QUICK := -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+# Three processes on two cores: tests that wait for servers, timeouts and starting processes leave room for a third.
+QUICK := -m "not slow" -n 3 --dist loadgroup --no-loadscope-reorder
 # Where bytecode is not kept, as many containers have it, each of the hundreds of processes compiles all modules anew.
 export PYTHONDONTWRITEBYTECODE =
 NEWEST := "ray[data,default,train]" torch torchvision pillow pyarrow s3fs

@@ -290,7 +290,7 @@ def test_what_is_missing_or_does_not_fit_is_named(encoder: Encoder, tmp_path: Pa
         ((e, gru, v), "is a GRU"),
         ((e, other, v), r"attend.weight \(3, 3\)"),
         ((e, e, d, v), "both hold an encoder"),
-        ((v,), "decoder is missing"),
+        ((v,), "the weights are missing"),
     ):
         with pytest.raises(AdoptError, match=complaint):
             run(tmp_path, *files)
