@@ -33,6 +33,12 @@ def test_some_images_of_a_corpus_without_splits_become_dev_images(tmp_path: Path
     assert parts[0] == parts[1]  # wherever the corpus lies
 
 
+@pytest.mark.parametrize("first", range(0, 100, 10))
+def test_of_few_pictures_in_a_row_few_become_dev_images(tmp_path: Path, first: int) -> None:
+    corpus = read(tmp_path, [f"scene-{number:08d}.jpg" for number in range(first, first + 12)])
+    assert 1 <= len(corpus.dev) <= 3
+
+
 def test_one_image_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 1 training image and 0 dev images; at least one of each") as error:
         read(tmp_path, ["a.jpg"])
