@@ -16,7 +16,7 @@ from captionkit.errors import UsageError
 from captionkit.export.parallel import in_parallel
 from captionkit.export.rows import Row
 from captionkit.inputs.containers import CONTAINER_ERRORS
-from captionkit.storage import AddressError, Storage, StorageError, join_member, page_of, split_member
+from captionkit.storage import AddressError, Storage, StorageError, is_parquet, join_member, page_of, split_member
 from captionkit.storage.archives import members, open_parquet, seekable
 from captionkit.storage.members import image_column
 
@@ -141,7 +141,7 @@ def _from_container(
 ) -> Iterator[tuple[Row, bytes | StorageError]]:
     """The images of a container whose rows are in the spool; their rows are taken out of it."""
     with storage.open(container) as stream:
-        if container.partition("?")[0].lower().endswith(".parquet"):
+        if is_parquet(container):
             with seekable(stream) as file:
                 yield from _from_parquet(open_parquet(file), container, column, contained)
             return

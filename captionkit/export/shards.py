@@ -14,7 +14,7 @@ from captionkit.export.report import Report
 from captionkit.export.rows import Row, relative_path
 from captionkit.export.text_files import json_line
 from captionkit.inputs.containers import CONTAINER_ERRORS, sample_key
-from captionkit.storage import SHARD_SUFFIXES, StorageError, join_member, page_of, split_member
+from captionkit.storage import SHARD_SUFFIXES, StorageError, is_parquet, join_member, page_of, split_member
 from captionkit.storage.archives import members
 
 JSON_COLUMNS = ("uri", "image_id", "score", "model")
@@ -127,7 +127,7 @@ def _copy_with_captions(container: str, target: Target, contained: Spool, tar: t
         ShardError: a caption would take the place of a member, or the container is no shard.
         One of CONTAINER_ERRORS: the shard cannot be read to its end.
     """
-    if container.partition("?")[0].lower().endswith(".parquet"):
+    if is_parquet(container):
         raise ShardError("it is no shard; --as huggingface writes images with captions from Parquet files")
     captions: dict[str, str] = {}
     keys: set[str] = set()

@@ -55,11 +55,12 @@ class FoundCopies:
     def set_aside(self, rows: pa.Table) -> pa.Table:
         """Take such rows out of those that have come."""
         is_copy = pc.is_valid(rows["same_as"])
-        carried = [name for name in self._inputs.carry_types if name in rows.schema.names]
         copies = rows.filter(is_copy).combine_chunks()
         if len(copies):
             uris, versions = (copies[name].combine_chunks() for name in ("uri", "version"))
-            carried = copies.select([n for n in self._inputs.carry_types if n in rows.schema.names]).to_pylist()
+            carried = copies.select(
+                [name for name in self._inputs.carry_types if name in rows.schema.names]
+            ).to_pylist()
             images = Images(uris, uris, versions, pa.nulls(len(copies), pa.int64()), carried)
             self._writer.images(images, *(copies[name].to_numpy() for name in ("image_id", "same_as")))
             self.count += len(copies)

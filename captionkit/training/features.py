@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -42,6 +41,7 @@ from captionkit.pipeline.manifest import delete_manifest, make_manifest, replace
 from captionkit.pipeline.stream import caption_stream
 from captionkit.progress import Meter, log_line
 from captionkit.storage import Storage, split_member, without_page
+from captionkit.storage.spread import Spread
 from captionkit.table.lease import Lease
 from captionkit.table.table import CaptionTable, Footer
 from captionkit.table.writer import TableWriter
@@ -123,19 +123,12 @@ def read_features(files: Sequence[str], storage: Storage) -> Iterator[pa.Table]:
     def read(file: str) -> list[pa.Table]:
         with storage.open(file) as stream:
             batches = pq.ParquetFile(stream).iter_batches(batch_size=256, columns=["uri", "values"])
-            return [table.filter(table.column("values").is_valid()) for table in map(to_table, batches)]
-
-    def to_table(batch: pa.RecordBatch) -> pa.Table:
-        return pa.Table.from_batches([batch])
+            tables = [pa.Table.from_batches([batch]) for batch in batches]
+        return [table.filter(table.column("values").is_valid()) for table in tables]
 
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[list[pa.Table]]] = deque()
-        for file in files:
-            waiting.append(pool.submit(read, file))
-            if len(waiting) == READERS:
-                yield from waiting.popleft().result()
-        for future in waiting:
-            yield from future.result()
+        for tables in Spread(pool, READERS).map(read, files):
+            yield from tables
 
 
 def make_features(
